@@ -1,0 +1,14 @@
+//! Sizes that both sides must agree on.
+
+/// CPUs that can have a ring of their own.
+pub const MAX_CPUS: usize = 1024;
+
+/// Processes (or threads, see [`crate::scope::Scope`]) that can be recorded at the same time.
+pub const MAX_RECORDED: usize = 16 * 1024;
+
+/// Bytes of a thread's name in the kernel, its closing NUL included (`TASK_COMM_LEN`).
+pub const COMM_BYTES: usize = 16;
+
+/// Bytes of the ring that the object file declares. Only the type of this ring counts: the recorder replaces it by one
+/// ring per CPU of the size that the user asked for.
+pub const TEMPLATE_RING_BYTES: usize = 64 * 1024;

@@ -1,0 +1,17 @@
+//! What the kernel programs count, per CPU.
+
+/// Counters of one CPU since the programs were loaded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuStats {
+    /// Records written into the ring, [`crate::record::Lost`] included.
+    pub written: u64,
+    /// Records that found the ring full, ever.
+    pub lost: u64,
+    /// Those of `lost` that no [`crate::record::Lost`] has announced yet.
+    pub unannounced: u64,
+    /// When the first unannounced record was lost, CLOCK_BOOTTIME nanoseconds.
+    pub first_unannounced_ns: u64,
+    /// Children of recorded processes that were not followed because the `RECORDED` map was full.
+    pub unfollowed: u64,
+}

@@ -1,0 +1,80 @@
+//! The entry points of polletto's kernel programs. What they do stands in the modules.
+
+#![no_std]
+#![no_main]
+
+mod ring;
+mod sched;
+mod scope;
+mod task;
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch(context: BtfTracePointContext) -> i32 {
+    sched::switch(&context);
+    0
+}
+
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking(context: BtfTracePointContext) -> i32 {
+    sched::waking(&context, 0);
+    0
+}
+
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn sched_wakeup_new(context: BtfTracePointContext) -> i32 {
+    sched::waking(&context, polletto_common::record::flags::FIRST_WAKING);
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(context: BtfTracePointContext) -> i32 {
+    task::fork(&context);
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(context: BtfTracePointContext) -> i32 {
+    task::exec(&context);
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(context: BtfTracePointContext) -> i32 {
+    task::exit(&context);
+    0
+}
+
+#[btf_tracepoint(function = "task_rename")]
+pub fn task_rename(context: BtfTracePointContext) -> i32 {
+    task::rename(&context);
+    0
+}
+
+/// Attached to nothing: the recorder runs it once on each CPU to learn what runs there.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn current(_context: RawTracePointContext) -> i32 {
+    sched::current();
+    0
+}
+
+/// Writes one `Task` record for every thread of the machine into the iterator's file.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub extern "C" fn tasks(context: *mut task::IteratorContext) -> i32 {
+    task::list(context);
+    0
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

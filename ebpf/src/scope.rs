@@ -1,0 +1,48 @@
+//! Which threads this recording is about.
+
+use aya_ebpf::{Global, btf_maps::HashMap, macros::btf_map};
+use polletto_common::{limits::MAX_RECORDED, scope::Scope};
+
+use crate::{ring, task::Task};
+
+/// A [`Scope`].
+#[unsafe(no_mangle)]
+static SCOPE: Global<u32> = Global::new(Scope::System as u32);
+
+/// 1 when the children of recorded processes are recorded too.
+#[unsafe(no_mangle)]
+static FOLLOW_CHILDREN: Global<u32> = Global::new(0);
+
+/// Keyed by process or thread, as `SCOPE` says.
+#[btf_map]
+static RECORDED: HashMap<u32, u8, MAX_RECORDED> = HashMap::new();
+
+/// Whether every thread of the machine is recorded.
+#[inline(always)]
+pub fn is_system() -> bool {
+    SCOPE.load() == Scope::System as u32
+}
+
+/// Whether this thread is recorded.
+#[inline(always)]
+pub fn contains(task: Task) -> bool {
+    is_system() || RECORDED.get_ptr(key(task)).is_some()
+}
+
+/// Extends the recording to a new thread, if its parent is recorded and the new one is not by itself.
+#[inline(always)]
+pub fn follow(parent: Task, child: Task) {
+    if is_system() || key(child) == key(parent) || FOLLOW_CHILDREN.load() == 0 {
+        return;
+    }
+    if RECORDED.insert(key(child), 1, 0).is_err()
+        && let Some(stats) = ring::stats()
+    {
+        stats.unfollowed += 1;
+    }
+}
+
+#[inline(always)]
+fn key(task: Task) -> u32 {
+    if SCOPE.load() == Scope::Threads as u32 { task.tid() } else { task.tgid() }
+}

@@ -1,0 +1,3 @@
+//! The `polletto` command.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Sets up, builds, demonstrates, tests and measures polletto.
+fn main() {}
