@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
 
+pub mod id;
 pub mod limits;
 pub mod offsets;
 pub mod record;

@@ -3,7 +3,10 @@
 //! A record is a [`Header`], fixed fields, and nothing else: its kind fixes its size. A layout that changes gets a new
 //! kind, so that a recorder never reads an old record by a new rule.
 
-use crate::limits::COMM_BYTES;
+use crate::{
+    id::{Tgid, Tid},
+    limits::COMM_BYTES,
+};
 
 /// What stands in front of every record.
 #[repr(C)]
@@ -42,9 +45,9 @@ pub struct Switch {
     /// Time, CPU and [`flags`].
     pub header: Header,
     /// The thread that leaves the CPU.
-    pub prev_tid: u32,
+    pub prev_tid: Tid,
     /// The thread that runs from now on; 0 when the CPU goes idle.
-    pub next_tid: u32,
+    pub next_tid: Tid,
     /// `__state` of the thread that leaves, as the kernel keeps it (not as its tracepoint prints it).
     pub prev_state: u32,
     /// `exit_state` of the thread that leaves: non-zero when it leaves for ever.
@@ -60,7 +63,7 @@ pub struct Waking {
     /// Time and the CPU of the waker; see [`flags::FIRST_WAKING`].
     pub header: Header,
     /// The thread that was woken.
-    pub tid: u32,
+    pub tid: Tid,
     /// Its priority, in the kernel's scale.
     pub prio: u16,
     /// The CPU that it last ran on.
@@ -74,13 +77,13 @@ pub struct Fork {
     /// Time and CPU.
     pub header: Header,
     /// The thread that called `clone` or `fork`.
-    pub parent_tid: u32,
+    pub parent_tid: Tid,
     /// Its process.
-    pub parent_tgid: u32,
+    pub parent_tgid: Tgid,
     /// The new thread.
-    pub tid: u32,
+    pub tid: Tid,
     /// Its process: the parent's for a thread, its own id for a new process.
-    pub tgid: u32,
+    pub tgid: Tgid,
     /// The new thread's name, inherited from its parent.
     pub comm: [u8; COMM_BYTES],
 }
@@ -92,9 +95,9 @@ pub struct Exec {
     /// Time and CPU.
     pub header: Header,
     /// The thread that goes on, now the only one, with the id of its process.
-    pub tid: u32,
+    pub tid: Tid,
     /// The id that this thread had before, when it was not the first of its process.
-    pub old_tid: u32,
+    pub old_tid: Tid,
 }
 
 /// A thread began to end. It may still run, sleep and be woken before its last switch.
@@ -104,9 +107,9 @@ pub struct Exit {
     /// Time and CPU.
     pub header: Header,
     /// The thread.
-    pub tid: u32,
+    pub tid: Tid,
     /// Its process.
-    pub tgid: u32,
+    pub tgid: Tgid,
 }
 
 /// A thread changed its name.
@@ -116,9 +119,9 @@ pub struct Rename {
     /// Time and CPU.
     pub header: Header,
     /// The thread.
-    pub tid: u32,
+    pub tid: Tid,
     /// Its process.
-    pub tgid: u32,
+    pub tgid: Tgid,
     /// The new name.
     pub comm: [u8; COMM_BYTES],
 }
@@ -130,7 +133,7 @@ pub struct Current {
     /// Time and CPU; see [`flags::NEXT_RECORDED`].
     pub header: Header,
     /// The running thread, 0 when idle.
-    pub tid: u32,
+    pub tid: Tid,
     /// Its priority, in the kernel's scale.
     pub prio: u32,
 }
@@ -156,11 +159,11 @@ pub struct Task {
     /// When the thread started, CLOCK_BOOTTIME nanoseconds.
     pub started_ns: u64,
     /// The thread.
-    pub tid: u32,
+    pub tid: Tid,
     /// Its process.
-    pub tgid: u32,
+    pub tgid: Tgid,
     /// The process that made its process.
-    pub parent_tgid: u32,
+    pub parent_tgid: Tgid,
     /// Always 0.
     pub reserved: u32,
     /// Its name.
@@ -287,13 +290,13 @@ mod tests {
     fn what_the_kernel_writes_is_what_the_recorder_reads() {
         let switch = Switch {
             header: header(Switch::KIND),
-            prev_tid: 11,
-            next_tid: 12,
+            prev_tid: Tid(11),
+            next_tid: Tid(12),
             prev_state: 0x402,
             prev_exit_state: 0x20,
             next_prio: 120,
         };
-        let rename = Rename { header: header(Rename::KIND), tid: 5, tgid: 4, comm: *b"tokio-rt-worker\0" };
+        let rename = Rename { header: header(Rename::KIND), tid: Tid(5), tgid: Tgid(4), comm: *b"tokio-rt-worker\0" };
         for record in [Record::Switch(switch), Record::Rename(rename)] {
             assert_eq!(Record::decode(record.encode()), Ok(record));
         }
@@ -301,18 +304,18 @@ mod tests {
 
     #[test]
     fn a_cut_or_unknown_record_is_an_error() {
-        let record = Record::Exit(Exit { header: header(Exit::KIND), tid: 1, tgid: 1 });
+        let record = Record::Exit(Exit { header: header(Exit::KIND), tid: Tid(1), tgid: Tgid(1) });
         let bytes = record.encode();
         for length in 0..bytes.len() {
             assert_eq!(Record::decode(&bytes[..length]), Err(DecodeError::Short { bytes: length }));
         }
-        let unknown = Record::Exit(Exit { header: header(999), tid: 1, tgid: 1 });
+        let unknown = Record::Exit(Exit { header: header(999), tid: Tid(1), tgid: Tgid(1) });
         assert_eq!(Record::decode(unknown.encode()), Err(DecodeError::UnknownKind(999)));
     }
 
     #[test]
     fn bytes_after_a_record_are_ignored() {
-        let record = Record::Exec(Exec { header: header(Exec::KIND), tid: 9, old_tid: 10 });
+        let record = Record::Exec(Exec { header: header(Exec::KIND), tid: Tid(9), old_tid: Tid(10) });
         let mut padded = record.encode().to_vec();
         padded.extend([0xff; 8]);
         assert_eq!(Record::decode(&padded), Ok(record));

@@ -1,7 +1,10 @@
 //! Who runs on a CPU, and who is woken.
 
 use aya_ebpf::{helpers::bpf_get_current_task_btf, programs::BtfTracePointContext};
-use polletto_common::record::{Current, Switch, Waking, flags};
+use polletto_common::{
+    id::Tid,
+    record::{Current, Switch, Waking, flags},
+};
 
 use crate::{ring, scope, task::Task};
 
@@ -14,7 +17,7 @@ pub fn switch(context: &BtfTracePointContext) {
     let next = Task::new(context.arg(2));
     let (prev_recorded, next_recorded) = (scope::contains(prev), scope::contains(next));
     let (prev_tid, next_tid) = (prev.tid(), next.tid());
-    let idle_changes = (prev_tid == 0) != (next_tid == 0);
+    let idle_changes = (prev_tid == Tid::IDLE) != (next_tid == Tid::IDLE);
     if !(prev_recorded || next_recorded || idle_changes) {
         return;
     }

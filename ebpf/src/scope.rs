@@ -44,5 +44,5 @@ pub fn follow(parent: Task, child: Task) {
 
 #[inline(always)]
 fn key(task: Task) -> u32 {
-    if SCOPE.load() == Scope::Threads as u32 { task.tid() } else { task.tgid() }
+    if SCOPE.load() == Scope::Threads as u32 { task.tid().0 } else { task.tgid().0 }
 }

@@ -4,6 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{Global, bindings::task_struct, helpers::generated::bpf_seq_write, programs::BtfTracePointContext};
 use polletto_common::{
+    id::{Tgid, Tid},
     limits::COMM_BYTES,
     offsets::TaskOffsets,
     record::{Exec, Exit, Fork, Rename, Task as TaskRecord, flags},
@@ -40,13 +41,13 @@ impl Task {
     }
 
     #[inline(always)]
-    pub fn tid(self) -> u32 {
-        self.read(TASK_OFFSETS.load().pid)
+    pub fn tid(self) -> Tid {
+        Tid(self.read(TASK_OFFSETS.load().pid))
     }
 
     #[inline(always)]
-    pub fn tgid(self) -> u32 {
-        self.read(TASK_OFFSETS.load().tgid)
+    pub fn tgid(self) -> Tgid {
+        Tgid(self.read(TASK_OFFSETS.load().tgid))
     }
 
     #[inline(always)]
@@ -120,7 +121,7 @@ pub fn fork(context: &BtfTracePointContext) {
 pub fn exec(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
-        ring::emit(Exec { header: ring::header::<Exec>(0), tid: task.tid(), old_tid: context.arg(1) });
+        ring::emit(Exec { header: ring::header::<Exec>(0), tid: task.tid(), old_tid: Tid(context.arg(1)) });
     }
 }
 
