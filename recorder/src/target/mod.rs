@@ -1,1 +1,13 @@
-//! What the machine's processes are.
+//! What the machine's processes are, as `/proc` tells it: no kernel program, and no privilege where none is needed.
+//!
+//!
+//! Names and command lines are written by the processes themselves. They are bounded and made valid UTF-8 on reading,
+//! but may hold any character: print them through [`printable`].
+
+#[cfg(test)]
+mod example;
+mod printable;
+mod process;
+
+pub use printable::printable;
+pub use process::{Error, Kind, Process, Thread, thread_process, threads_of};
