@@ -8,6 +8,8 @@
 mod example;
 mod printable;
 mod process;
+mod watch;
 
 pub use printable::printable;
 pub use process::{Error, Kind, Process, Thread, thread_process, threads_of};
+pub use watch::Watch;
