@@ -1,5 +1,6 @@
 //! What the machine's processes are, as `/proc` tells it: no kernel program, and no privilege where none is needed.
 //!
+//! [`select`] turns a name into the process that the user means, [`Watch`] notices when processes end.
 //!
 //! Names and command lines are written by the processes themselves. They are bounded and made valid UTF-8 on reading,
 //! but may hold any character: print them through [`printable`].
@@ -8,8 +9,10 @@
 mod example;
 mod printable;
 mod process;
+mod select;
 mod watch;
 
 pub use printable::printable;
 pub use process::{Error, Kind, Process, Thread, thread_process, threads_of};
+pub use select::{SelectError, find_by_name, select};
 pub use watch::Watch;
