@@ -17,7 +17,11 @@ pub struct SchedBundle {
     cpu: u32,
     columns: CompactSched,
     events: Vec<FtraceEvent>,
-    names: FxHashMap<Tid, u32>,
+    /// Where the thread's name stands in the bundle's table.
+    name_of: FxHashMap<Tid, u32>,
+    /// Where a name stands there: threads of the same name share an entry, since an index that says what the thread's id
+    /// says already would cost more than a byte an event.
+    names: FxHashMap<String, u32>,
     /// CLOCK_BOOTTIME nanoseconds of the last switch, over all bundles.
     last_switch_ns: u64,
     last_waking_ns: u64,
@@ -34,6 +38,7 @@ impl SchedBundle {
             cpu,
             columns: CompactSched::default(),
             events: Vec::new(),
+            name_of: FxHashMap::default(),
             names: FxHashMap::default(),
             last_switch_ns: 0,
             last_waking_ns: 0,
@@ -81,7 +86,7 @@ impl SchedBundle {
 
     /// The thread's name is another from now on.
     pub fn forget_name(&mut self, tid: Tid) {
-        self.names.remove(&tid);
+        self.name_of.remove(&tid);
     }
 
     /// Whether it should be written now.
@@ -97,6 +102,7 @@ impl SchedBundle {
         if empty && event.is_empty() && !self.lost {
             return;
         }
+        self.name_of.clear();
         self.names.clear();
         self.switch_base_ns = 0;
         self.waking_base_ns = 0;
@@ -111,9 +117,11 @@ impl SchedBundle {
 
     fn name(&mut self, tid: Tid, name: impl FnOnce() -> String) -> u32 {
         let table = &mut self.columns.intern_table;
-        *self.names.entry(tid).or_insert_with(|| {
-            table.push(name());
-            (table.len() - 1) as u32
+        *self.name_of.entry(tid).or_insert_with(|| {
+            *self.names.entry(name()).or_insert_with_key(|name| {
+                table.push(name.clone());
+                (table.len() - 1) as u32
+            })
         })
     }
 }
@@ -173,6 +181,17 @@ mod tests {
         assert_eq!(columns.intern_table, ["old", "new"]);
         assert_eq!(columns.switch_next_comm_index, [0, 1]);
         assert_eq!(columns.waking_comm_index, [0]);
+    }
+
+    #[test]
+    fn threads_of_the_same_name_share_it() {
+        let mut bundle = SchedBundle::new(0);
+        for tid in 1..=3 {
+            bundle.switch(1, 0, Tid(tid), 120, || "worker".into());
+        }
+        let columns = written(&mut bundle).remove(0).compact_sched.unwrap();
+        assert_eq!(columns.intern_table, ["worker"]);
+        assert_eq!(columns.switch_next_comm_index, [0, 0, 0]);
     }
 
     #[test]
