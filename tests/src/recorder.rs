@@ -171,10 +171,11 @@ impl Outcome {
         check::sql(&self.output, query)
     }
 
-    /// The summary that it printed.
+    /// The summary that it printed, behind whatever a command under record printed.
     pub fn summary(&self) -> Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("the summary is not JSON: {error}\n{}\n{}", self.stdout, self.stderr))
+        let begins = self.stdout.match_indices('{').filter(|(at, _)| *at == 0 || self.stdout[..*at].ends_with('\n'));
+        let summary = begins.into_iter().find_map(|(at, _)| serde_json::from_str(&self.stdout[at..]).ok());
+        summary.unwrap_or_else(|| panic!("there is no summary:\n{}\n{}", self.stdout, self.stderr))
     }
 }
 
