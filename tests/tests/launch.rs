@@ -12,6 +12,7 @@ use polletto_tests::{
     turn::Turn,
     workload::boottime,
 };
+use serde_json::Value;
 
 /// Records `shape-shifter` with these steps.
 fn launched(steps: &[&str]) -> Outcome {
@@ -107,21 +108,21 @@ fn the_summary_for_scripts_agrees_with_the_trace() {
     let outcome = recording.stop().expect_success();
     let (trace, summary) = (outcome.trace(), outcome.summary());
     let bytes = std::fs::metadata(&outcome.output).expect("there is a file").len();
-    let holds = |number: u64| holds_number(&summary, number);
-    assert!(holds(bytes), "the file's {bytes} bytes are not in {summary}");
-    assert!(summary.to_string().contains(outcome.output.to_str().expect("a plain path")), "{summary}");
-    assert!(
-        holds(u64::try_from(trace.switches.len()).expect("a number")),
-        "{} switches: {summary}",
-        trace.switches.len()
-    );
-    assert_eq!(summary["lost"], 0, "{summary}");
-}
-
-fn holds_number(summary: &serde_json::Value, number: u64) -> bool {
-    match summary {
-        serde_json::Value::Object(fields) => fields.values().any(|value| holds_number(value, number)),
-        other => other.as_u64() == Some(number),
+    let cases = [
+        ("file", Value::from(outcome.output.to_str().expect("a plain path"))),
+        ("bytes", Value::from(bytes)),
+        ("ended_by", Value::from("interrupted")),
+        ("switches", Value::from(trace.switches.len())),
+        ("wakeups", Value::from(trace.wakings.len())),
+        ("processes", Value::from(1)),
+        ("threads", Value::from(trace.tasks.of_process(ring.pid()).count())),
+        ("records_lost", Value::from(0)),
+    ];
+    for (field, expected) in cases {
+        assert_eq!(summary[field], expected, "{field} in {summary}");
+    }
+    for field in ["seconds", "recorder_cpu_seconds", "recorder_peak_memory_bytes"] {
+        assert!(summary[field].as_f64().is_some_and(|value| value > 0.0), "{field} in {summary}");
     }
 }
 

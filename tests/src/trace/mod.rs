@@ -36,6 +36,9 @@ pub type Tid = i32;
 /// Threads that stand for others begin above the largest id that Linux gives.
 pub const FIRST_PSEUDO_TID: Tid = 4_194_305;
 
+/// What a stretch is called from which records are missing.
+const LOSS: &str = "records lost";
+
 /// `synchronization_marker`s hold these bytes.
 const MARKER: [u8; 16] =
     [0x82, 0x47, 0x7a, 0x76, 0xb2, 0x8d, 0x42, 0xba, 0x81, 0xdc, 0x33, 0x32, 0x6d, 0x57, 0xa0, 0x79];
@@ -140,12 +143,9 @@ impl Trace {
         self.threads = replayed.threads;
     }
 
-    /// When the first and the last thing that the trace holds happened.
+    /// When the scheduler's first and last event of the trace happened.
     pub fn span(&self) -> Option<(Nanoseconds, Nanoseconds)> {
-        let times = || {
-            let switches = self.switches.iter().map(|switch| switch.at);
-            switches.chain(self.wakings.iter().map(|waking| waking.at)).chain(self.events.iter().map(|event| event.at))
-        };
+        let times = || self.switches.iter().map(|switch| switch.at).chain(self.wakings.iter().map(|waking| waking.at));
         Some((times().min()?, times().max()?))
     }
 
@@ -160,10 +160,17 @@ impl Trace {
         self.unpacked.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    /// Whether the trace says at any place that something is missing from it.
-    pub fn admits_loss(&self) -> bool {
-        self.lost_events
-            || self.tasks.threads.values().any(|thread| thread.names.iter().any(|name| name == "records lost"))
+    /// How many records the trace's marks say are missing. None if it has no such mark.
+    pub fn marked_loss(&self) -> Option<i128> {
+        let unobserved = self.tasks.named(LOSS);
+        let marks: Vec<_> = self.events.iter().filter(|event| event.name == LOSS).collect();
+        let is_marked =
+            self.lost_events || !marks.is_empty() || self.slices.iter().any(|slice| unobserved.contains(&slice.tid));
+        let count = |event: &&Event| match event.arguments.get("records") {
+            Some(Value::Integer(records)) => *records,
+            other => panic!("a mark of a loss says {other:?} records"),
+        };
+        is_marked.then(|| marks.iter().map(count).sum())
     }
 
     /// Panics where the scheduler's data contradicts itself.
