@@ -68,6 +68,7 @@ pub struct Undescribed {
 #[derive(Debug)]
 pub struct Timeline {
     view: View,
+    began_ns: u64,
     lanes: Vec<Lane>,
     threads: Threads,
     tree: ProcessTreeWriter,
@@ -83,9 +84,10 @@ impl Timeline {
     pub fn new(view: View, began_ns: u64, out: &mut PacketBuffer) -> Timeline {
         Timeline {
             view,
+            began_ns,
             lanes: Vec::new(),
             threads: Threads::default(),
-            tree: ProcessTreeWriter::new(view, began_ns),
+            tree: ProcessTreeWriter::default(),
             recorder: RecorderTrack::new(began_ns, out),
             seen: Seen::default(),
             ended: Vec::new(),
@@ -335,7 +337,11 @@ impl Timeline {
     fn lane_index(&mut self, cpu: u16) -> usize {
         let at = usize::from(cpu);
         while self.lanes.len() <= at {
-            self.lanes.push(Lane::new(self.lanes.len() as u16));
+            let cpu = self.lanes.len() as u16;
+            self.lanes.push(Lane::new(cpu));
+            if self.view == View::Recorded {
+                self.tree.pseudo_thread(pseudo::other(cpu), self.began_ns);
+            }
         }
         at
     }

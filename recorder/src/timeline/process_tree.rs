@@ -7,7 +7,7 @@ use polletto_protos::{
     trace_packet::Data,
 };
 
-use super::{View, pseudo};
+use super::pseudo;
 use crate::trace::PacketBuffer;
 
 /// Entries of one packet, so that ten thousand threads do not become one huge one.
@@ -38,21 +38,12 @@ pub struct ProcessDescription {
 ///
 /// Each entry is written with the time at which it became true, however late it was found out: a reader that sorts by
 /// time then finds the thread alive, and does not take its id for a new thread of the same number.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProcessTreeWriter {
     entries: Vec<(u64, ProcessTree)>,
 }
 
 impl ProcessTreeWriter {
-    /// Begins with the process that stands for what the view does not show.
-    pub fn new(view: View, began_ns: u64) -> ProcessTreeWriter {
-        let mut writer = ProcessTreeWriter { entries: Vec::new() };
-        if view == View::Recorded {
-            writer.pseudo_process(pseudo::OTHER_PROGRAMS, "other programs", began_ns);
-        }
-        writer
-    }
-
     /// A process is there, or is another program now.
     pub fn process(&mut self, process: ProcessDescription) {
         let has_arguments = !process.command_line.is_empty();
@@ -75,10 +66,11 @@ impl ProcessTreeWriter {
 
     /// A thread that stands for others is used for the first time.
     pub fn pseudo_thread(&mut self, tid: Tid, since_ns: u64) {
-        if let (Some(name), Some(tgid)) = (pseudo::name(tid), pseudo::process(tid)) {
-            self.pseudo_process(tgid, name, since_ns);
-            self.thread(tid, tgid, name.to_owned(), since_ns);
-        }
+        let (Some(name), Some((tgid, cmdline))) = (pseudo::name(tid), pseudo::process(tid)) else { return };
+        let cmdline = cmdline.map(str::to_owned).to_vec();
+        let process = Process { pid: Some(tgid.0 as i32), ppid: Some(0), cmdline, ..Process::default() };
+        self.at(since_ns).processes.push(process);
+        self.thread(tid, tgid, name.to_owned(), since_ns);
     }
 
     /// Writes what is new.
@@ -86,12 +78,6 @@ impl ProcessTreeWriter {
         for (since_ns, tree) in self.entries.drain(..) {
             out.push(Some(since_ns), Data::ProcessTree(tree));
         }
-    }
-
-    fn pseudo_process(&mut self, tgid: Tgid, name: &str, since_ns: u64) {
-        let cmdline = vec![name.to_owned()];
-        let process = Process { pid: Some(tgid.0 as i32), ppid: Some(0), cmdline, ..Process::default() };
-        self.at(since_ns).processes.push(process);
     }
 
     /// The packet for entries of this time.
