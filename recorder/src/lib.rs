@@ -4,4 +4,6 @@
 //! into what happened, [`trace`] writes that as compressed packets. [`session`] holds a recording's life together, and
 //! [`cli`] is what people see of it.
 
+pub mod cli;
+pub mod preflight;
 pub mod target;

@@ -1,0 +1,3 @@
+//! What people type and see.
+
+pub mod doctor;
