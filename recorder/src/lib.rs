@@ -5,5 +5,9 @@
 //! [`cli`] is what people see of it.
 
 pub mod cli;
+pub mod kernel;
 pub mod preflight;
+pub mod session;
 pub mod target;
+pub mod timeline;
+pub mod trace;
