@@ -1,6 +1,7 @@
 //! What people type and see.
 
 mod arguments;
+pub mod doctor;
 mod record;
 mod status;
 mod summary;
