@@ -1,7 +1,7 @@
 //! What people type and see.
 
 mod arguments;
-pub mod doctor;
+mod doctor;
 mod record;
 mod status;
 mod summary;
@@ -16,5 +16,6 @@ use self::arguments::{Arguments, Command};
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Record(arguments) => record::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(arguments.json),
     }
 }
