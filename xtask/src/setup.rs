@@ -23,6 +23,10 @@ use self::{distribution::Distribution, packages::Tool};
 const C_COMPILER: Tool =
     Tool { purpose: "compiles zstd and links programs", commands: &["cc", "c++"], packages: &["build-essential"] };
 
+/// What benchmarks compare with.
+const PERF: Tool =
+    Tool { purpose: "records what benchmarks compare with", commands: &["perf"], packages: &["linux-perf"] };
+
 /// What building needs.
 pub fn for_build() -> Result<()> {
     let distribution = Distribution::detect();
@@ -41,6 +45,13 @@ pub fn for_recording() -> Result<Privilege> {
 pub fn for_tests() -> Result<Privilege> {
     let privilege = for_recording()?;
     python::ensure(&Distribution::detect())?;
+    Ok(privilege)
+}
+
+/// What benchmarks need: they compare recordings with those of perf.
+pub fn for_bench() -> Result<Privilege> {
+    let privilege = for_recording()?;
+    PERF.ensure(&Distribution::detect())?;
     Ok(privilege)
 }
 
