@@ -32,10 +32,8 @@ pub mod flags {
     pub const NEXT_RECORDED: u32 = 1 << 2;
     /// [`super::Task`], [`super::Fork`]: the thread belongs to the kernel.
     pub const KERNEL_THREAD: u32 = 1 << 3;
-    /// [`super::Waking`]: the thread is woken for the first time, by the one that made it.
-    pub const FIRST_WAKING: u32 = 1 << 4;
     /// [`super::Task`]: the thread is recorded.
-    pub const RECORDED: u32 = 1 << 5;
+    pub const RECORDED: u32 = 1 << 4;
 }
 
 /// A CPU went from one thread to another.
@@ -60,7 +58,7 @@ pub struct Switch {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waking {
-    /// Time and the CPU of the waker; see [`flags::FIRST_WAKING`].
+    /// Time and the CPU of the waker.
     pub header: Header,
     /// The thread that was woken.
     pub tid: Tid,

@@ -21,13 +21,7 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "sched_waking")]
 pub fn sched_waking(context: BtfTracePointContext) -> i32 {
-    sched::waking(&context, 0);
-    0
-}
-
-#[btf_tracepoint(function = "sched_wakeup_new")]
-pub fn sched_wakeup_new(context: BtfTracePointContext) -> i32 {
-    sched::waking(&context, polletto_common::record::flags::FIRST_WAKING);
+    sched::waking(&context);
     0
 }
 

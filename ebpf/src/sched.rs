@@ -42,13 +42,13 @@ pub fn switch(context: &BtfTracePointContext) {
     });
 }
 
-/// `sched_waking(task)` and `sched_wakeup_new(task)`
+/// `sched_waking(task)`
 #[inline(always)]
-pub fn waking(context: &BtfTracePointContext, bits: u32) {
+pub fn waking(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
         ring::emit(Waking {
-            header: ring::header::<Waking>(bits),
+            header: ring::header::<Waking>(0),
             tid: task.tid(),
             prio: task.prio() as u16,
             target_cpu: task.cpu() as u16,

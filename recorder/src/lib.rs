@@ -4,4 +4,10 @@
 //! into what happened, [`trace`] writes that as compressed packets. [`session`] holds a recording's life together, and
 //! [`cli`] is what people see of it.
 
+pub mod cli;
+pub mod kernel;
+pub mod preflight;
+pub mod session;
 pub mod target;
+pub mod timeline;
+pub mod trace;

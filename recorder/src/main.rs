@@ -1,3 +1,7 @@
 //! The `polletto` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    polletto::cli::run()
+}

@@ -1,1 +1,11 @@
 //! What the end-to-end scenarios share.
+//!
+//! A scenario records a program whose behaviour it knows ([`program`], `src/bin/`), through the command that people use
+//! ([`recorder`]), and reads the trace with a decoder that shares nothing with polletto ([`trace`], [`check`]).
+
+pub mod check;
+pub mod program;
+pub mod recorder;
+pub mod trace;
+pub mod turn;
+pub mod workload;

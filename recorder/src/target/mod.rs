@@ -1,1 +1,21 @@
-//! What the machine's processes are.
+//! What the machine's processes are, as `/proc` tells it: no kernel program, and no privilege where none is needed.
+//!
+//! [`select`] turns a name into the process that the user means, [`Watch`] notices when processes end, and
+//! [`Held::launch`] starts a command that waits before its first instruction until everything is attached to it.
+//!
+//! Names and command lines are written by the processes themselves. They are bounded and made valid UTF-8 on reading,
+//! but may hold any character: print them through [`printable`].
+
+#[cfg(test)]
+mod example;
+mod launch;
+mod printable;
+mod process;
+mod select;
+mod watch;
+
+pub use launch::{Held, LaunchError, Running, exit_code};
+pub use printable::printable;
+pub use process::{Error, Kind, Process, Thread, thread_process, threads_of};
+pub use select::{SelectError, find_by_name, select};
+pub use watch::Watch;

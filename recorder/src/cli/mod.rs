@@ -1,0 +1,21 @@
+//! What people type and see.
+
+mod arguments;
+mod doctor;
+mod record;
+mod status;
+mod summary;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::arguments::{Arguments, Command};
+
+/// Does what the command line says. 0 is success, 2 a command line that can't be followed, 1 any other failure.
+pub fn run() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Record(arguments) => record::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(arguments.json),
+    }
+}

@@ -1,0 +1,46 @@
+//! The line that shows how a recording goes.
+
+use std::io::{IsTerminal, Write};
+
+use super::summary::{Bytes, Count};
+use crate::session::Progress;
+
+/// One line on a terminal, written over again and again; nothing anywhere else.
+#[derive(Debug)]
+pub struct StatusLine {
+    is_shown: bool,
+    last_records: u64,
+    last_seconds: f64,
+}
+
+impl StatusLine {
+    /// A line that is only shown where there is a terminal to show it.
+    pub fn new(wanted: bool) -> StatusLine {
+        StatusLine { is_shown: wanted && std::io::stderr().is_terminal(), last_records: 0, last_seconds: 0.0 }
+    }
+
+    /// Shows the latest figures.
+    pub fn show(&mut self, progress: &Progress) {
+        if !self.is_shown {
+            return;
+        }
+        let seconds = progress.elapsed().as_secs_f64();
+        let records = progress.records();
+        let rate = (records - self.last_records) as f64 / (seconds - self.last_seconds).max(f64::EPSILON);
+        (self.last_records, self.last_seconds) = (records, seconds);
+        let lost = match progress.lost() {
+            0 => "nothing lost".to_owned(),
+            lost => format!("{} lost", Count(lost)),
+        };
+        let line = format!("{seconds:.1} s  {} events/s  {}  {lost}", Count(rate as u64), Bytes(progress.bytes()));
+        // A terminal that is gone is no reason to stop recording.
+        write!(std::io::stderr(), "\r{line}\x1b[K").ok();
+    }
+
+    /// Leaves the line empty for what comes next.
+    pub fn clear(&mut self) {
+        if self.is_shown {
+            write!(std::io::stderr(), "\r\x1b[K").ok();
+        }
+    }
+}

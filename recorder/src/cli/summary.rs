@@ -1,0 +1,160 @@
+//! What a recording came to, for people and for scripts.
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+
+use crate::session::{Ending, Outcome};
+
+/// The summary. Its fields are what `--json` prints: names stay, new ones may come.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// The trace.
+    file: PathBuf,
+    /// Its size, and what it would be without compression.
+    bytes: u64,
+    uncompressed_bytes: u64,
+    /// `targets exited`, `duration elapsed`, `interrupted` or `terminated`.
+    ended_by: &'static str,
+    /// How long the recording lasted.
+    seconds: f64,
+    /// Context switches and wake-ups in the trace.
+    switches: u64,
+    wakeups: u64,
+    /// Recorded processes and threads, those that ended included.
+    processes: u64,
+    threads: u64,
+    /// Records that the kernel programs wrote, and those of them that reached the recorder.
+    records_written: u64,
+    records_read: u64,
+    /// Records for which there was no room, each marked in the trace.
+    records_lost: u64,
+    /// Children that were not followed because too many processes were recorded.
+    processes_not_followed: u64,
+    /// Switches away from recorded threads that the kernel did not report.
+    contradictions: u64,
+    /// What the recorder itself used.
+    recorder_cpu_seconds: f64,
+    recorder_peak_memory_bytes: u64,
+}
+
+impl Summary {
+    /// Takes the figures from an outcome.
+    pub fn new(outcome: &Outcome) -> Summary {
+        Summary {
+            file: outcome.file.clone(),
+            bytes: outcome.written.bytes,
+            uncompressed_bytes: outcome.written.uncompressed_bytes,
+            ended_by: match outcome.ending {
+                Ending::TargetsExited => "targets exited",
+                Ending::DurationElapsed => "duration elapsed",
+                Ending::Interrupted => "interrupted",
+                Ending::Terminated => "terminated",
+                Ending::Failed => "failed",
+            },
+            seconds: outcome.lasted.as_secs_f64(),
+            switches: outcome.seen.switches,
+            wakeups: outcome.seen.wakings,
+            processes: outcome.seen.processes,
+            threads: outcome.seen.threads,
+            records_written: outcome.kernel.written,
+            records_read: outcome.records,
+            records_lost: outcome.kernel.lost,
+            processes_not_followed: outcome.kernel.unfollowed,
+            contradictions: outcome.seen.contradictions,
+            recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
+            recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "recorded {:.1} s, {}", self.seconds, self.ended_by)?;
+        let (switches, wakeups) = (Count(self.switches), Count(self.wakeups));
+        let (threads, processes) = (Count(self.threads), Count(self.processes));
+        writeln!(
+            out,
+            "  seen      {switches} switches, {wakeups} wake-ups of {threads} threads in {processes} processes"
+        )?;
+        let per_event = self.bytes as f64 / (self.switches + self.wakeups).max(1) as f64;
+        writeln!(out, "  trace     {}, {} ({per_event:.1} bytes an event)", self.file.display(), Bytes(self.bytes))?;
+        let missing = self.records_written.saturating_sub(self.records_read);
+        let nothing = self.records_lost + self.processes_not_followed + self.contradictions + missing == 0;
+        write!(out, "  lost      {}", if nothing { "nothing\n" } else { "" })?;
+        if self.records_lost > 0 {
+            let share = 100.0 * self.records_lost as f64 / (self.records_lost + self.records_written) as f64;
+            writeln!(
+                out,
+                "{} records ({share:.1} %), marked in the trace: a larger --ring-kib helps",
+                Count(self.records_lost)
+            )?;
+        }
+        if missing > 0 {
+            writeln!(out, "{} records between the kernel and the recorder: please report this", Count(missing))?;
+        }
+        if self.contradictions > 0 {
+            writeln!(
+                out,
+                "{} switches that the kernel did not report (state P in the trace)",
+                Count(self.contradictions)
+            )?;
+        }
+        if self.processes_not_followed > 0 {
+            writeln!(out, "{} child processes, since too many were recorded", Count(self.processes_not_followed))?;
+        }
+        let cpu = 100.0 * self.recorder_cpu_seconds / self.seconds.max(f64::EPSILON);
+        writeln!(
+            out,
+            "  recorder  {:.2} s of CPU time ({cpu:.1} % of one CPU), {} of memory",
+            self.recorder_cpu_seconds,
+            Bytes(self.recorder_peak_memory_bytes)
+        )
+    }
+}
+
+/// A number that people read: `1,234,567`.
+pub struct Count(pub u64);
+
+impl fmt::Display for Count {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (at, digit) in digits.char_indices() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                write!(out, ",")?;
+            }
+            write!(out, "{digit}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A size that people read: `3.4 MB`.
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+        if self.0 < 1000 {
+            return write!(out, "{} bytes", self.0);
+        }
+        let exponent = (self.0.ilog10() / 3).min(UNITS.len() as u32);
+        let value = self.0 as f64 / 1000_f64.powi(exponent as i32);
+        write!(out, "{value:.1} {}", UNITS[exponent as usize - 1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_sizes_rounded() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")] {
+            assert_eq!(Count(number).to_string(), text);
+        }
+        for (bytes, text) in [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (3_400_000, "3.4 MB")] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Several streams, each nearly in the order of time, become one.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+
+use polletto_common::record::Record;
+
+/// Queues of records, one per CPU.
+///
+/// A program takes its record's time before the record can be read, and an interrupt can come in between. So what one
+/// pass has read is passed on with the next: by then, everything older has long been written.
+#[derive(Debug)]
+pub struct Merge {
+    queues: Vec<VecDeque<Record>>,
+    last_pass_ns: u64,
+}
+
+impl Merge {
+    /// As many queues, empty.
+    pub fn new(queues: usize) -> Merge {
+        Merge { queues: (0..queues).map(|_| VecDeque::new()).collect(), last_pass_ns: 0 }
+    }
+
+    /// Adds what was read next from a stream.
+    pub fn push(&mut self, queue: usize, record: Record) {
+        self.queues[queue].push_back(record);
+    }
+
+    /// Passes on what is not newer than the last pass; this pass began at `now_ns`.
+    pub fn advance(&mut self, now_ns: u64, take: impl FnMut(&Record)) {
+        let until_ns = std::mem::replace(&mut self.last_pass_ns, now_ns);
+        self.pass(until_ns, take);
+    }
+
+    /// Passes on the rest.
+    pub fn finish(&mut self, take: impl FnMut(&Record)) {
+        self.pass(u64::MAX, take);
+    }
+
+    fn pass(&mut self, until_ns: u64, mut take: impl FnMut(&Record)) {
+        let first = |(queue, records): (usize, &VecDeque<Record>)| Some(Reverse((time(records)?, queue)));
+        let mut heads: BinaryHeap<_> = self.queues.iter().enumerate().filter_map(first).collect();
+        while let Some(Reverse((time_ns, queue))) = heads.pop() {
+            if time_ns > until_ns {
+                return;
+            }
+            let limit_ns = heads.peek().map_or(until_ns, |Reverse((next_ns, _))| until_ns.min(*next_ns));
+            let records = &mut self.queues[queue];
+            // As long as this queue is the oldest, the heap needs no asking.
+            while let Some(record) = records.pop_front_if(|record| record.header().time_ns <= limit_ns) {
+                take(&record);
+            }
+            heads.extend(time(records).map(|time_ns| Reverse((time_ns, queue))));
+        }
+    }
+}
+
+fn time(records: &VecDeque<Record>) -> Option<u64> {
+    records.front().map(|record| record.header().time_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use polletto_common::{
+        id::Tid,
+        record::{Current, Header, Layout},
+    };
+
+    use super::*;
+
+    fn at(time_ns: u64) -> Record {
+        let header = Header { time_ns, kind: Current::KIND, cpu: 0, flags: 0 };
+        Record::Current(Current { header, tid: Tid(0), prio: 0 })
+    }
+
+    fn merge(streams: &[&[u64]]) -> Merge {
+        let mut merge = Merge::new(streams.len());
+        for (queue, stream) in streams.iter().enumerate() {
+            stream.iter().for_each(|&time_ns| merge.push(queue, at(time_ns)));
+        }
+        merge
+    }
+
+    fn times(pass: impl FnOnce(&mut dyn FnMut(&Record))) -> Vec<u64> {
+        let mut times = Vec::new();
+        pass(&mut |record| times.push(record.header().time_ns));
+        times
+    }
+
+    #[test]
+    fn streams_become_one_in_the_order_of_time() {
+        let mut merge = merge(&[&[1, 4, 5, 9], &[2, 3, 8], &[]]);
+        assert_eq!(times(|take| merge.finish(take)), [1, 2, 3, 4, 5, 8, 9]);
+    }
+
+    #[test]
+    fn what_one_pass_reads_is_passed_on_by_the_next() {
+        let mut merge = merge(&[&[10, 20], &[15]]);
+        assert!(times(|take| merge.advance(16, take)).is_empty());
+        merge.push(1, at(12));
+        assert_eq!(times(|take| merge.advance(30, take)), [10, 15, 12]);
+        assert_eq!(times(|take| merge.advance(40, take)), [20]);
+    }
+
+    #[test]
+    fn a_step_back_inside_a_stream_loses_nothing() {
+        let mut merge = merge(&[&[5, 3, 7], &[4]]);
+        let mut all = times(|take| merge.finish(take));
+        all.sort_unstable();
+        assert_eq!(all, [3, 4, 5, 7]);
+    }
+}

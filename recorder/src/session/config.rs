@@ -1,0 +1,178 @@
+//! What a user can set about a recording.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use polletto_common::{
+    id::{Tgid, Tid},
+    scope::Scope,
+};
+
+use crate::{
+    target::{self, Held, Process},
+    timeline::View,
+    trace::{Attribute, AttributeValue, Compression},
+};
+
+/// What a recording is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Every thread of the machine.
+    System,
+    /// Processes that run.
+    Processes(Vec<Tgid>),
+    /// Threads that run.
+    Threads(Vec<Tid>),
+    /// A command that is launched for it.
+    Command(Vec<OsString>),
+}
+
+/// A recording as the user asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What is recorded.
+    pub subject: Subject,
+    /// Children of recorded processes are recorded too. Default: no.
+    pub follow_children: bool,
+    /// The CPUs whose records are wanted. Default: all that are online.
+    pub cpus: Vec<u32>,
+    /// When the recording ends by itself. Default: with the target's end.
+    pub duration: Option<Duration>,
+    /// The trace. Default: named after what is recorded, in the current directory.
+    pub file: Option<PathBuf>,
+    /// An existing file may be replaced. Default: no.
+    pub overwrite: bool,
+    /// How the trace is compressed. Default: zstd.
+    pub compression: Compression,
+    /// Bytes of each CPU's ring. Default: [`default_ring_bytes`].
+    pub ring_bytes: u32,
+}
+
+/// What all rings together may take of the kernel's memory by default.
+const ALL_RINGS_BYTES: u64 = 256 << 20;
+
+/// A ring holds 8 MiB, which is what a CPU writes in about 200 ms of switching at full speed; less on machines with
+/// many CPUs, so that all of them together stay within 256 MiB, but never less than 256 KiB.
+pub fn default_ring_bytes(cpus: usize) -> u32 {
+    let share = ALL_RINGS_BYTES / cpus.max(1) as u64;
+    (1 << share.ilog2()).clamp(256 << 10, 8 << 20)
+}
+
+impl Subject {
+    /// The processes whose end is the recording's end.
+    pub fn processes(&self, launched: Option<&Held>) -> Result<Vec<Tgid>, target::Error> {
+        match self {
+            Subject::System => Ok(Vec::new()),
+            Subject::Processes(processes) => Ok(processes.clone()),
+            Subject::Threads(threads) => {
+                let mut processes =
+                    threads.iter().map(|&thread| target::thread_process(thread)).collect::<Result<Vec<_>, _>>()?;
+                processes.sort_unstable();
+                processes.dedup();
+                Ok(processes)
+            }
+            Subject::Command(_) => Ok(launched.map(Held::tgid).into_iter().collect()),
+        }
+    }
+
+    /// What the kernel programs filter by.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Subject::System => Scope::System,
+            Subject::Processes(_) | Subject::Command(_) => Scope::Processes,
+            Subject::Threads(_) => Scope::Threads,
+        }
+    }
+
+    /// What the trace shows.
+    pub fn view(&self) -> View {
+        if *self == Subject::System { View::System } else { View::Recorded }
+    }
+}
+
+impl Config {
+    /// The file to write.
+    pub fn file_for(&self, processes: &[Tgid]) -> PathBuf {
+        self.file.clone().unwrap_or_else(|| default_file(&self.subject, processes))
+    }
+
+    /// The configuration as the trace keeps it.
+    pub fn attributes(&self) -> Vec<Attribute> {
+        let text = |key, value: String| Attribute { key, value: AttributeValue::Text(value) };
+        let number = |key, value: u64| Attribute { key, value: AttributeValue::Number(value as i64) };
+        let (subject, list) = match &self.subject {
+            Subject::System => ("system", String::new()),
+            Subject::Processes(processes) => ("processes", join(processes)),
+            Subject::Threads(threads) => ("threads", join(threads)),
+            Subject::Command(command) => ("command", join(command.iter().map(|word| word.to_string_lossy()))),
+        };
+        let mut attributes = vec![
+            text("polletto.version", env!("CARGO_PKG_VERSION").to_owned()),
+            text("polletto.subject", subject.to_owned()),
+            text("polletto.subject.list", list),
+            number("polletto.follow_children", u64::from(self.follow_children)),
+            text("polletto.cpus", join(&self.cpus)),
+            number("polletto.ring_bytes", u64::from(self.ring_bytes)),
+        ];
+        if let Some(duration) = self.duration {
+            attributes.push(number("polletto.duration_ms", duration.as_millis() as u64));
+        }
+        attributes
+    }
+}
+
+fn join(items: impl IntoIterator<Item: ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+fn default_file(subject: &Subject, processes: &[Tgid]) -> PathBuf {
+    let name_of = |process: &Tgid| Process::read(*process).map(|process| process.name).unwrap_or_default();
+    let name = match subject {
+        Subject::System => return "system.perfetto-trace".into(),
+        Subject::Command(command) => {
+            let program = command.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+            program.to_string_lossy().into_owned()
+        }
+        Subject::Processes(_) | Subject::Threads(_) => processes.first().map(name_of).unwrap_or_default(),
+    };
+    let id = match subject {
+        Subject::Threads(threads) => threads.first().map(|thread| thread.0),
+        _ => processes.first().map(|process| process.0),
+    };
+    format!("{}-{}.perfetto-trace", harmless(&name), id.unwrap_or_default()).into()
+}
+
+/// A file name made of a process's name, which may hold anything.
+fn harmless(name: &str) -> String {
+    let keep = |letter: char| if letter.is_alphanumeric() || "-_.+".contains(letter) { letter } else { '_' };
+    let name: String = name.chars().map(keep).collect();
+    name.trim_start_matches(['.', '-']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_are_powers_of_two_within_a_total() {
+        for (cpus, bytes) in [(1, 8 << 20), (2, 8 << 20), (64, 4 << 20), (96, 2 << 20), (1024, 256 << 10)] {
+            assert_eq!(default_ring_bytes(cpus), bytes, "{cpus} CPUs");
+        }
+    }
+
+    #[test]
+    fn a_process_s_name_never_leads_out_of_the_directory() {
+        for (name, file) in [("../../etc/x", "_.._etc_x"), ("a b\n", "a_b_"), ("-rf", "rf"), ("naïve", "naïve")] {
+            assert_eq!(harmless(name), file);
+        }
+    }
+
+    #[test]
+    fn a_launched_command_names_its_trace() {
+        let subject = Subject::Command(vec!["/usr/bin/sleep".into(), "1".into()]);
+        assert_eq!(default_file(&subject, &[Tgid(42)]), Path::new("sleep-42.perfetto-trace"));
+    }
+}

@@ -1,0 +1,120 @@
+//! A recording's life: load → attach → record → stop → close.
+//!
+//! Two threads work while it runs, besides the one that waits for its end: the [`pipeline`] drains the rings and turns
+//! records into packets, and the trace's [`Output`](crate::trace::Output) compresses and writes them.
+
+mod config;
+mod ending;
+mod own_use;
+mod pipeline;
+mod preamble;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use polletto_common::stats::CpuStats;
+
+pub use self::{
+    config::{Config, Subject, default_ring_bytes},
+    ending::{Ending, Signals},
+    own_use::OwnUse,
+    pipeline::Progress,
+};
+use self::{
+    ending::Waiter,
+    pipeline::{Finished, Pipeline},
+};
+use crate::{
+    kernel::{Loaded, Settings},
+    target::{Held, Running, Watch},
+    timeline::Seen,
+    trace::{Output, TraceFile, Written},
+};
+
+/// How long the last records of the recorded processes are waited for after their end.
+const LAST_RECORDS: Duration = Duration::from_millis(100);
+
+/// What a recording came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The trace.
+    pub file: PathBuf,
+    /// Why it ended.
+    pub ending: Ending,
+    /// How long it lasted.
+    pub lasted: Duration,
+    /// What was seen.
+    pub seen: Seen,
+    /// What the kernel programs counted.
+    pub kernel: CpuStats,
+    /// Records that reached the timeline.
+    pub records: u64,
+    /// The file's size.
+    pub written: Written,
+    /// The recorder's own use of the machine.
+    pub own_use: OwnUse,
+    /// The command that was launched, still to be waited for.
+    pub command: Option<Running>,
+}
+
+/// Someone who is told how a recording goes.
+pub trait Observer {
+    /// Everything is attached: from now on nothing is missed.
+    fn recording(&mut self, file: &Path);
+    /// Called several times a second.
+    fn progress(&mut self, progress: &Progress);
+}
+
+/// Records until the end.
+///
+/// An error means that the recording failed; what was recorded until then is in the file, if there was anything.
+pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observer) -> Result<Outcome> {
+    let held = match &config.subject {
+        Subject::Command(command) => Some(Held::launch(command)?),
+        _ => None,
+    };
+    let processes = config.subject.processes(held.as_ref())?;
+    let watch = Watch::new(&processes)?;
+    let mut loaded = Loaded::load(&Settings {
+        scope: config.subject.scope(),
+        follow_children: config.follow_children,
+        cpus: config.cpus.clone(),
+        ring_bytes: config.ring_bytes,
+    })?;
+    match &config.subject {
+        Subject::System => {}
+        Subject::Threads(threads) => threads.iter().try_for_each(|&thread| loaded.record_thread(thread))?,
+        Subject::Processes(_) | Subject::Command(_) => {
+            processes.iter().try_for_each(|&process| loaded.record_process(process))?;
+        }
+    }
+
+    let path = config.file_for(&processes);
+    let file = TraceFile::create(&path, config.overwrite)?;
+    let (pipeline, command) = begin(config, loaded, file, held).inspect_err(|_| {
+        // Nothing was recorded. That the file can't be removed matters less than why.
+        std::fs::remove_file(&path).ok();
+    })?;
+    let running = pipeline.start()?;
+    observer.recording(&path);
+    let mut waiter = Waiter { watch, signals, ended: running.ended(), duration: config.duration };
+    let ending = waiter.wait(running.progress(), observer)?;
+    running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
+    waiter.wait_for_pipeline()?;
+    let Finished { lasted, seen, kernel, records, written } = running
+        .join()
+        .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
+    Ok(Outcome { file: path, ending, lasted, seen, kernel, records, written, own_use: OwnUse::now()?, command })
+}
+
+/// Attaches everything, writes what is known from the start, and only then lets a launched command begin.
+fn begin(config: &Config, loaded: Loaded, file: TraceFile, held: Option<Held>) -> Result<(Pipeline, Option<Running>)> {
+    let output = Output::start(file, config.compression).context("could not start the thread that writes")?;
+    let clocks = preamble::clocks();
+    let pipeline = Pipeline::begin(loaded.attach()?, output, config, clocks)?;
+    let command = held.map(Held::release).transpose()?;
+    Ok((pipeline, command))
+}

@@ -1,0 +1,319 @@
+//! The thread through which every record goes: ring → timeline → packets → output.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow};
+use polletto_common::{scope::Scope, stats::CpuStats};
+
+use super::{Config, own_use, preamble};
+use crate::{
+    kernel::Attached,
+    target::{Kind, Process},
+    timeline::{ProcessDescription, RecorderCounters, Seen, Timeline, Undescribed},
+    trace::{Batch, Clocks, Output, PacketBuffer, Written, mark_synchronization, snapshot_clocks},
+};
+
+/// How often rings are drained. A switch of its own each time, so not more often than needed.
+const DRAIN_PERIOD: Duration = Duration::from_millis(10);
+
+/// How often everything is written out. A recorder that is killed loses at most this and two drains.
+const FLUSH_PERIOD: Duration = Duration::from_millis(100);
+
+/// How often the recorder's own counters are shown.
+const COUNTERS_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often clocks are compared again.
+const CLOCKS_PERIOD: Duration = Duration::from_secs(10);
+
+/// Between nice 0 and the threads of the kernel: on a machine that is busy with what is recorded, the rings must not
+/// wait for their turn.
+const NICENESS: i32 = -15;
+
+/// How a recording goes.
+#[derive(Debug)]
+pub struct Progress {
+    began: Instant,
+    records: AtomicU64,
+    lost: AtomicU64,
+    bytes: Arc<AtomicU64>,
+    targets_gone: AtomicBool,
+}
+
+impl Progress {
+    /// Since everything was attached.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Records so far.
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Records that were lost so far.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in the file so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether no recorded thread is left.
+    pub fn targets_gone(&self) -> bool {
+        self.targets_gone.load(Ordering::Relaxed)
+    }
+}
+
+/// What a pipeline did.
+#[derive(Debug)]
+pub struct Finished {
+    pub lasted: Duration,
+    pub seen: Seen,
+    pub kernel: CpuStats,
+    pub records: u64,
+    pub written: Written,
+}
+
+/// A recording that has begun, on the thread that began it.
+pub struct Pipeline {
+    attached: Attached,
+    timeline: Timeline,
+    packets: PacketBuffer,
+    output: Output,
+    progress: Arc<Progress>,
+    began: Clocks,
+    /// Ends by itself when no recorded thread is left.
+    ends_with_threads: bool,
+    flush: Every,
+    counters: Every,
+    clocks: Every,
+}
+
+/// Something that is due again and again.
+struct Every {
+    period: Duration,
+    next: Instant,
+}
+
+impl Every {
+    fn new(period: Duration) -> Every {
+        Every { period, next: Instant::now() + period }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = now >= self.next;
+        if is_due {
+            self.next = now + self.period;
+        }
+        is_due
+    }
+}
+
+impl Pipeline {
+    /// Writes what is known from the start: clocks, configuration, threads and processes.
+    pub fn begin(attached: Attached, output: Output, config: &Config, began: Clocks) -> Result<Pipeline> {
+        let mut packets = PacketBuffer::default();
+        preamble::preamble(config, began)?.write(&mut packets);
+        let timeline = Timeline::new(config.subject.view(), began.boottime_ns, &mut packets);
+        let progress = Progress {
+            began: Instant::now(),
+            records: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            bytes: output.bytes_written(),
+            targets_gone: AtomicBool::new(false),
+        };
+        let mut pipeline = Pipeline {
+            attached,
+            timeline,
+            packets,
+            output,
+            progress: Arc::new(progress),
+            began,
+            ends_with_threads: config.subject.scope() == Scope::Threads,
+            flush: Every::new(FLUSH_PERIOD),
+            counters: Every::new(COUNTERS_PERIOD),
+            clocks: Every::new(CLOCKS_PERIOD),
+        };
+        pipeline.list_tasks()?;
+        pipeline.describe_processes();
+        Ok(pipeline)
+    }
+
+    /// Goes on on a thread of its own.
+    pub fn start(self) -> Result<RunningPipeline> {
+        let (stop, stopped) = channel();
+        let (ended, alive) = UnixStream::pair().context("could not make a socket pair")?;
+        let progress = Arc::clone(&self.progress);
+        let thread = std::thread::Builder::new()
+            .name("polletto-drain".into())
+            .spawn(move || {
+                // Closed when this thread ends, however it does.
+                let _alive = alive;
+                self.run(&stopped)
+            })
+            .context("could not start the thread that drains the rings")?;
+        Ok(RunningPipeline { stop, ended, progress, thread })
+    }
+
+    fn run(mut self, stop: &Receiver<Duration>) -> Result<Finished> {
+        raise_priority();
+        let ended = self.record_until(stop);
+        let Pipeline { attached, mut timeline, mut packets, output, progress, began, .. } = self;
+        let mut detached = attached.detach();
+        let ended_ns = preamble::boottime_ns();
+        let mut records = progress.records();
+        let rest = ended.and_then(|()| {
+            detached.drain(|record| {
+                records += 1;
+                timeline.push(record, &mut packets);
+            })?;
+            timeline.show_recorder(ended_ns, counters(&progress), &mut packets);
+            timeline.finish(ended_ns, &mut packets);
+            packets.take_all().try_for_each(|batch| send(&output, batch))
+        });
+        // Why the file could not be written says more than that it was not.
+        let written = output.close().context("could not write the trace")?;
+        rest?;
+        let lasted = Duration::from_nanos(ended_ns.saturating_sub(began.boottime_ns));
+        Ok(Finished { lasted, seen: timeline.seen(), kernel: detached.stats()?, records, written })
+    }
+
+    /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.
+    fn record_until(&mut self, stop: &Receiver<Duration>) -> Result<()> {
+        let mut deadline = None;
+        loop {
+            match stop.recv_timeout(DRAIN_PERIOD) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(grace) => deadline = Some(Instant::now() + grace),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            self.tick()?;
+            let is_last = self.timeline.live_threads() == 0;
+            if is_last && self.ends_with_threads {
+                self.progress.targets_gone.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            if deadline.is_some_and(|deadline| is_last || Instant::now() >= deadline) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        let Pipeline { attached, timeline, packets, output, progress, .. } = self;
+        let mut records = 0;
+        let now_ns = preamble::boottime_ns();
+        attached.drain(now_ns, |record| {
+            records += 1;
+            timeline.push(record, packets);
+        })?;
+        progress.records.fetch_add(records, Ordering::Relaxed);
+        progress.lost.store(timeline.seen().lost, Ordering::Relaxed);
+        packets.take_full().try_for_each(|batch| send(output, batch))?;
+
+        for process in self.timeline.take_ended() {
+            self.attached.forget_process(process)?;
+        }
+        if self.timeline.take_listing_wanted() {
+            self.list_tasks()?;
+        }
+        self.describe_processes();
+        if self.counters.is_due() {
+            self.timeline.show_recorder(now_ns, counters(&self.progress), &mut self.packets);
+        }
+        if self.clocks.is_due() {
+            snapshot_clocks(preamble::clocks(), &mut self.packets);
+            mark_synchronization(&mut self.packets);
+        }
+        if self.flush.is_due() {
+            self.timeline.flush(&mut self.packets);
+            self.packets.take_all().try_for_each(|batch| send(&self.output, batch))?;
+        }
+        Ok(())
+    }
+
+    fn list_tasks(&mut self) -> Result<()> {
+        let tasks = self.attached.list_tasks()?;
+        self.timeline.list(&tasks, preamble::boottime_ns());
+        Ok(())
+    }
+
+    fn describe_processes(&mut self) {
+        for undescribed in self.timeline.take_undescribed() {
+            // One that has ended already keeps the name that its first thread had.
+            if let Ok(process) = Process::read(undescribed.tgid) {
+                self.timeline.describe(description(undescribed, process));
+            }
+        }
+    }
+}
+
+/// A pipeline on its own thread.
+pub struct RunningPipeline {
+    stop: Sender<Duration>,
+    ended: UnixStream,
+    progress: Arc<Progress>,
+    thread: JoinHandle<Result<Finished>>,
+}
+
+impl RunningPipeline {
+    /// How it goes.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Readable once it has ended.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
+    /// Tells it to end as soon as no recorded thread is left, at the latest after `grace`.
+    pub fn stop(&self, grace: Duration) {
+        // It may have ended by itself.
+        self.stop.send(grace).ok();
+    }
+
+    /// What it did.
+    pub fn join(self) -> Result<Finished> {
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn send(output: &Output, batch: Batch) -> Result<()> {
+    output.send(batch).map_err(|_| anyhow!("the trace can't be written any more"))
+}
+
+fn counters(progress: &Progress) -> RecorderCounters {
+    RecorderCounters { bytes_written: progress.bytes(), cpu_ns: own_use::cpu_time().as_nanos() as u64 }
+}
+
+fn description(undescribed: Undescribed, process: Process) -> ProcessDescription {
+    ProcessDescription {
+        tgid: undescribed.tgid,
+        since_ns: undescribed.since_ns,
+        parent: process.parent,
+        command_line: process.command_line,
+        name: process.name,
+        uid: Some(process.uid),
+        started_ns: Some(process.started.as_nanos() as u64),
+        is_kernel_thread: process.kind == Kind::KernelThread,
+    }
+}
+
+fn raise_priority() {
+    // Without CAP_SYS_NICE the recorder takes its turn like anyone, and shows what it loses.
+    rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS).ok();
+}

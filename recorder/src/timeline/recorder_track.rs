@@ -1,0 +1,124 @@
+//! The recorder's own tracks: what it used, and where it saw nothing.
+//!
+//! Absence of data must never look like absence of activity.
+
+use polletto_common::record;
+use polletto_protos::{
+    CounterDescriptor, DebugAnnotation, TrackDescriptor, TrackEvent, counter_descriptor::Unit, debug_annotation::Value,
+    trace_packet::Data, track_descriptor::ChildTracksOrdering, track_event::Type,
+};
+
+use crate::trace::PacketBuffer;
+
+/// "polletto" in ASCII. Other tracks count up from here.
+const GROUP: u64 = 0x706f_6c6c_6574_746f;
+const RECORDING: u64 = GROUP + 1;
+const LOST: u64 = GROUP + 2;
+const BYTES: u64 = GROUP + 3;
+const CPU_TIME: u64 = GROUP + 4;
+/// Plus the CPU's number.
+const LOST_ON_CPU: u64 = GROUP + 0x1_0000;
+
+/// What a recording has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecorderCounters {
+    /// Bytes in the trace file.
+    pub bytes_written: u64,
+    /// CPU time of the recorder, user and system, nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// Writes the group `polletto`.
+#[derive(Debug)]
+pub struct RecorderTrack {
+    described_cpus: Vec<u16>,
+}
+
+impl RecorderTrack {
+    /// Describes the tracks and begins the slice that lasts as long as the recording.
+    pub fn new(began_ns: u64, out: &mut PacketBuffer) -> RecorderTrack {
+        let group = TrackDescriptor {
+            uuid: Some(GROUP),
+            name: Some("polletto".into()),
+            description: Some("The recorder itself: what it used and what it could not see".into()),
+            child_ordering: Some(ChildTracksOrdering::Explicit as i32),
+            ..TrackDescriptor::default()
+        };
+        describe(group, began_ns, out);
+        describe(child(RECORDING, "recording", 0), began_ns, out);
+        for (uuid, name, unit) in [
+            (LOST, "records lost", Unit::Count),
+            (BYTES, "trace size", Unit::SizeBytes),
+            (CPU_TIME, "recorder CPU time", Unit::TimeNs),
+        ] {
+            let counter = CounterDescriptor { unit: Some(unit as i32) };
+            describe(TrackDescriptor { counter: Some(counter), ..child(uuid, name, 1) }, began_ns, out);
+        }
+        out.push(Some(began_ns), event(RECORDING, Type::SliceBegin, Some("recording")));
+        let mut track = RecorderTrack { described_cpus: Vec::new() };
+        track.count(began_ns, RecorderCounters::default(), 0, out);
+        track
+    }
+
+    /// Shows counters as they are at `now_ns`.
+    pub fn count(&mut self, now_ns: u64, counters: RecorderCounters, lost: u64, out: &mut PacketBuffer) {
+        for (uuid, value) in [(LOST, lost), (BYTES, counters.bytes_written), (CPU_TIME, counters.cpu_ns)] {
+            let event = TrackEvent {
+                r#type: Some(Type::Counter as i32),
+                track_uuid: Some(uuid),
+                counter_value: Some(i64::try_from(value).unwrap_or(i64::MAX)),
+                ..TrackEvent::default()
+            };
+            out.push(Some(now_ns), Data::TrackEvent(event));
+        }
+    }
+
+    /// Marks where records of one CPU are missing.
+    pub fn lost(&mut self, lost: &record::Lost, out: &mut PacketBuffer) {
+        let record::Header { time_ns, cpu, .. } = lost.header;
+        let uuid = LOST_ON_CPU + u64::from(cpu);
+        if !self.described_cpus.contains(&cpu) {
+            self.described_cpus.push(cpu);
+            describe(child(uuid, &format!("lost on CPU {cpu}"), 2), time_ns, out);
+        }
+        let count = DebugAnnotation { name: Some("records".into()), value: Some(Value::UintValue(lost.count)) };
+        let begin = TrackEvent {
+            r#type: Some(Type::SliceBegin as i32),
+            track_uuid: Some(uuid),
+            name: Some("records lost".into()),
+            categories: vec!["loss".into()],
+            debug_annotations: vec![count],
+            ..TrackEvent::default()
+        };
+        out.push(Some(time_ns), Data::TrackEvent(begin));
+        out.push(Some(lost.until_ns.max(time_ns)), event(uuid, Type::SliceEnd, None));
+    }
+
+    /// The recording ends.
+    pub fn finish(&mut self, now_ns: u64, out: &mut PacketBuffer) {
+        out.push(Some(now_ns), event(RECORDING, Type::SliceEnd, None));
+    }
+}
+
+fn child(uuid: u64, name: &str, rank: i32) -> TrackDescriptor {
+    TrackDescriptor {
+        uuid: Some(uuid),
+        parent_uuid: Some(GROUP),
+        name: Some(name.to_owned()),
+        sibling_order_rank: Some(rank),
+        ..TrackDescriptor::default()
+    }
+}
+
+fn describe(track: TrackDescriptor, now_ns: u64, out: &mut PacketBuffer) {
+    out.push(Some(now_ns), Data::TrackDescriptor(track));
+}
+
+fn event(uuid: u64, kind: Type, name: Option<&str>) -> Data {
+    Data::TrackEvent(TrackEvent {
+        r#type: Some(kind as i32),
+        track_uuid: Some(uuid),
+        name: name.map(str::to_owned),
+        ..TrackEvent::default()
+    })
+}

@@ -1,0 +1,158 @@
+//! Which threads live, what they are called, and whose they are.
+
+use polletto_common::{
+    id::{Tgid, Tid},
+    limits::COMM_BYTES,
+};
+use rustc_hash::FxHashMap;
+
+use super::pseudo;
+
+#[derive(Clone, Copy, Debug)]
+struct Thread {
+    tgid: Tgid,
+    comm: [u8; COMM_BYTES],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Process {
+    /// Threads that live, the leader included.
+    threads: u32,
+    /// The leader has ended. The kernel keeps its id until the last thread has.
+    leader_ended: bool,
+}
+
+/// What the end of a thread means.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Ids that are free now, in order.
+    pub gone: Vec<Tid>,
+    /// The process, if this was its last thread.
+    pub process: Option<Tgid>,
+}
+
+/// The threads that the timeline knows.
+#[derive(Debug, Default)]
+pub struct Threads {
+    threads: FxHashMap<Tid, Thread>,
+    processes: FxHashMap<Tgid, Process>,
+}
+
+impl Threads {
+    /// Adds a thread or gives it a new name. True when it was not known.
+    pub fn insert(&mut self, tid: Tid, tgid: Tgid, comm: [u8; COMM_BYTES]) -> bool {
+        let before = self.threads.insert(tid, Thread { tgid, comm });
+        if before.is_some_and(|before| before.tgid == tgid) {
+            return false;
+        }
+        if let Some(reused) = before
+            && let Some(process) = self.processes.get_mut(&reused.tgid)
+        {
+            process.threads -= 1;
+        }
+        self.processes.entry(tgid).or_default().threads += 1;
+        true
+    }
+
+    /// How many live.
+    pub fn len(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// The thread's name, if it is known.
+    pub fn name(&self, tid: Tid) -> Option<String> {
+        self.threads.get(&tid).map(|thread| name(&thread.comm))
+    }
+
+    /// What the trace calls a thread, real or not.
+    pub fn shown_name(&self, tid: Tid) -> String {
+        match pseudo::name(tid) {
+            Some(name) => name.to_owned(),
+            None => self.name(tid).unwrap_or_default(),
+        }
+    }
+
+    /// Whether both are known and belong to the same process.
+    pub fn share_process(&self, one: Tid, other: Tid) -> bool {
+        let process = |tid| self.threads.get(&tid).map(|thread| thread.tgid);
+        process(one).is_some_and(|tgid| process(other) == Some(tgid))
+    }
+
+    /// A thread has run for the last time.
+    pub fn end(&mut self, tid: Tid) -> End {
+        let Some(&Thread { tgid, .. }) = self.threads.get(&tid) else { return End::default() };
+        let process = self.processes.entry(tgid).or_default();
+        process.threads = process.threads.saturating_sub(1);
+        let is_last = process.threads == 0;
+        let mut end = End::default();
+        if tid == tgid.leader() {
+            process.leader_ended = true;
+        } else {
+            self.threads.remove(&tid);
+            end.gone.push(tid);
+        }
+        if is_last {
+            self.threads.remove(&tgid.leader());
+            self.processes.remove(&tgid);
+            end.gone.push(tgid.leader());
+            end.process = Some(tgid);
+        }
+        end
+    }
+
+    /// A process has replaced its program: the thread that did so goes on under the leader's id, and no other is left.
+    /// Returns those that are gone.
+    pub fn keep_only_leader(&mut self, tgid: Tgid) -> Vec<Tid> {
+        let leader = tgid.leader();
+        let is_gone = |tid: Tid, thread: &Thread| thread.tgid == tgid && tid != leader;
+        let mut gone: Vec<Tid> =
+            self.threads.iter().filter(|&(&tid, thread)| is_gone(tid, thread)).map(|(&tid, _)| tid).collect();
+        gone.sort_unstable();
+        self.threads.retain(|&tid, thread| !is_gone(tid, thread));
+        self.processes.insert(tgid, Process { threads: 1, leader_ended: false });
+        gone
+    }
+}
+
+/// A name as it can be written: what the kernel keeps may be any bytes up to a NUL.
+pub fn name(comm: &[u8; COMM_BYTES]) -> String {
+    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROCESS: Tgid = Tgid(10);
+    const COMM: [u8; COMM_BYTES] = *b"name\0\0\0\0\0\0\0\0\0\0\0\0";
+
+    fn threads(tids: &[u32]) -> Threads {
+        let mut threads = Threads::default();
+        for &tid in tids {
+            assert!(threads.insert(Tid(tid), PROCESS, COMM));
+        }
+        threads
+    }
+
+    #[test]
+    fn a_leader_s_id_is_free_only_after_its_last_thread() {
+        let mut threads = threads(&[10, 11]);
+        assert_eq!(threads.end(Tid(10)), End::default());
+        assert_eq!(threads.end(Tid(11)), End { gone: vec![Tid(11), Tid(10)], process: Some(PROCESS) });
+    }
+
+    #[test]
+    fn an_exec_leaves_the_leader_alone_even_if_it_had_ended() {
+        let mut threads = threads(&[10, 11, 12]);
+        threads.end(Tid(10));
+        assert_eq!(threads.keep_only_leader(PROCESS), [Tid(11), Tid(12)]);
+        assert_eq!(threads.end(Tid(10)), End { gone: vec![Tid(10)], process: Some(PROCESS) });
+    }
+
+    #[test]
+    fn a_name_may_be_any_bytes() {
+        assert_eq!(name(&COMM), "name");
+        assert_eq!(name(&[0xff; COMM_BYTES]), "\u{fffd}".repeat(16));
+    }
+}

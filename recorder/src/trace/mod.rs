@@ -1,0 +1,19 @@
+//! Packets, their compression, and where they go.
+//!
+//! [`PacketBuffer`] encodes packets and cuts them into [`Batch`]es, each complete in itself. An [`Output`] compresses
+//! batches and appends them to a [`TraceFile`] on a thread of its own, so that a file can be opened up to the last batch
+//! however the recorder ended.
+
+mod bundle;
+mod compression;
+mod file;
+mod output;
+mod packets;
+mod preamble;
+
+pub use bundle::SchedBundle;
+pub use compression::Compression;
+pub use file::TraceFile;
+pub use output::{Output, OutputClosed, Written};
+pub use packets::{Batch, PacketBuffer};
+pub use preamble::{Attribute, AttributeValue, Clocks, Preamble, mark_synchronization, snapshot_clocks};

@@ -1,0 +1,100 @@
+//! Other programs' opinion of a trace: the shared checker, and `trace_processor_shell`.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+/// Rows of trace_processor's `stats` table that may be above zero although they count as errors, and why.
+const ALLOWED_STATS: &[(&str, &str)] = &[];
+
+/// Fails unless the shared checker finds the trace without fault. Says so where the checker isn't there.
+pub fn check(trace: &Path) {
+    let checker = workspace().join("../shared/tools/check_trace.py");
+    if !checker.is_file() {
+        println!("not checked: {} is not there", checker.display());
+    } else {
+        let bundled = workspace().join("target/python/bin/python3");
+        let python = if bundled.is_file() { bundled } else { PathBuf::from("python3") };
+        let output = run(Command::new(python).arg(checker).arg(trace));
+        assert!(output.status.success(), "{}: {}", trace.display(), both_streams(&output));
+    }
+    check_stats(trace);
+}
+
+/// Fails if trace_processor found errors or missing data in the trace.
+fn check_stats(trace: &Path) {
+    let query = "select name, severity, value from stats where severity in ('error', 'data_loss') and value > 0";
+    let Some(rows) = sql(trace, query) else { return };
+    let allowed = |row: &&Vec<String>| !ALLOWED_STATS.iter().any(|(name, _)| *name == row[0]);
+    let faults: Vec<_> = rows.iter().filter(allowed).collect();
+    assert!(faults.is_empty(), "{}: trace_processor counts {faults:?}", trace.display());
+}
+
+/// Asks trace_processor. None, and a line that says so, where it is not on the PATH.
+pub fn sql(trace: &Path, query: &str) -> Option<Vec<Vec<String>>> {
+    static SHELL: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let shell = SHELL.get_or_init(|| {
+        let found = on_path("trace_processor_shell");
+        if found.is_none() {
+            println!("not asked: trace_processor_shell is not on the PATH");
+        }
+        found
+    });
+    let shell = shell.as_ref()?;
+    let directory = tempfile::tempdir().expect("a directory for the query");
+    let file = directory.path().join("query.sql");
+    fs::write(&file, format!("{query};\n")).expect("the query can be written");
+    let output = run(Command::new(shell).arg("-q").arg(&file).arg(trace));
+    assert!(output.status.success(), "{query}: {}", both_streams(&output));
+    Some(rows(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The rows of trace_processor's output behind its line of names. Texts stand in quotes.
+fn rows(output: &str) -> Vec<Vec<String>> {
+    output.lines().filter(|line| !line.is_empty()).skip(1).map(fields).collect()
+}
+
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    for character in line.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => fields.last_mut().expect("there is a first field").push(other),
+        }
+    }
+    fields
+}
+
+/// The directory that holds all crates.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let directories = env::var_os("PATH")?;
+    env::split_paths(&directories).map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"))
+}
+
+fn both_streams(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_in_texts_do_not_separate() {
+        let output = "\"name\",\"dur\"\n\"a, b\",12\n\"[NULL]\",-1\n\n";
+        assert_eq!(rows(output), [["a, b", "12"], ["[NULL]", "-1"]]);
+    }
+}

@@ -1,0 +1,120 @@
+//! What the programs under record share: their arguments, clocks, CPUs and the kernel's own accounting.
+
+use std::{
+    env, fmt, fs,
+    io::{self, Read, Write},
+    str::FromStr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    thread::{CpuSet, gettid, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+};
+
+/// Nanoseconds of `CLOCK_BOOTTIME`, the clock of a trace.
+pub fn boottime() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec).expect("a boot lies in the past") * 1_000_000_000
+        + u64::try_from(now.tv_nsec).expect("a fraction of a second is positive")
+}
+
+/// The calling thread's id.
+pub fn own_tid() -> i32 {
+    gettid().as_raw_nonzero().get()
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn pin_to(cpu: usize) -> io::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    Ok(sched_setaffinity(None, &only)?)
+}
+
+/// Uses the CPU until `length` has passed on the clock, whoever else ran meanwhile.
+pub fn spin(length: Duration) {
+    let end = Instant::now() + length;
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+}
+
+/// What the kernel has counted for a thread up to its last switch.
+#[derive(Clone, Copy, Debug)]
+pub struct Accounting {
+    /// `CLOCK_BOOTTIME` when it was read.
+    pub at: u64,
+    /// Nanoseconds on a CPU.
+    pub run_ns: u64,
+    /// Nanoseconds runnable, waiting for a CPU.
+    pub wait_ns: u64,
+}
+
+impl Accounting {
+    /// The calling thread's, right after a sleep.
+    ///
+    /// The kernel adds up a thread's time when it leaves a CPU, and at ticks. Right after waking the sums are those of
+    /// its finished slices, which is what a trace can be compared with.
+    pub fn of_finished_slices() -> io::Result<Accounting> {
+        thread::sleep(Duration::from_millis(2));
+        let sums = fs::read_to_string("/proc/thread-self/schedstat")?;
+        let at = boottime();
+        let mut fields = sums.split_ascii_whitespace().map(u64::from_str);
+        match (fields.next(), fields.next()) {
+            (Some(Ok(run_ns)), Some(Ok(wait_ns))) => Ok(Accounting { at, run_ns, wait_ns }),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("schedstat says {sums:?}"))),
+        }
+    }
+}
+
+impl fmt::Display for Accounting {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Accounting { at, run_ns, wait_ns } = self;
+        write!(out, r#"{{"at":{at},"run_ns":{run_ns},"wait_ns":{wait_ns}}}"#)
+    }
+}
+
+/// How often the calling thread has left a CPU: by its own will, and against it.
+pub fn own_switches() -> io::Result<(u64, u64)> {
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    let count =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default();
+    Ok((count("voluntary_ctxt_switches:"), count("nonvoluntary_ctxt_switches:")))
+}
+
+/// Writes one line of a program's truth at once, whatever else prints.
+pub fn say(line: impl fmt::Display) {
+    let mut out = io::stdout().lock();
+    // Whoever listened may be gone; then there is nobody left to tell.
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Waits for a line on standard input. False once it is closed.
+pub fn line_came() -> bool {
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).is_ok_and(|bytes| bytes > 0)
+}
+
+/// Waits until standard input is closed, as it is when whoever started the program ends.
+pub fn until_stdin_closes() {
+    let mut rest = [0; 256];
+    while io::stdin().read(&mut rest).is_ok_and(|bytes| bytes > 0) {}
+}
+
+/// The value behind `name` on the command line, or `default`.
+pub fn option<T: FromStr>(name: &str, default: T) -> T {
+    let mut arguments = env::args().skip(1).skip_while(|argument| argument != name).skip(1);
+    match arguments.next().map(|value| value.parse()) {
+        None => default,
+        Some(Ok(value)) => value,
+        Some(Err(_)) => panic!("{name} has a value that does not fit"),
+    }
+}
+
+/// Whether `name` stands on the command line.
+pub fn flag(name: &str) -> bool {
+    env::args().skip(1).any(|argument| argument == name)
+}

@@ -1,0 +1,170 @@
+//! What is recorded, and what is nobody's business.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
+
+use polletto_tests::{
+    program,
+    program::Program,
+    recorder::{Outcome, Record},
+    trace::{FIRST_PSEUDO_TID, Slice, Trace},
+    turn::Turn,
+};
+
+/// A process of its own, which renames itself so that nothing else can carry its name, and works on both CPUs.
+struct Stranger(Program);
+
+impl Stranger {
+    const NAME: &str = "stranger-7c1f";
+
+    fn start() -> Stranger {
+        let mut program = Program::start(
+            program!("shape-shifter"),
+            &["wait", "exec", Stranger::NAME, "thread", Stranger::NAME, "spin", "60000"],
+        );
+        program.begin();
+        program.wait_for("spin");
+        Stranger(program)
+    }
+}
+
+/// A ring of two threads, recorded as a whole while a stranger works beside it.
+fn recorded_beside(stranger: &Stranger, record: impl FnOnce(&Program, Record) -> Record) -> (Outcome, Trace, i32) {
+    assert_ne!(stranger.0.pid(), 0);
+    let mut ring = Program::start(program!("token-ring"), &["--threads", "2", "--rounds", "100"]);
+    let recording = record(&ring, Record::new()).start();
+    ring.begin();
+    ring.wait_for("done");
+    let outcome = recording.stop().expect_success();
+    let trace = outcome.trace();
+    (outcome, trace, ring.pid())
+}
+
+fn slices_of(trace: &Trace, tid: i32) -> impl Iterator<Item = &Slice> {
+    trace.slices.iter().filter(move |slice| slice.tid == tid)
+}
+
+#[test]
+fn a_recording_of_one_process_names_no_other() {
+    let _turn = Turn::with_others();
+    let stranger = Stranger::start();
+    let (_, trace, pid) = recorded_beside(&stranger, |ring, record| record.process(ring.pid()));
+    assert!(!trace.mentions(Stranger::NAME), "another program's name is in the trace");
+    let own = |tid: i32| trace.tasks.threads.get(&tid).is_some_and(|thread| thread.process == Some(pid));
+    for slice in &trace.slices {
+        assert!(
+            slice.tid == 0 || slice.tid >= FIRST_PSEUDO_TID || own(slice.tid),
+            "thread {} is none of ours, and is in the trace by its id",
+            slice.tid
+        );
+    }
+    assert_eq!(slices_of(&trace, stranger.0.pid()).count(), 0);
+    for tid in trace.tasks.threads.keys().filter(|tid| **tid >= FIRST_PSEUDO_TID) {
+        assert_eq!(trace.tasks.threads[tid].names, ["other"], "a pseudo thread");
+    }
+    let others = trace.slices.iter().filter(|slice| slice.tid >= FIRST_PSEUDO_TID).count();
+    assert!(others > 0, "that something else ran is missing, so its CPU looks idle");
+}
+
+#[test]
+fn a_recording_of_the_system_names_everybody() {
+    let _turn = Turn::with_others();
+    let stranger = Stranger::start();
+    let (_, trace, pid) = recorded_beside(&stranger, |_, record| record.arguments(["--system"]));
+    for (tid, name) in [(stranger.0.pid(), Stranger::NAME), (pid, "token-ring")] {
+        assert!(trace.tasks.named(name).contains(&tid), "{name} is not named");
+        assert!(trace.tasks.processes.contains_key(&tid), "{name} is no process");
+    }
+    assert!(slices_of(&trace, stranger.0.pid()).count() > 0);
+    assert_eq!(trace.tasks.named("ring-0").len(), 1);
+    assert!(trace.tasks.named("other").is_empty());
+}
+
+#[test]
+fn threads_that_lived_before_and_those_that_start_later_are_all_there() {
+    let _turn = Turn::with_others();
+    let mut shifter = Program::start(
+        program!("shape-shifter"),
+        &["thread", "shape-early", "sleep", "60", "wait", "thread", "shape-late", "rename", "shape-new", "sleep", "60"],
+    );
+    let recording = Record::new().process(shifter.pid()).start();
+    shifter.begin();
+    let outcome = recording.wait().expect_success();
+    let trace = outcome.trace();
+    let late = trace.tasks.named("shape-late");
+    assert_eq!(late.len(), 1, "the thread that started while recording");
+    let ran = trace.thread(late[0]).ran_within(&(0..u64::MAX));
+    assert!(ran > 15_000_000, "it spun for 20 ms, and {ran} ns are in the trace");
+    let names = &trace.tasks.threads[&shifter.pid()].names;
+    assert!(names.iter().any(|name| name == "shape-new"), "a new name is missing: {names:?}");
+}
+
+#[test]
+fn children_are_recorded_only_when_followed() {
+    let _turn = Turn::with_others();
+    for follow in [true, false] {
+        let mut shifter = Program::start(
+            program!("shape-shifter"),
+            &["wait", "fork", "rename", "child-5e2a", "spin", "30", "join", "sleep", "20"],
+        );
+        let recording = Record::new().process(shifter.pid()).arguments(follow.then_some("--follow")).start();
+        shifter.begin();
+        let outcome = recording.wait().expect_success();
+        let trace = outcome.trace();
+        assert_eq!(trace.mentions("child-5e2a"), follow, "--follow: {follow}");
+        if follow {
+            let child = trace.tasks.named("child-5e2a")[0];
+            assert_eq!(trace.tasks.processes[&child].parent, Some(shifter.pid()));
+            assert!(trace.thread(child).ran_within(&(0..u64::MAX)) > 25_000_000);
+        }
+    }
+}
+
+#[test]
+fn one_thread_alone_can_be_recorded() {
+    let _turn = Turn::with_others();
+    let mut ring = Program::start(program!("token-ring"), &["--threads", "2", "--rounds", "100"]);
+    let threads: Vec<i32> = std::fs::read_dir(format!("/proc/{}/task", ring.pid()))
+        .expect("it lives")
+        .map(|entry| entry.expect("it lives").file_name().into_string().expect("digits").parse().expect("digits"))
+        .collect();
+    let comm = |tid: &&i32| {
+        let comm = std::fs::read_to_string(format!("/proc/{}/task/{tid}/comm", ring.pid())).expect("it lives");
+        comm.trim() == "ring-1"
+    };
+    let wanted = *threads.iter().find(comm).expect("there is a second thread");
+    let recording = Record::new().arguments(["-t", &wanted.to_string()]).start();
+    ring.begin();
+    ring.wait_for("done");
+    let outcome = recording.stop().expect_success();
+    let trace = outcome.trace();
+    assert!(slices_of(&trace, wanted).count() >= 100);
+    for other in threads.iter().filter(|tid| **tid != wanted) {
+        assert_eq!(slices_of(&trace, *other).count(), 0, "thread {other} was not asked for");
+    }
+}
+
+#[test]
+fn one_cpu_alone_can_be_recorded() {
+    let _turn = Turn::with_others();
+    let stranger = Stranger::start();
+    let (_, trace, _) = recorded_beside(&stranger, |ring, record| record.process(ring.pid()).arguments(["--cpu", "1"]));
+    assert!(trace.slices.iter().all(|slice| slice.cpu == 1), "another CPU is in the trace");
+    assert!(slices_of(&trace, trace.tasks.named("ring-1")[0]).count() >= 100);
+}
+
+#[test]
+fn several_processes_can_be_recorded_at_once() {
+    let _turn = Turn::with_others();
+    let mut rings = [0, 1].map(|_| Program::start(program!("token-ring"), &["--threads", "2", "--rounds", "50"]));
+    let recording = Record::new().process(rings[0].pid()).process(rings[1].pid()).start();
+    for ring in &mut rings {
+        ring.begin();
+        ring.wait_for("done");
+    }
+    let outcome = recording.stop().expect_success();
+    let trace = outcome.trace();
+    for ring in &rings {
+        let names: Vec<_> = trace.tasks.of_process(ring.pid()).flat_map(|(_, thread)| &thread.names).collect();
+        assert!(names.iter().any(|name| *name == "ring-1"), "{names:?}");
+    }
+}
