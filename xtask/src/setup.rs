@@ -12,8 +12,6 @@ mod privilege;
 mod python;
 mod toolchain;
 
-use std::process::Command;
-
 use anyhow::Result;
 
 pub use self::privilege::Privilege;
@@ -58,13 +56,6 @@ pub fn for_bench() -> Result<Privilege> {
 /// What the checks before the tests need.
 pub fn for_ci() -> Result<()> {
     components::ensure()
-}
-
-/// Tells tests, through their environment, where the independent reader of traces is, if there is one here.
-pub fn tell_tests_of_the_independent_reader(tests: &mut Command) {
-    if let Some(checker) = python::trace_checker() {
-        tests.env("POLLETTO_PYTHON", python::interpreter()).env("POLLETTO_CHECK_TRACE", checker);
-    }
 }
 
 /// Announces a step that changes this machine.
