@@ -57,13 +57,20 @@ impl Accounting {
     /// The kernel adds up a thread's time when it leaves a CPU, and at ticks. Right after waking the sums are those of
     /// its finished slices, which is what a trace can be compared with.
     pub fn of_finished_slices() -> io::Result<Accounting> {
-        thread::sleep(Duration::from_millis(2));
-        let sums = fs::read_to_string("/proc/thread-self/schedstat")?;
-        let at = boottime();
-        let mut fields = sums.split_ascii_whitespace().map(u64::from_str);
-        match (fields.next(), fields.next()) {
-            (Some(Ok(run_ns)), Some(Ok(wait_ns))) => Ok(Accounting { at, run_ns, wait_ns }),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("schedstat says {sums:?}"))),
+        loop {
+            thread::sleep(Duration::from_millis(2));
+            let before = boottime();
+            let sums = fs::read_to_string("/proc/thread-self/schedstat")?;
+            let at = boottime();
+            // Longer than it takes, it was taken off the CPU in between: the moment is not that of the sums.
+            if at - before > 100_000 {
+                continue;
+            }
+            let mut fields = sums.split_ascii_whitespace().map(u64::from_str);
+            return match (fields.next(), fields.next()) {
+                (Some(Ok(run_ns)), Some(Ok(wait_ns))) => Ok(Accounting { at, run_ns, wait_ns }),
+                _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("schedstat says {sums:?}"))),
+            };
         }
     }
 }

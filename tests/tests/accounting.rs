@@ -14,8 +14,15 @@ use polletto_tests::{
 };
 use serde_json::Value;
 
-/// What waking costs between the kernel's two looks at the clock: `sched_waking` comes before a thread is queued.
-const WAKING_NS: u64 = 5_000;
+/// By how much the kernel's split of one wake-up into waiting and running may differ from its own tracepoints'.
+///
+/// When it wakes a thread on an idle CPU it lets the run begin at the wake-up (it skips the clock's update in
+/// `__schedule`), while `sched_switch` comes when the CPU has left its idle state: 10 to 20 µs later in a virtual machine.
+/// The sum of waiting and running is the same on both sides.
+const WAKING_NS: u64 = 30_000;
+
+/// Slices so long that this is well below one percent of them.
+const LONG_SLICES: [&str; 4] = ["--spin-us", "5000", "--sleep-us", "1000"];
 
 /// A thread's truth, as `token-ring` prints it.
 struct Truth {
@@ -70,14 +77,16 @@ fn assert_agree(what: &str, traced: u64, counted: u64, floor: u64) {
     assert!(apart <= allowed, "{what}: {traced} ns in the trace, {counted} ns by the kernel, {apart} ns apart");
 }
 
+/// Every kind of time, for threads with long slices.
 fn assert_times_agree(trace: &Trace, truths: &[Truth]) {
     for truth in truths {
         let Truth { tid, section, handovers, .. } = truth;
         let thread = trace.thread(*tid);
+        // It wakes from its sleep and for the token.
         let waking = WAKING_NS * 2 * handovers;
         assert_agree(&format!("thread {tid} ran"), thread.ran_in_slices_ending_in(section), truth.run_ns, 0);
         let waited = thread.waited_in_intervals_ending_in(section);
-        assert_agree(&format!("thread {tid} waited"), waited, truth.wait_ns, truth.wait_ns / 100 + waking);
+        assert_agree(&format!("thread {tid} waited"), waited, truth.wait_ns, waking);
         let blocked = thread.blocked_in_intervals_ending_in(section);
         assert_agree(&format!("thread {tid} was blocked"), blocked, truth.blocked_ns(), waking);
         assert!(blocked >= handovers * truth.sleep_ns, "thread {tid} slept less than it asked for");
@@ -89,7 +98,8 @@ fn assert_times_agree(trace: &Trace, truths: &[Truth]) {
 fn running_waiting_and_sleeping_times_are_the_kernels_own() {
     let _turn = Turn::alone();
     for by in ["pipe", "condvar"] {
-        let (_, trace, truths) = recorded_ring(&["--threads", "4", "--rounds", "250", "--by", by]);
+        let ring = ["--threads", "4", "--rounds", "25", "--by", by];
+        let (_, trace, truths) = recorded_ring(&[&ring[..], &LONG_SLICES].concat());
         assert_eq!(truths.len(), 4);
         assert_times_agree(&trace, &truths);
         assert_eq!(trace.marked_loss(), None);
@@ -100,11 +110,23 @@ fn running_waiting_and_sleeping_times_are_the_kernels_own() {
 fn time_in_the_run_queue_of_a_busy_cpu_is_the_kernels_own() {
     let _turn = Turn::alone();
     let spinner = Program::start(program!("spinner"), &["--cpu", "0"]);
-    let (_, trace, truths) = recorded_ring(&["--threads", "2", "--cpus", "0", "--rounds", "150"]);
+    let ring = ["--threads", "2", "--cpus", "0", "--rounds", "25"];
+    let (_, trace, truths) = recorded_ring(&[&ring[..], &LONG_SLICES].concat());
     assert_times_agree(&trace, &truths);
     let waited: u64 = truths.iter().map(|truth| truth.wait_ns).sum();
     assert!(waited > 10_000_000, "the CPU was not busy: its threads waited {waited} ns in all");
     drop(spinner);
+}
+
+#[test]
+fn time_from_wake_up_to_sleep_is_the_kernels_own_however_short() {
+    let _turn = Turn::alone();
+    let (_, trace, truths) = recorded_ring(&["--threads", "4", "--rounds", "250"]);
+    for Truth { tid, section, run_ns, wait_ns, .. } in &truths {
+        let thread = trace.thread(*tid);
+        let awake = thread.ran_in_slices_ending_in(section) + thread.waited_in_intervals_ending_in(section);
+        assert_agree(&format!("thread {tid} was awake"), awake, run_ns + wait_ns, 0);
+    }
 }
 
 #[test]
