@@ -5,7 +5,7 @@ use std::{
     io::{self, Read, Write},
     str::FromStr,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{
@@ -32,10 +32,24 @@ pub fn pin_to(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &only)?)
 }
 
-/// Uses the CPU until `length` has passed on the clock, whoever else ran meanwhile.
+/// Lets the calling thread run only where nobody else wants to.
+pub fn give_way() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a live value, which the kernel only reads.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Uses the CPU for so long, not counting what others use meanwhile.
 pub fn spin(length: Duration) {
-    let end = Instant::now() + length;
-    while Instant::now() < end {
+    let used = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("a fraction of a second"))
+    };
+    let end = used() + length;
+    while used() < end {
         std::hint::spin_loop();
     }
 }
