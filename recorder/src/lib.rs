@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod kernel;
+pub mod preflight;
 pub mod session;
 pub mod target;
 pub mod timeline;

@@ -1,2 +1,55 @@
-//! Sets up, builds, demonstrates, tests and measures polletto.
-fn main() {}
+//! Sets up, builds, demonstrates, tests and measures polletto: `cargo xtask <command>`.
+//!
+//! Every command begins with [`setup`], which installs what is missing and is a matter of milliseconds when nothing is.
+//! A command is a module with a `run`; [`Task`] lists them.
+
+mod build;
+mod ci;
+mod demo;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Sets up, builds, demonstrates, tests and measures polletto.
+///
+/// Each command first installs what it needs and is missing, after saying what that is. Where that takes root, it uses
+/// sudo.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Task {
+    /// Builds everything, in release.
+    Build,
+    /// Records the demo server under load for ten seconds, and says how to look at it.
+    Demo,
+    /// Runs every test, those that need the kernel included.
+    Test,
+    /// What must hold before a change lands: formatting, lints, tests.
+    Ci,
+}
+
+impl Task {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Build => build::run(),
+            Self::Demo => demo::run(),
+            Self::Test => test::run(),
+            Self::Ci => ci::run(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match Task::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("xtask: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

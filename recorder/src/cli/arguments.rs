@@ -21,6 +21,18 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Record(RecordArguments),
+    Doctor(DoctorArguments),
+}
+
+/// Check whether this machine can be recorded, and say what to do where it can't
+///
+/// The same checks run at the start of every recording, which ends with the first that is fatal.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Exit status: 0 when recording works here, 1 when a check is fatal.")]
+pub struct DoctorArguments {
+    /// Print the checks as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Record a process, a command or the whole machine
@@ -127,8 +139,10 @@ mod tests {
     use super::*;
 
     fn parse(words: &str) -> Result<RecordArguments, clap::Error> {
-        let Command::Record(arguments) = Arguments::try_parse_from(words.split(' '))?.command;
-        Ok(arguments)
+        match Arguments::try_parse_from(words.split(' '))?.command {
+            Command::Record(arguments) => Ok(arguments),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What people type and see.
 
 mod arguments;
+mod doctor;
 mod record;
 mod status;
 mod summary;
@@ -15,5 +16,6 @@ use self::arguments::{Arguments, Command};
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Record(arguments) => record::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(arguments.json),
     }
 }

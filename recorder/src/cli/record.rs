@@ -6,12 +6,14 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail, ensure};
 use polletto_common::id::{Tgid, Tid};
 use rustix::process::Signal;
 
 use super::{arguments::RecordArguments, status::StatusLine, summary::Summary};
 use crate::{
+    kernel,
+    preflight::{self, Needs},
     session::{self, Config, Ending, Observer, Progress, Signals, Subject, default_ring_bytes},
     target::{self, LaunchError, Running, SelectError},
 };
@@ -45,6 +47,7 @@ fn record(arguments: &RecordArguments) -> Result<u8> {
     if arguments.verbose {
         eprintln!("{config:#?}");
     }
+    check_machine(&config, arguments)?;
     let mut signals = Signals::catch().context("could not catch signals")?;
     let mut teller = Teller::new(arguments);
     let outcome = session::record(&config, &mut signals, &mut teller);
@@ -63,6 +66,21 @@ fn record(arguments: &RecordArguments) -> Result<u8> {
         Some(command) => wait_for(command, outcome.ending),
         None => Ok(0),
     }
+}
+
+/// Stops a recording that this machine does not allow, and tells what one will lack.
+fn check_machine(config: &Config, arguments: &RecordArguments) -> Result<()> {
+    let ring_bytes = u64::from(config.ring_bytes) * config.cpus.len() as u64;
+    let report = preflight::run(&Needs { ring_bytes });
+    if let Some(check) = report.first_fatal() {
+        bail!("this machine can't be recorded (`polletto doctor` checks everything)\n{check}");
+    }
+    if arguments.verbose {
+        eprint!("{report}");
+    } else if !arguments.quiet {
+        report.warnings().for_each(|check| eprintln!("{check}"));
+    }
+    Ok(())
 }
 
 /// Passes the launched command's exit status on. It outlives the recording when that was ended before it.
@@ -113,12 +131,12 @@ fn subject(arguments: &RecordArguments) -> Result<Subject> {
 
 /// The CPUs that were asked for, if they are there.
 fn cpus(asked: &[u32]) -> Result<Vec<u32>> {
-    let online = aya::util::online_cpus().map_err(|(file, error)| anyhow!("could not read {file}: {error}"))?;
+    let online = kernel::online_cpus()?;
     if asked.is_empty() {
         return Ok(online);
     }
     for cpu in asked {
-        anyhow::ensure!(online.contains(cpu), "there is no CPU {cpu}: online are {online:?}");
+        ensure!(online.contains(cpu), "there is no CPU {cpu}: online are {online:?}");
     }
     Ok(asked.to_vec())
 }

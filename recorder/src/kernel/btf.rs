@@ -8,10 +8,15 @@ const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Offsets into the running kernel's `task_struct`.
 pub fn task_offsets() -> Result<TaskOffsets> {
-    let btf = Btf::from_file(KERNEL_TYPES).with_context(|| {
+    offsets_in(&kernel_types()?)
+}
+
+fn kernel_types() -> Result<Btf> {
+    // All at once: read piece by piece, the file takes a seek for every type.
+    let bytes = std::fs::read(KERNEL_TYPES).with_context(|| {
         format!("could not read {KERNEL_TYPES}: polletto needs a kernel that was built with CONFIG_DEBUG_INFO_BTF")
     })?;
-    offsets_in(&btf)
+    Btf::from_bytes(&bytes).with_context(|| format!("could not understand {KERNEL_TYPES}"))
 }
 
 fn offsets_in(btf: &Btf) -> Result<TaskOffsets> {
@@ -91,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_member_that_is_not_there_is_an_error_and_no_guess() {
-        let btf = Btf::from_file(KERNEL_TYPES).unwrap();
+        let btf = kernel_types().unwrap();
         assert!(offset_of(&btf, "task_struct", "no_such_member").is_err());
         assert!(offset_of(&btf, "no_such_struct", "pid").is_err());
         assert!(offset_of(&btf, "task_struct", "pid.deeper").is_err());

@@ -9,7 +9,7 @@ mod rings;
 
 use std::io::Read;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{HashMap, MapData, PerCpuArray},
@@ -32,6 +32,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/po
 /// beginning is never missed once its switches are seen.
 const TRACEPOINTS: [&str; 6] =
     ["sched_process_fork", "sched_process_exec", "sched_process_exit", "task_rename", "sched_waking", "sched_switch"];
+
+/// The CPUs that can run threads now.
+pub fn online_cpus() -> Result<Vec<u32>> {
+    aya::util::online_cpus().map_err(|(file, error)| anyhow!("could not read {file}: {error}"))
+}
 
 /// What the programs are loaded with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,12 +5,15 @@
 //! second reports, ends it too. `spawn` returns only when the child has reached its program, hence a thread for it.
 
 use std::{
-    error,
-    ffi::OsString,
+    env, error,
+    ffi::{OsStr, OsString},
     fmt, io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::process::{CommandExt, ExitStatusExt},
+        unix::{
+            ffi::OsStrExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     process::{Child, Command, ExitStatus},
     thread::JoinHandle,
@@ -28,6 +31,9 @@ use super::{printable, watch};
 
 /// What the child is told by when it may go on.
 const GO: u8 = 1;
+
+/// The exit status of a child that was not told to go on.
+const UNBEGUN: i32 = 125;
 
 /// A command that has a process, but has not begun. Dropped, it ends without having begun.
 ///
@@ -103,11 +109,8 @@ impl Held {
             Ok(pidfd) => Ok(Held { tgid, program: program.clone(), pidfd, gate, spawning: Some(spawning) }),
             Err(error) => {
                 drop(gate);
-                let ended = join(spawning);
-                Err(LaunchError::System {
-                    step: "hold the child",
-                    source: ended.err().unwrap_or(io::Error::other(error)),
-                })
+                abandon(spawning);
+                Err(LaunchError::System { step: "hold the child", source: io::Error::other(error) })
             }
         }
     }
@@ -139,9 +142,7 @@ impl Drop for Held {
         let Some(spawning) = self.spawning.take() else { return };
         // Fails only if it has ended already, which is what is wanted.
         pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
-        if let Ok(mut child) = join(spawning) {
-            child.wait().ok();
-        }
+        abandon(spawning);
     }
 }
 
@@ -199,11 +200,15 @@ fn wait_before_exec(report: BorrowedFd<'_>, gate: BorrowedFd<'_>, recorder: Borr
     let mut either = [PollFd::from_borrowed_fd(gate, PollFlags::IN), PollFd::from_borrowed_fd(recorder, PollFlags::IN)];
     retry_on_intr(|| poll(&mut either, None))?;
     let mut told = [0];
-    // An empty gate with its other end closed reads as nothing.
-    if either[1].revents().is_empty() && retry_on_intr(|| rustix::io::read(gate, &mut told))? == 1 && told == [GO] {
-        return Ok(());
-    }
-    Err(Errno::CANCELED.into())
+    // A gate whose other end is closed reads as nothing.
+    let may_go = either[1].revents().is_empty() && retry_on_intr(|| rustix::io::read(gate, &mut told))? == 1;
+    if may_go && told == [GO] { Ok(()) } else { end_unbegun() }
+}
+
+/// Ends the child without a word. Returning an error instead would have `std` report it to a recorder that may be gone.
+fn end_unbegun() -> ! {
+    // SAFETY: `_exit` takes any status, runs nothing of the program's, and may be called after fork.
+    unsafe { libc::_exit(UNBEGUN) }
 }
 
 /// Gives every signal that the recorder handles its default effect, as `exec` will do: while it waits, the child must
@@ -235,16 +240,32 @@ fn join(spawning: JoinHandle<io::Result<Child>>) -> io::Result<Child> {
     spawning.join().unwrap_or_else(|_| Err(io::Error::other("the launching thread panicked")))
 }
 
-fn why_not(program: &OsString, spawned: io::Result<Child>) -> LaunchError {
-    let program = program.clone();
+/// Waits for a child that ends, so that no zombie is left.
+fn abandon(spawning: JoinHandle<io::Result<Child>>) {
+    if let Ok(mut child) = join(spawning) {
+        // Fails only if somebody else has waited for it.
+        child.wait().ok();
+    }
+}
+
+fn why_not(program: &OsStr, spawned: io::Result<Child>) -> LaunchError {
+    let program = program.to_owned();
     let source = spawned.err().unwrap_or_else(|| io::Error::other("the child reported no id"));
     match source.raw_os_error().map(Errno::from_raw_os_error) {
+        // The C library says so of a command that it did not find if it could not look everywhere on PATH.
+        Some(Errno::ACCESS) if !is_visible(&program) => LaunchError::NotFound { program },
         Some(Errno::NOENT | Errno::NOTDIR) => LaunchError::NotFound { program },
         Some(
             Errno::ACCESS | Errno::PERM | Errno::NOEXEC | Errno::ISDIR | Errno::TXTBSY | Errno::LOOP | Errno::TOOBIG,
         ) => LaunchError::NotExecutable { program, source },
         _ => LaunchError::System { step: "start the command", source },
     }
+}
+
+fn is_visible(program: &OsStr) -> bool {
+    let is_path = program.as_bytes().contains(&b'/');
+    let path = env::var_os("PATH").unwrap_or_default();
+    is_path || env::split_paths(&path).any(|directory| directory.join(program).exists())
 }
 
 impl fmt::Display for LaunchError {
@@ -277,7 +298,7 @@ impl error::Error for LaunchError {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fs, path::PathBuf};
+    use std::{fs, path::PathBuf};
 
     use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -429,8 +450,8 @@ mod tests {
         let mut child = Command::new("true");
         // SAFETY: as in `Held::launch`.
         unsafe { child.pre_exec(move || wait_before_exec(report_end.as_fd(), gate_end.as_fd(), pidfd.as_fd())) };
-        let error = child.spawn().unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(Errno::CANCELED.raw_os_error()));
+        let ended = child.spawn().unwrap().wait().unwrap();
+        assert_eq!(ended.code(), Some(UNBEGUN));
         assert!(read_report(&report).unwrap().is_some());
     }
 }

@@ -1,29 +1,35 @@
 //! The scheduling events of one CPU between two flushes, in columns.
 
 use polletto_common::id::Tid;
-use polletto_protos::{
-    FtraceEvent, FtraceEventBundle, ftrace_event::Event, ftrace_event_bundle::CompactSched, trace_packet::Data,
-};
+use polletto_protos::{FtraceEvent, FtraceEventBundle, ftrace_event::Event};
+use prost::Message;
 use rustc_hash::FxHashMap;
 
-use super::PacketBuffer;
+use super::{
+    PacketBuffer,
+    columns::{Columns, append_field},
+};
 
 /// Events at which a bundle is written even before the next flush. As a packet it stays well below a batch.
 const FULL: usize = 8 * 1024;
+
+/// `FtraceEventBundle.compact_sched`
+const COMPACT_SCHED: u8 = 4;
 
 /// Columns of one CPU. Times never go back: an event that seems to come before the one in front of it is given its time.
 #[derive(Debug)]
 pub struct SchedBundle {
     cpu: u32,
-    columns: CompactSched,
+    columns: Columns,
     events: Vec<FtraceEvent>,
-    names: FxHashMap<Tid, u32>,
-    /// CLOCK_BOOTTIME nanoseconds of the last switch, over all bundles.
+    /// Where the thread's name stands in the bundle's table.
+    name_of: FxHashMap<Tid, u32>,
+    /// Where a name stands there: threads of the same name share an entry, since an index that says what the thread's id
+    /// says already would cost more than a byte an event.
+    names: FxHashMap<String, u32>,
+    /// CLOCK_BOOTTIME nanoseconds, over all bundles.
     last_switch_ns: u64,
     last_waking_ns: u64,
-    /// Of the last switch and waking in this bundle; 0 makes the next one absolute.
-    switch_base_ns: u64,
-    waking_base_ns: u64,
     lost: bool,
 }
 
@@ -32,13 +38,12 @@ impl SchedBundle {
     pub fn new(cpu: u32) -> SchedBundle {
         SchedBundle {
             cpu,
-            columns: CompactSched::default(),
+            columns: Columns::new(),
             events: Vec::new(),
+            name_of: FxHashMap::default(),
             names: FxHashMap::default(),
             last_switch_ns: 0,
             last_waking_ns: 0,
-            switch_base_ns: 0,
-            waking_base_ns: 0,
             lost: false,
         }
     }
@@ -48,25 +53,14 @@ impl SchedBundle {
     pub fn switch(&mut self, time_ns: u64, prev_state: i64, next: Tid, prio: u16, name: impl FnOnce() -> String) {
         let comm = self.name(next, name);
         self.last_switch_ns = time_ns.max(self.last_switch_ns);
-        self.columns.switch_timestamp.push(self.last_switch_ns - self.switch_base_ns);
-        self.switch_base_ns = self.last_switch_ns;
-        self.columns.switch_prev_state.push(prev_state);
-        self.columns.switch_next_pid.push(next.0 as i32);
-        self.columns.switch_next_prio.push(i32::from(prio));
-        self.columns.switch_next_comm_index.push(comm);
+        self.columns.switch(self.last_switch_ns, prev_state, next.0, prio, comm);
     }
 
     /// The thread that runs on this CPU makes `wakee` runnable.
     pub fn waking(&mut self, time_ns: u64, wakee: Tid, target_cpu: u16, prio: u16, name: impl FnOnce() -> String) {
         let comm = self.name(wakee, name);
         self.last_waking_ns = time_ns.max(self.last_waking_ns);
-        self.columns.waking_timestamp.push(self.last_waking_ns - self.waking_base_ns);
-        self.waking_base_ns = self.last_waking_ns;
-        self.columns.waking_pid.push(wakee.0 as i32);
-        self.columns.waking_target_cpu.push(i32::from(target_cpu));
-        self.columns.waking_prio.push(i32::from(prio));
-        self.columns.waking_comm_index.push(comm);
-        self.columns.waking_common_flags.push(0);
+        self.columns.waking(self.last_waking_ns, wakee.0, target_cpu, prio, comm);
     }
 
     /// Anything rarer, done by thread `by`.
@@ -81,47 +75,45 @@ impl SchedBundle {
 
     /// The thread's name is another from now on.
     pub fn forget_name(&mut self, tid: Tid) {
-        self.names.remove(&tid);
+        self.name_of.remove(&tid);
     }
 
     /// Whether it should be written now.
     pub fn is_full(&self) -> bool {
-        self.columns.switch_timestamp.len() + self.columns.waking_timestamp.len() + self.events.len() >= FULL
+        self.columns.events() + self.events.len() >= FULL
     }
 
     /// Writes what there is as one packet, and starts again.
     pub fn write(&mut self, out: &mut PacketBuffer) {
-        let columns = std::mem::take(&mut self.columns);
-        let event = std::mem::take(&mut self.events);
-        let empty = columns.switch_timestamp.is_empty() && columns.waking_timestamp.is_empty();
-        if empty && event.is_empty() && !self.lost {
+        if self.columns.events() == 0 && self.events.is_empty() && !self.lost {
             return;
         }
-        self.names.clear();
-        self.switch_base_ns = 0;
-        self.waking_base_ns = 0;
-        let bundle = FtraceEventBundle {
+        let rare = FtraceEventBundle {
             cpu: Some(self.cpu),
-            event,
+            event: std::mem::take(&mut self.events),
             lost_events: std::mem::take(&mut self.lost).then_some(true),
-            compact_sched: (!empty).then_some(columns),
+            compact_sched: None,
         };
-        out.push(None, Data::FtraceEvents(bundle));
+        let mut bundle = rare.encode_to_vec();
+        let mut columns = Vec::new();
+        self.columns.append_to(&mut columns);
+        if !columns.is_empty() {
+            append_field(&mut bundle, COMPACT_SCHED, &columns);
+        }
+        out.push_ftrace_events(&bundle);
+        self.name_of.clear();
+        self.names.clear();
     }
 
     fn name(&mut self, tid: Tid, name: impl FnOnce() -> String) -> u32 {
-        let table = &mut self.columns.intern_table;
-        *self.names.entry(tid).or_insert_with(|| {
-            table.push(name());
-            (table.len() - 1) as u32
-        })
+        let SchedBundle { name_of, names, columns, .. } = self;
+        *name_of.entry(tid).or_insert_with(|| *names.entry(name()).or_insert_with_key(|name| columns.name(name)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use polletto_protos::Trace;
-    use prost::Message;
+    use polletto_protos::{Trace, trace_packet::Data};
 
     use super::*;
 
@@ -173,6 +165,17 @@ mod tests {
         assert_eq!(columns.intern_table, ["old", "new"]);
         assert_eq!(columns.switch_next_comm_index, [0, 1]);
         assert_eq!(columns.waking_comm_index, [0]);
+    }
+
+    #[test]
+    fn threads_of_the_same_name_share_it() {
+        let mut bundle = SchedBundle::new(0);
+        for tid in 1..=3 {
+            bundle.switch(1, 0, Tid(tid), 120, || "worker".into());
+        }
+        let columns = written(&mut bundle).remove(0).compact_sched.unwrap();
+        assert_eq!(columns.intern_table, ["worker"]);
+        assert_eq!(columns.switch_next_comm_index, [0, 0, 0]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! however the recorder ended.
 
 mod bundle;
+mod columns;
 mod compression;
 mod file;
 mod output;

@@ -3,6 +3,8 @@
 use polletto_protos::{BuiltinClock, TracePacket, TracePacketDefaults, trace_packet};
 use prost::Message;
 
+use super::columns::append_field;
+
 /// Bytes at which a batch is closed. A compressed packet may have 512 KiB, and a batch that does not compress at all
 /// grows by less than the packet that closes it.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -10,8 +12,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// The id of the one sequence that polletto writes.
 const SEQUENCE: u32 = 1;
 
-/// The tag of `Trace.packet`.
-const PACKET_TAG: u8 = 0x0a;
+/// `Trace.packet`
+const PACKET: u8 = 1;
 
 /// Whole packets as they stand in an uncompressed file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,20 +37,17 @@ pub struct PacketBuffer {
 impl PacketBuffer {
     /// Appends a packet. Its time is CLOCK_BOOTTIME nanoseconds; packets that carry their own times have none.
     pub fn push(&mut self, time_ns: Option<u64>, data: trace_packet::Data) {
-        let packet = TracePacket {
-            timestamp: time_ns,
-            trusted_packet_sequence_id: Some(SEQUENCE),
-            sequence_flags: Some(self.sequence_flags() as u32),
-            trace_packet_defaults: self.defaults(),
-            data: Some(data),
-            ..TracePacket::default()
-        };
-        self.began = true;
-        let length = packet.encoded_len();
-        if !self.open.is_empty() && self.open.len() + length > BATCH_BYTES {
-            self.full.push(Batch(std::mem::take(&mut self.open)));
-        }
-        append_packet(&mut self.open, &packet);
+        let packet = TracePacket { timestamp: time_ns, data: Some(data), ..self.next_packet() };
+        append_packet(self.make_room(packet.encoded_len()), &packet);
+    }
+
+    /// Appends a packet whose only content is an encoded `FtraceEventBundle`.
+    pub fn push_ftrace_events(&mut self, bundle: &[u8]) {
+        const FTRACE_EVENTS: u8 = 1;
+        // Fields of a message may come in any order.
+        let mut packet = self.next_packet().encode_to_vec();
+        append_field(&mut packet, FTRACE_EVENTS, bundle);
+        append_field(self.make_room(packet.len()), PACKET, &packet);
     }
 
     /// The batches that are full.
@@ -64,24 +63,35 @@ impl PacketBuffer {
         self.full.drain(..)
     }
 
-    fn sequence_flags(&self) -> trace_packet::SequenceFlags {
-        if self.began {
-            trace_packet::SequenceFlags::SeqNeedsIncrementalState
-        } else {
+    /// What every packet of the sequence says; the first one says more.
+    fn next_packet(&mut self) -> TracePacket {
+        let is_first = !std::mem::replace(&mut self.began, true);
+        let flags = if is_first {
             trace_packet::SequenceFlags::SeqIncrementalStateCleared
+        } else {
+            trace_packet::SequenceFlags::SeqNeedsIncrementalState
+        };
+        let defaults = TracePacketDefaults { timestamp_clock_id: Some(BuiltinClock::Boottime as u32) };
+        TracePacket {
+            trusted_packet_sequence_id: Some(SEQUENCE),
+            sequence_flags: Some(flags as u32),
+            trace_packet_defaults: is_first.then_some(defaults),
+            ..TracePacket::default()
         }
     }
 
-    fn defaults(&self) -> Option<TracePacketDefaults> {
-        (!self.began).then_some(TracePacketDefaults { timestamp_clock_id: Some(BuiltinClock::Boottime as u32) })
+    /// The batch that a packet of this length goes to.
+    fn make_room(&mut self, length: usize) -> &mut Vec<u8> {
+        if !self.open.is_empty() && self.open.len() + length > BATCH_BYTES {
+            self.full.push(Batch(std::mem::take(&mut self.open)));
+        }
+        &mut self.open
     }
 }
 
 /// Appends a packet as a field of a `Trace`.
-pub(super) fn append_packet(bytes: &mut Vec<u8>, packet: &TracePacket) {
-    bytes.push(PACKET_TAG);
-    prost::encode_length_delimiter(packet.encoded_len(), bytes).expect("a Vec grows");
-    packet.encode_raw(bytes);
+pub(super) fn append_packet(trace: &mut Vec<u8>, packet: &TracePacket) {
+    append_field(trace, PACKET, &packet.encode_to_vec());
 }
 
 #[cfg(test)]

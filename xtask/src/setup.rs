@@ -1,0 +1,62 @@
+//! Installs what is missing on this machine, after saying what that is.
+//!
+//! Nothing is installed twice: each step first looks whether its result is there, which takes milliseconds and no
+//! network. What is not a package of the distribution goes under `target/`, so that `cargo clean` takes it away.
+
+mod components;
+mod distribution;
+mod kernel;
+mod linker;
+mod packages;
+mod privilege;
+mod python;
+mod toolchain;
+
+use std::process::Command;
+
+use anyhow::Result;
+
+pub use self::privilege::Privilege;
+use self::{distribution::Distribution, packages::Tool};
+
+/// The crates that build C code (zstd), and the linker of the kernel programs, which is C++ in part.
+const C_COMPILER: Tool =
+    Tool { purpose: "compiles zstd and links programs", commands: &["cc", "c++"], packages: &["build-essential"] };
+
+/// What building needs.
+pub fn for_build() -> Result<()> {
+    let distribution = Distribution::detect();
+    C_COMPILER.ensure(&distribution)?;
+    toolchain::ensure(&distribution)
+}
+
+/// What the tests and the demo's recording need. They load kernel programs, with the returned privilege.
+pub fn for_recording() -> Result<Privilege> {
+    let privilege = kernel::ensure_access()?;
+    for_build()?;
+    Ok(privilege)
+}
+
+/// What the tests need: they record, and an independent reader checks the traces.
+pub fn for_tests() -> Result<Privilege> {
+    let privilege = for_recording()?;
+    python::ensure(&Distribution::detect())?;
+    Ok(privilege)
+}
+
+/// What the checks before the tests need.
+pub fn for_ci() -> Result<()> {
+    components::ensure()
+}
+
+/// Tells tests, through their environment, where the independent reader of traces is, if there is one here.
+pub fn tell_tests_of_the_independent_reader(tests: &mut Command) {
+    if let Some(checker) = python::trace_checker() {
+        tests.env("POLLETTO_PYTHON", python::interpreter()).env("POLLETTO_CHECK_TRACE", checker);
+    }
+}
+
+/// Announces a step that changes this machine.
+fn announce(step: &str) {
+    eprintln!("set-up: {step}");
+}
