@@ -70,9 +70,9 @@ impl Accounting {
     ///
     /// The kernel adds up a thread's time when it leaves a CPU, and at ticks. Right after waking the sums are those of
     /// its finished slices, which is what a trace can be compared with.
-    pub fn of_finished_slices() -> io::Result<Accounting> {
+    pub fn after_sleep(length: Duration) -> io::Result<Accounting> {
         loop {
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(length);
             let before = boottime();
             let sums = fs::read_to_string("/proc/thread-self/schedstat")?;
             let at = boottime();
