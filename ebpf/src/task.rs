@@ -26,6 +26,15 @@ static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     real_parent: 0,
 });
 
+/// One of the offsets. Only its own eight bytes are read: a volatile load of all of them would be one of all of them.
+macro_rules! offset {
+    ($field:ident) => {{
+        let offsets = (&raw const TASK_OFFSETS).cast::<TaskOffsets>();
+        // SAFETY: `Global` is transparent, and its value is always initialized. Volatile, since the recorder sets it.
+        unsafe { (&raw const (*offsets).$field).read_volatile() }
+    }};
+}
+
 /// `PF_KTHREAD`: the thread belongs to the kernel.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
@@ -42,47 +51,47 @@ impl Task {
 
     #[inline(always)]
     pub fn tid(self) -> Tid {
-        Tid(self.read(TASK_OFFSETS.load().pid))
+        Tid(self.read(offset!(pid)))
     }
 
     #[inline(always)]
     pub fn tgid(self) -> Tgid {
-        Tgid(self.read(TASK_OFFSETS.load().tgid))
+        Tgid(self.read(offset!(tgid)))
     }
 
     #[inline(always)]
     pub fn prio(self) -> u32 {
-        self.read(TASK_OFFSETS.load().prio)
+        self.read(offset!(prio))
     }
 
     #[inline(always)]
     pub fn exit_state(self) -> u32 {
-        self.read(TASK_OFFSETS.load().exit_state)
+        self.read(offset!(exit_state))
     }
 
     #[inline(always)]
     pub fn cpu(self) -> u32 {
-        self.read(TASK_OFFSETS.load().cpu)
+        self.read(offset!(cpu))
     }
 
     #[inline(always)]
     fn comm(self) -> [u8; COMM_BYTES] {
-        self.read(TASK_OFFSETS.load().comm)
+        self.read(offset!(comm))
     }
 
     #[inline(always)]
     fn started_ns(self) -> u64 {
-        self.read(TASK_OFFSETS.load().start_boottime)
+        self.read(offset!(start_boottime))
     }
 
     #[inline(always)]
     fn parent(self) -> Task {
-        Task(self.read(TASK_OFFSETS.load().real_parent))
+        Task(self.read(offset!(real_parent)))
     }
 
     #[inline(always)]
     fn is_kernel_thread(self) -> bool {
-        let flags: u32 = self.read(TASK_OFFSETS.load().flags);
+        let flags: u32 = self.read(offset!(flags));
         flags & KERNEL_THREAD != 0
     }
 

@@ -3,6 +3,7 @@
 //! Every command begins with [`setup`], which installs what is missing and is a matter of milliseconds when nothing is.
 //! A command is a module with a `run`; [`Task`] lists them.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -29,6 +30,8 @@ enum Task {
     Demo,
     /// Runs every test, those that need the kernel included.
     Test,
+    /// Measures what recording costs, beside what perf costs.
+    Bench,
     /// What must hold before a change lands: formatting, lints, tests.
     Ci,
 }
@@ -39,6 +42,7 @@ impl Task {
             Self::Build => build::run(),
             Self::Demo => demo::run(),
             Self::Test => test::run(),
+            Self::Bench => bench::run(),
             Self::Ci => ci::run(),
         }
     }

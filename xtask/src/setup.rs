@@ -12,8 +12,6 @@ mod privilege;
 mod python;
 mod toolchain;
 
-use std::process::Command;
-
 use anyhow::Result;
 
 pub use self::privilege::Privilege;
@@ -22,6 +20,10 @@ use self::{distribution::Distribution, packages::Tool};
 /// The crates that build C code (zstd), and the linker of the kernel programs, which is C++ in part.
 const C_COMPILER: Tool =
     Tool { purpose: "compiles zstd and links programs", commands: &["cc", "c++"], packages: &["build-essential"] };
+
+/// What benchmarks compare with.
+const PERF: Tool =
+    Tool { purpose: "records what benchmarks compare with", commands: &["perf"], packages: &["linux-perf"] };
 
 /// What building needs.
 pub fn for_build() -> Result<()> {
@@ -44,16 +46,16 @@ pub fn for_tests() -> Result<Privilege> {
     Ok(privilege)
 }
 
+/// What benchmarks need: they compare recordings with those of perf.
+pub fn for_bench() -> Result<Privilege> {
+    let privilege = for_recording()?;
+    PERF.ensure(&Distribution::detect())?;
+    Ok(privilege)
+}
+
 /// What the checks before the tests need.
 pub fn for_ci() -> Result<()> {
     components::ensure()
-}
-
-/// Tells tests, through their environment, where the independent reader of traces is, if there is one here.
-pub fn tell_tests_of_the_independent_reader(tests: &mut Command) {
-    if let Some(checker) = python::trace_checker() {
-        tests.env("POLLETTO_PYTHON", python::interpreter()).env("POLLETTO_CHECK_TRACE", checker);
-    }
 }
 
 /// Announces a step that changes this machine.

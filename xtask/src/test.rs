@@ -17,19 +17,19 @@ pub fn run() -> Result<()> {
 
 /// Runs every test on a machine that set-up has prepared.
 ///
-/// Unit tests run with debug assertions and overflow checks. The end-to-end scenarios run what users run: the release
-/// build, whose programs they find beside themselves.
+/// Unit tests run with debug assertions and overflow checks. The end-to-end scenarios run what users run, the release
+/// build. They are told where it is: left to find it they would build it, which behind sudo would be as root.
 pub fn run_prepared(kernel: Privilege) -> Result<()> {
     build::release()?;
     let mut unit = workspace::cargo("test");
     unit.args(["--workspace", "--exclude", "polletto-tests", "--locked"]);
     let mut end_to_end = workspace::cargo("test");
     end_to_end.args(["--package", "polletto-tests", "--release", "--locked"]);
+    end_to_end.env("POLLETTO_BIN", workspace::release_programs().join("polletto"));
     for tests in [&mut unit, &mut end_to_end] {
         if kernel == Privilege::Sudo {
             tests.env(runner_variable()?, "sudo -E");
         }
-        setup::tell_tests_of_the_independent_reader(tests);
         process::run(tests)?;
     }
     Ok(())

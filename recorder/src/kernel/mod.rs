@@ -38,11 +38,40 @@ pub fn online_cpus() -> Result<Vec<u32>> {
     aya::util::online_cpus().map_err(|(file, error)| anyhow!("could not read {file}: {error}"))
 }
 
+/// What is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// Every thread of the machine.
+    System,
+    /// These processes, and perhaps their children.
+    Processes(Vec<Tgid>),
+    /// These threads, and perhaps their children.
+    Threads(Vec<Tid>),
+}
+
+impl Recorded {
+    fn scope(&self) -> Scope {
+        match self {
+            Recorded::System => Scope::System,
+            Recorded::Processes(_) => Scope::Processes,
+            Recorded::Threads(_) => Scope::Threads,
+        }
+    }
+
+    fn ids(&self) -> Vec<u32> {
+        match self {
+            Recorded::System => Vec::new(),
+            Recorded::Processes(processes) => processes.iter().map(|process| process.0).collect(),
+            Recorded::Threads(threads) => threads.iter().map(|thread| thread.0).collect(),
+        }
+    }
+}
+
 /// What the programs are loaded with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// What is recorded.
-    pub scope: Scope,
+    /// What is recorded from the beginning.
+    pub recorded: Recorded,
     /// Children of recorded processes are recorded too.
     pub follow_children: bool,
     /// The CPUs whose records are wanted.
@@ -72,16 +101,26 @@ impl Loaded {
     /// Loads the programs.
     pub fn load(settings: &Settings) -> Result<Loaded> {
         let offsets = Shared(btf::task_offsets()?);
-        let scope = settings.scope as u32;
+        let scope = settings.recorded.scope() as u32;
+        let ids = settings.recorded.ids();
+        let only = match ids[..] {
+            [id] if !settings.follow_children => id,
+            _ => 0,
+        };
         let follow_children = u32::from(settings.follow_children);
         let btf = Btf::from_sys_fs().context("could not read the kernel's type information")?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("TASK_OFFSETS", &offsets, true)
             .override_global("SCOPE", &scope, true)
+            .override_global("ONLY", &only, true)
             .override_global("FOLLOW_CHILDREN", &follow_children, true)
             .load(OBJECT)
             .context("the kernel did not take polletto's maps")?;
+        let mut recorded = recorded(&mut ebpf)?;
+        for id in ids {
+            recorded.insert(id, 1, 0).with_context(|| format!("could not add {id} to what is recorded"))?;
+        }
         let rings = Rings::create(&mut ebpf, &settings.cpus, settings.ring_bytes)?;
         for name in TRACEPOINTS {
             program::<BtfTracePoint>(&mut ebpf, name)?
@@ -95,20 +134,6 @@ impl Loaded {
             .load("task", &btf)
             .context("the kernel did not accept the program that lists threads")?;
         Ok(Loaded { ebpf, rings, cpus: settings.cpus.clone() })
-    }
-
-    /// Adds a process to the recording, when it is about processes.
-    pub fn record_process(&mut self, process: Tgid) -> Result<()> {
-        self.record(process.0)
-    }
-
-    /// Adds a thread to the recording, when it is about threads.
-    pub fn record_thread(&mut self, thread: Tid) -> Result<()> {
-        self.record(thread.0)
-    }
-
-    fn record(&mut self, id: u32) -> Result<()> {
-        recorded(&mut self.ebpf)?.insert(id, 1, 0).with_context(|| format!("could not add {id} to what is recorded"))
     }
 
     /// Records from now on.

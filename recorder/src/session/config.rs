@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use polletto_common::{
-    id::{Tgid, Tid},
-    scope::Scope,
-};
+use polletto_common::id::{Tgid, Tid};
 
 use crate::{
     target::{self, Held, Process},
@@ -75,15 +72,6 @@ impl Subject {
                 Ok(processes)
             }
             Subject::Command(_) => Ok(launched.map(Held::tgid).into_iter().collect()),
-        }
-    }
-
-    /// What the kernel programs filter by.
-    pub fn scope(&self) -> Scope {
-        match self {
-            Subject::System => Scope::System,
-            Subject::Processes(_) | Subject::Command(_) => Scope::Processes,
-            Subject::Threads(_) => Scope::Threads,
         }
     }
 

@@ -28,7 +28,7 @@ use self::{
     pipeline::{Finished, Pipeline},
 };
 use crate::{
-    kernel::{Loaded, Settings},
+    kernel::{Loaded, Recorded, Settings},
     target::{Held, Running, Watch},
     timeline::Seen,
     trace::{Output, TraceFile, Written},
@@ -78,20 +78,16 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     };
     let processes = config.subject.processes(held.as_ref())?;
     let watch = Watch::new(&processes)?;
-    let mut loaded = Loaded::load(&Settings {
-        scope: config.subject.scope(),
+    let loaded = Loaded::load(&Settings {
+        recorded: match &config.subject {
+            Subject::System => Recorded::System,
+            Subject::Threads(threads) => Recorded::Threads(threads.clone()),
+            Subject::Processes(_) | Subject::Command(_) => Recorded::Processes(processes.clone()),
+        },
         follow_children: config.follow_children,
         cpus: config.cpus.clone(),
         ring_bytes: config.ring_bytes,
     })?;
-    match &config.subject {
-        Subject::System => {}
-        Subject::Threads(threads) => threads.iter().try_for_each(|&thread| loaded.record_thread(thread))?,
-        Subject::Processes(_) | Subject::Command(_) => {
-            processes.iter().try_for_each(|&process| loaded.record_process(process))?;
-        }
-    }
-
     let path = config.file_for(&processes);
     let file = TraceFile::create(&path, config.overwrite)?;
     let (pipeline, command) = begin(config, loaded, file, held).inspect_err(|_| {

@@ -13,9 +13,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use polletto_common::{scope::Scope, stats::CpuStats};
+use polletto_common::stats::CpuStats;
 
-use super::{Config, own_use, preamble};
+use super::{Config, Subject, own_use, preamble};
 use crate::{
     kernel::Attached,
     target::{Kind, Process},
@@ -142,7 +142,7 @@ impl Pipeline {
             output,
             progress: Arc::new(progress),
             began,
-            ends_with_threads: config.subject.scope() == Scope::Threads,
+            ends_with_threads: matches!(config.subject, Subject::Threads(_)),
             flush: Every::new(FLUSH_PERIOD),
             counters: Every::new(COUNTERS_PERIOD),
             clocks: Every::new(CLOCKS_PERIOD),

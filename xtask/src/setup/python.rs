@@ -13,31 +13,25 @@ use crate::{process, workspace};
 /// Pinned, so that a trace is judged by the same definitions everywhere. pip's format.
 const REQUIREMENTS: &str = "perfetto==0.59.1\nprotobuf==7.36.2\nzstandard==0.25.0\n";
 
-/// The independent reader, if it is here.
-pub fn trace_checker() -> Option<PathBuf> {
-    let script = workspace::root().join("../shared/tools/check_trace.py");
-    script.is_file().then_some(script)
-}
+/// The independent reader, from the workspace's root.
+const TRACE_CHECKER: &str = "../shared/tools/check_trace.py";
 
-/// The Python that runs it.
-pub fn interpreter() -> PathBuf {
-    folder().join("bin/python3")
-}
-
+/// Where the tests look for `bin/python3`.
 fn folder() -> PathBuf {
     workspace::installed().join("python")
 }
 
 /// Installs the reader's Python unless it is there, or there is no reader.
 pub fn ensure(distribution: &Distribution) -> Result<()> {
-    if trace_checker().is_none() {
-        announce("../shared/tools/check_trace.py is not here: traces are checked by this repository's reader only");
+    if !workspace::root().join(TRACE_CHECKER).is_file() {
+        announce(&format!("{TRACE_CHECKER} is not here: traces are checked by this repository's reader only"));
         return Ok(());
     }
+    let interpreter = folder().join("bin/python3");
     // Written last, so it is there only when all of it was installed.
     let installed = folder().join("requirements.txt");
     if fs::read_to_string(&installed).is_ok_and(|text| text == REQUIREMENTS)
-        && process::succeeds(Command::new(interpreter()).arg("--version"))
+        && process::succeeds(Command::new(&interpreter).arg("--version"))
     {
         return Ok(());
     }
@@ -45,7 +39,7 @@ pub fn ensure(distribution: &Distribution) -> Result<()> {
     ensure_venv_works(distribution)?;
     announce(&format!("installing {} with pip into target/python", packages.join(" ")));
     process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder()))?;
-    process::run(Command::new(interpreter()).args(["-m", "pip", "install", "--quiet"]).args(&packages))
+    process::run(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet"]).args(&packages))
         .context("pip did not install them; if the network is at fault, mend it and run this again")?;
     fs::write(&installed, REQUIREMENTS).with_context(|| installed.display().to_string())
 }

@@ -117,6 +117,8 @@ fn nightly() -> Nightly {
 fn add_source() -> Result<()> {
     announce("adding rust-src for nightly with rustup");
     let mut rustup = Command::new("rustup");
+    // A refusal is an answer like another, and not worth thirty lines.
+    rustup.env_remove("RUST_BACKTRACE");
     if Route::Rustup.compiler().is_some() {
         rustup.args(["component", "add", "rust-src", "--toolchain", NIGHTLY]);
     } else {

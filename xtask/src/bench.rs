@@ -1,0 +1,70 @@
+//! `cargo xtask bench`: what recording costs, beside what others cost, in one run.
+//!
+//! Timings on one machine differ from minute to minute. So whatever is compared runs in turns, several times, and what
+//! counts is the median of each and the ratio between them.
+
+mod cost;
+mod size;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    build,
+    setup::{self, Privilege},
+    workspace,
+};
+
+/// Where the programs are, and where recordings may be put.
+struct Bench {
+    privilege: Privilege,
+    programs: PathBuf,
+    recordings: PathBuf,
+}
+
+pub fn run() -> Result<()> {
+    let privilege = setup::for_bench()?;
+    build::release()?;
+    let recordings = workspace::installed().join("bench");
+    std::fs::create_dir_all(&recordings).with_context(|| format!("{} can't be made", recordings.display()))?;
+    let bench = Bench { privilege, programs: workspace::release_programs(), recordings };
+    cost::run(&bench)?;
+    size::run(&bench)
+}
+
+impl Bench {
+    fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    fn recording(&self, name: &str) -> PathBuf {
+        self.recordings.join(name)
+    }
+}
+
+/// The number that follows the last `"key":` in JSON, such as the recorder prints after what the recorded program did.
+fn number(json: &str, key: &str) -> Result<f64> {
+    let after = json.rsplit_once(&format!("\"{key}\":")).with_context(|| format!("no {key} in {json}"))?.1;
+    let digits: String =
+        after.trim_start().chars().take_while(|letter| letter.is_ascii_digit() || *letter == '.').collect();
+    digits.parse().with_context(|| format!("{key} is no number in {json}"))
+}
+
+fn bytes_of(file: &Path) -> Result<f64> {
+    let metadata = std::fs::metadata(file).with_context(|| format!("{} was not recorded", file.display()))?;
+    Ok(metadata.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_number_of_a_key_counts() {
+        let json = "{\"seconds\":1,\"a\":2}\n{\n  \"seconds\": 3.5,\n  \"cpu_seconds\": 4\n}";
+        assert_eq!(number(json, "seconds").unwrap(), 3.5);
+        assert!(number(json, "b").is_err());
+    }
+}
