@@ -5,7 +5,7 @@ use std::{
     io::{self, Read, Write},
     str::FromStr,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{
@@ -32,10 +32,24 @@ pub fn pin_to(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &only)?)
 }
 
-/// Uses the CPU until `length` has passed on the clock, whoever else ran meanwhile.
+/// Lets the calling thread run only where nobody else wants to.
+pub fn give_way() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a live value, which the kernel only reads.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Uses the CPU for so long, not counting what others use meanwhile.
 pub fn spin(length: Duration) {
-    let end = Instant::now() + length;
-    while Instant::now() < end {
+    let used = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("a fraction of a second"))
+    };
+    let end = used() + length;
+    while used() < end {
         std::hint::spin_loop();
     }
 }
@@ -56,14 +70,21 @@ impl Accounting {
     ///
     /// The kernel adds up a thread's time when it leaves a CPU, and at ticks. Right after waking the sums are those of
     /// its finished slices, which is what a trace can be compared with.
-    pub fn of_finished_slices() -> io::Result<Accounting> {
-        thread::sleep(Duration::from_millis(2));
-        let sums = fs::read_to_string("/proc/thread-self/schedstat")?;
-        let at = boottime();
-        let mut fields = sums.split_ascii_whitespace().map(u64::from_str);
-        match (fields.next(), fields.next()) {
-            (Some(Ok(run_ns)), Some(Ok(wait_ns))) => Ok(Accounting { at, run_ns, wait_ns }),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("schedstat says {sums:?}"))),
+    pub fn after_sleep(length: Duration) -> io::Result<Accounting> {
+        loop {
+            thread::sleep(length);
+            let before = boottime();
+            let sums = fs::read_to_string("/proc/thread-self/schedstat")?;
+            let at = boottime();
+            // Longer than it takes, it was taken off the CPU in between: the moment is not that of the sums.
+            if at - before > 100_000 {
+                continue;
+            }
+            let mut fields = sums.split_ascii_whitespace().map(u64::from_str);
+            return match (fields.next(), fields.next()) {
+                (Some(Ok(run_ns)), Some(Ok(wait_ns))) => Ok(Accounting { at, run_ns, wait_ns }),
+                _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("schedstat says {sums:?}"))),
+            };
         }
     }
 }

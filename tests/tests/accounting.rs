@@ -2,20 +2,34 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::ops::Range;
+use std::{fs, ops::Range};
 
 use polletto_tests::{
     program,
     program::{DEADLINE, Program, until},
     recorder::{Outcome, Record},
-    trace::{Nanoseconds, State, Tid, Trace},
+    trace::{Nanoseconds, Slice, State, ThreadIntervals, Tid, Trace, Waking},
     turn::Turn,
-    workload::boottime,
+    workload::{Accounting, boottime},
 };
 use serde_json::Value;
 
-/// What waking costs between the kernel's two looks at the clock: `sched_waking` comes before a thread is queued.
-const WAKING_NS: u64 = 5_000;
+/// By how much the kernel's split of one wake-up into sleeping, waiting and running may differ from its tracepoints'.
+///
+/// `sched_waking` comes before another CPU hears of it and queues the thread. Where the thread takes a CPU at once the
+/// kernel lets its run begin at the wake-up, by skipping its clock's update in `__schedule`, while `sched_switch` comes
+/// when the CPU has left what it was in. In a virtual machine that is 10 to 20 µs, and can be milliseconds on an idle
+/// CPU, which the hypervisor must first give back: see [`CpusKeptAwake`].
+const WAKING_NS: u64 = 30_000;
+
+/// Slices so long that this is below one percent of them.
+const LONG_SLICES: [&str; 6] = ["--rounds", "20", "--spin-us", "8000", "--sleep-us", "4000"];
+
+/// The share of rounds whose times must agree, in percent.
+///
+/// A hypervisor takes CPUs away in some rounds, for milliseconds, which the kernel leaves out where it knows of it. What
+/// the recorder does wrong, it does in all.
+const UNDISTURBED_PERCENT: usize = 75;
 
 /// A thread's truth, as `token-ring` prints it.
 struct Truth {
@@ -24,30 +38,30 @@ struct Truth {
     handovers: u64,
     sleep_ns: u64,
     spin_ns: u64,
-    section: Range<Nanoseconds>,
-    run_ns: u64,
-    wait_ns: u64,
+    samples: Vec<Accounting>,
 }
 
 impl Truth {
     fn read(line: &Value) -> Truth {
-        let number =
-            |path: &str| line.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{line}: {path}"));
+        let number = |of: &Value, name: &str| of[name].as_u64().unwrap_or_else(|| panic!("{of}: {name}"));
+        let sample = |of: &Value| Accounting {
+            at: number(of, "at"),
+            run_ns: number(of, "run_ns"),
+            wait_ns: number(of, "wait_ns"),
+        };
         Truth {
-            tid: Tid::try_from(number("/tid")).expect("an id"),
-            cpu: u32::try_from(number("/cpu")).expect("a CPU"),
-            handovers: number("/handovers"),
-            sleep_ns: number("/sleep_ns"),
-            spin_ns: number("/spin_ns"),
-            section: number("/begin/at")..number("/end/at"),
-            run_ns: number("/end/run_ns") - number("/begin/run_ns"),
-            wait_ns: number("/end/wait_ns") - number("/begin/wait_ns"),
+            tid: Tid::try_from(number(line, "tid")).expect("an id"),
+            cpu: u32::try_from(number(line, "cpu")).expect("a CPU"),
+            handovers: number(line, "handovers"),
+            sleep_ns: number(line, "sleep_ns"),
+            spin_ns: number(line, "spin_ns"),
+            samples: line["samples"].as_array().expect("samples").iter().map(sample).collect(),
         }
     }
 
-    /// Neither running nor waiting for a CPU.
-    fn blocked_ns(&self) -> u64 {
-        self.section.end - self.section.start - self.run_ns - self.wait_ns
+    /// From the first sample to the last.
+    fn section(&self) -> Range<Nanoseconds> {
+        self.samples[0].at..self.samples[self.samples.len() - 1].at
     }
 }
 
@@ -63,36 +77,63 @@ fn recorded_ring(arguments: &[&str]) -> (Outcome, Trace, Vec<Truth>) {
     (outcome, trace, truths)
 }
 
-/// Within one percent, or within `floor` nanoseconds.
-fn assert_agree(what: &str, traced: u64, counted: u64, floor: u64) {
-    let allowed = (counted / 100).max(floor);
+/// Whether a time in the trace is the kernel's, give or take one percent, or `allowed` nanoseconds if that is more.
+fn agree(what: &str, traced: u64, counted: u64, allowed: u64) -> Result<(), String> {
     let apart = traced.abs_diff(counted);
-    assert!(apart <= allowed, "{what}: {traced} ns in the trace, {counted} ns by the kernel, {apart} ns apart");
+    if apart <= (counted / 100).max(allowed) {
+        return Ok(());
+    }
+    Err(format!("{what}: {traced} ns in the trace, {counted} ns by the kernel, {apart} ns apart"))
 }
 
-fn assert_times_agree(trace: &Trace, truths: &[Truth]) {
-    for truth in truths {
-        let Truth { tid, section, handovers, .. } = truth;
+/// Compares every kind of time that a thread spent between two samples.
+fn round_agrees(thread: &ThreadIntervals, begin: &Accounting, end: &Accounting) -> Result<(), String> {
+    let round = begin.at..end.at;
+    let (run_ns, wait_ns) = (end.run_ns - begin.run_ns, end.wait_ns - begin.wait_ns);
+    let ran = thread.ran_in_slices_ending_in(&round);
+    let waited = thread.waited_in_intervals_ending_in(&round);
+    let blocked = thread.blocked_in_intervals_ending_in(&round);
+    // It wakes twice: from its sleep and for the token.
+    agree("ran", ran, run_ns, 0)?;
+    agree("was awake", ran + waited, run_ns + wait_ns, 0)?;
+    agree("waited", waited, wait_ns, 2 * WAKING_NS)?;
+    agree("was blocked", blocked, (end.at - begin.at).saturating_sub(run_ns + wait_ns), 2 * WAKING_NS)
+}
+
+/// Records such a ring, with long slices, and compares every round of every thread.
+fn assert_times_agree(arguments: &[&str]) {
+    let (_, trace, truths) = recorded_ring(&[arguments, &LONG_SLICES[..]].concat());
+    assert_eq!(trace.marked_loss(), None);
+    for Truth { tid, handovers, sleep_ns, spin_ns, samples, .. } in &truths {
+        // The last pair of samples is not about a round: in it the thread only waits.
+        let rounds: Vec<_> = samples[..samples.len() - 1].windows(2).collect();
         let thread = trace.thread(*tid);
-        let waking = WAKING_NS * 2 * handovers;
-        assert_agree(&format!("thread {tid} ran"), thread.ran_in_slices_ending_in(section), truth.run_ns, 0);
-        let waited = thread.waited_in_intervals_ending_in(section);
-        assert_agree(&format!("thread {tid} waited"), waited, truth.wait_ns, truth.wait_ns / 100 + waking);
-        let blocked = thread.blocked_in_intervals_ending_in(section);
-        assert_agree(&format!("thread {tid} was blocked"), blocked, truth.blocked_ns(), waking);
-        assert!(blocked >= handovers * truth.sleep_ns, "thread {tid} slept less than it asked for");
-        assert!(truth.run_ns + truth.wait_ns >= handovers * truth.spin_ns, "thread {tid} spun less than it should");
+        let apart: Vec<_> = rounds.iter().filter_map(|pair| round_agrees(thread, &pair[0], &pair[1]).err()).collect();
+        let disturbed = rounds.len() * (100 - UNDISTURBED_PERCENT) / 100;
+        println!("thread {tid}: {} of {} rounds disagree", apart.len(), rounds.len());
+        assert!(apart.len() <= disturbed, "thread {tid}, in {} of {} rounds: {apart:#?}", apart.len(), rounds.len());
+        let section = samples[0].at..samples[rounds.len()].at;
+        assert!(thread.blocked_in_intervals_ending_in(&section) >= handovers * sleep_ns, "thread {tid} slept less");
+        let run_ns = samples[rounds.len()].run_ns - samples[0].run_ns;
+        assert!(run_ns >= handovers * spin_ns, "thread {tid} spun less than it should");
+    }
+}
+
+/// Something to do for every CPU of the rings, of which nobody else notices anything.
+struct CpusKeptAwake(#[expect(dead_code, reason = "they run until this is dropped")] [Program; 2]);
+
+impl CpusKeptAwake {
+    fn start() -> CpusKeptAwake {
+        CpusKeptAwake(["0", "1"].map(|cpu| Program::start(program!("spinner"), &["--cpu", cpu, "--give-way"])))
     }
 }
 
 #[test]
 fn running_waiting_and_sleeping_times_are_the_kernels_own() {
     let _turn = Turn::alone();
+    let _awake = CpusKeptAwake::start();
     for by in ["pipe", "condvar"] {
-        let (_, trace, truths) = recorded_ring(&["--threads", "4", "--rounds", "250", "--by", by]);
-        assert_eq!(truths.len(), 4);
-        assert_times_agree(&trace, &truths);
-        assert_eq!(trace.marked_loss(), None);
+        assert_times_agree(&["--threads", "4", "--by", by]);
     }
 }
 
@@ -100,10 +141,7 @@ fn running_waiting_and_sleeping_times_are_the_kernels_own() {
 fn time_in_the_run_queue_of_a_busy_cpu_is_the_kernels_own() {
     let _turn = Turn::alone();
     let spinner = Program::start(program!("spinner"), &["--cpu", "0"]);
-    let (_, trace, truths) = recorded_ring(&["--threads", "2", "--cpus", "0", "--rounds", "150"]);
-    assert_times_agree(&trace, &truths);
-    let waited: u64 = truths.iter().map(|truth| truth.wait_ns).sum();
-    assert!(waited > 10_000_000, "the CPU was not busy: its threads waited {waited} ns in all");
+    assert_times_agree(&["--threads", "2", "--cpus", "0"]);
     drop(spinner);
 }
 
@@ -111,9 +149,10 @@ fn time_in_the_run_queue_of_a_busy_cpu_is_the_kernels_own() {
 fn threads_run_where_they_are_pinned() {
     let _turn = Turn::with_others();
     let (_, trace, truths) = recorded_ring(&["--threads", "3", "--cpus", "1,0", "--rounds", "50"]);
-    for Truth { tid, cpu, section, .. } in truths {
-        let own = trace.slices.iter().filter(|slice| slice.tid == tid && section.contains(&slice.start));
-        assert!(own.into_iter().all(|slice| slice.cpu == cpu), "thread {tid} left CPU {cpu}");
+    for truth in truths {
+        let (Truth { tid, cpu, .. }, section) = (&truth, truth.section());
+        let own = trace.slices.iter().filter(|slice| slice.tid == *tid && section.contains(&slice.start));
+        assert!(own.into_iter().all(|slice| slice.cpu == *cpu), "thread {tid} left CPU {cpu}");
     }
 }
 
@@ -148,23 +187,50 @@ fn a_thread_is_woken_by_the_one_before_it_in_the_ring() {
 fn nobody_runs_again_without_being_woken() {
     let _turn = Turn::with_others();
     let (_, trace, truths) = recorded_ring(&["--threads", "4", "--rounds", "200"]);
-    for Truth { tid, .. } in truths {
+    for truth in truths {
+        let (tid, section) = (truth.tid, truth.section());
         let intervals: Vec<_> = trace.thread(tid).iter().collect();
-        let unexplained = intervals
-            .windows(2)
-            .filter(|pair| matches!((pair[0].state, pair[1].state), (State::Blocked(_), State::Running { .. })));
-        assert_eq!(unexplained.count(), 0, "thread {tid} went from sleeping to running");
+        for three in intervals.windows(3) {
+            let is_repair = three[2].end == Some(three[2].start);
+            if let (State::Blocked(_), State::Running { .. }) = (three[1].state, three[2].state)
+                && section.contains(&three[2].start)
+                && !is_repair
+            {
+                // A waker on another CPU may be ahead of the switch to which it responds.
+                let woken =
+                    |waking: &&Waking| waking.tid == tid && (three[0].start..three[2].start).contains(&waking.at);
+                assert!(trace.wakings.iter().any(|waking| woken(&waking)), "nobody woke thread {tid}: {three:?}");
+            }
+        }
     }
+}
+
+#[test]
+fn a_slice_whose_beginning_was_missed_is_admitted() {
+    let _turn = Turn::alone();
+    let (outcome, trace, truths) = recorded_ring(&["--threads", "4", "--rounds", "250"]);
+    let repaired = |slice: &&Slice| {
+        let truth = truths.iter().find(|truth| truth.tid == slice.tid);
+        truth.is_some_and(|truth| truth.section().contains(&slice.start))
+            && slice.end.is_some_and(|(end, _)| end == slice.start)
+    };
+    let repaired = trace.slices.iter().filter(repaired).count();
+    let admitted = outcome.summary()["contradictions"].as_u64().expect("a count");
+    assert!(
+        admitted >= u64::try_from(repaired).expect("a number"),
+        "{repaired} slices have no length, {admitted} admitted"
+    );
 }
 
 #[test]
 fn trace_processor_finds_the_same_slices_and_states() {
     let _turn = Turn::with_others();
     let (outcome, trace, truths) = recorded_ring(&["--threads", "2", "--rounds", "100"]);
-    for Truth { tid, section, .. } in &truths {
+    for truth in &truths {
+        let (tid, section) = (truth.tid, &truth.section());
         let Range { start, end } = section;
         let within = format!("tid = {tid} and ts + dur >= {start} and ts + dur < {end}");
-        let thread = trace.thread(*tid);
+        let thread = trace.thread(tid);
         let cases = [
             (
                 format!("select sum(dur) from sched_slice join thread using (utid) where {within}"),
@@ -190,15 +256,21 @@ fn trace_processor_finds_the_same_slices_and_states() {
 }
 
 #[test]
-fn a_thread_that_never_blocks_runs_all_the_time() {
+fn a_thread_that_never_blocks_runs_as_long_as_the_kernel_says() {
     let _turn = Turn::alone();
     let spinner = Program::start(program!("spinner"), &["--cpu", "1"]);
     let tid = spinner.announced_tid();
+    let counted = || {
+        let sums = fs::read_to_string(format!("/proc/{tid}/schedstat")).expect("it lives");
+        let run_ns: u64 = sums.split(' ').next().and_then(|sum| sum.parse().ok()).expect("a number");
+        (boottime(), run_ns)
+    };
     let recording = Record::new().process(spinner.pid()).start();
-    let begin = boottime();
-    until(DEADLINE, "a second to pass", || (boottime() > begin + 1_000_000_000).then_some(()));
-    let end = boottime();
+    // The kernel updates the count of a thread that runs 250 times in a second, or more often.
+    let (begin, before) = counted();
+    until(DEADLINE, "a second and a half to pass", || (boottime() > begin + 1_500_000_000).then_some(()));
+    let (end, after) = counted();
     let outcome = recording.stop().expect_success();
     let ran = outcome.trace().thread(tid).ran_within(&(begin..end));
-    assert!(ran > (end - begin) / 10 * 9, "it ran {ran} of {} ns in the trace", end - begin);
+    agree("it ran", ran, after - before, 0).unwrap_or_else(|difference| panic!("{difference}"));
 }

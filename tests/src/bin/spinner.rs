@@ -1,19 +1,22 @@
 //! A thread that burns a CPU and never blocks.
 //!
-//! `spinner [--cpu 0] [--exit-after-ms N --code C]`
+//! `spinner [--cpu 0] [--give-way] [--exit-after-ms N --code C]`
 //!
 //! Prints `ready PID TID` when it burns. When standard input closes it prints how long it has run by the kernel's count,
-//! and ends. With `--exit-after-ms` the process ends N ms after it became ready, while the thread is in mid-slice.
+//! and ends. With `--give-way` it runs only where nobody else wants to, which keeps a CPU from going idle. With `--exit-after-ms` the process ends N ms after it became ready, while the thread is in mid-slice.
 
 use std::{io, process, sync::mpsc, thread, time::Duration};
 
-use polletto_tests::workload::{boottime, option, own_tid, pin_to, say, until_stdin_closes};
+use polletto_tests::workload::{boottime, flag, give_way, option, own_tid, pin_to, say, until_stdin_closes};
 
 fn main() -> io::Result<()> {
     let (tell, told) = mpsc::channel();
     let cpu = option("--cpu", 0);
     thread::Builder::new().name("spinner-burns".to_owned()).spawn(move || {
         pin_to(cpu).expect("the CPU is there");
+        if flag("--give-way") {
+            give_way().expect("everybody may give way");
+        }
         tell.send(own_tid()).expect("the main thread waits");
         loop {
             std::hint::spin_loop();

@@ -3,8 +3,8 @@
 //! `token-ring [--threads 4] [--cpus 0,1] [--rounds 500] [--sleep-us 300] [--spin-us 200] [--by pipe|condvar]`
 //!
 //! Prints `ready PID`, begins when a line comes on standard input, prints each thread's truth as a line of JSON, then
-//! `done`, and ends when standard input closes. The truth compares two moments, right after a sleep, of the kernel's own
-//! accounting: everything between them is the measured section.
+//! `done`, and ends when standard input closes. The truth is the kernel's own accounting at moments right after a sleep:
+//! at the beginning, in every round, and at the end. Everything between the first and the last is the measured section.
 
 use std::{
     fs::File,
@@ -73,21 +73,23 @@ impl Member {
     fn run(&self) -> io::Result<()> {
         pin_to(self.cpu)?;
         self.start.wait();
-        let begin = Accounting::of_finished_slices()?;
+        let settling = Duration::from_millis(2);
+        let mut samples = vec![Accounting::after_sleep(settling)?];
         if self.index == 0 {
             self.places[0].put()?;
         }
         for _ in 0..self.rounds {
             self.places[self.index].take()?;
             spin(self.spin);
-            thread::sleep(self.sleep);
+            samples.push(Accounting::after_sleep(self.sleep)?);
             self.places[(self.index + 1) % self.places.len()].put()?;
         }
-        let end = Accounting::of_finished_slices()?;
+        samples.push(Accounting::after_sleep(settling)?);
+        let samples = samples.iter().map(Accounting::to_string).collect::<Vec<_>>().join(",");
         let Member { index, cpu, rounds, .. } = self;
         let (tid, sleep, spin) = (own_tid(), self.sleep.as_nanos(), self.spin.as_nanos());
         say(format_args!(
-            r#"{{"thread":"ring-{index}","tid":{tid},"cpu":{cpu},"handovers":{rounds},"sleep_ns":{sleep},"spin_ns":{spin},"begin":{begin},"end":{end}}}"#
+            r#"{{"thread":"ring-{index}","tid":{tid},"cpu":{cpu},"handovers":{rounds},"sleep_ns":{sleep},"spin_ns":{spin},"samples":[{samples}]}}"#
         ));
         Ok(())
     }
