@@ -215,7 +215,7 @@ fn a_slice_whose_beginning_was_missed_is_admitted() {
             && slice.end.is_some_and(|(end, _)| end == slice.start)
     };
     let repaired = trace.slices.iter().filter(repaired).count();
-    let admitted = outcome.summary()["contradictions"].as_u64().expect("a count");
+    let admitted = outcome.summary()["switches_not_reported"].as_u64().expect("a count");
     assert!(
         admitted >= u64::try_from(repaired).expect("a number"),
         "{repaired} slices have no length, {admitted} admitted"

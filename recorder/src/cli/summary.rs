@@ -31,8 +31,8 @@ pub struct Summary {
     records_lost: u64,
     /// Children that were not followed because too many processes were recorded.
     processes_not_followed: u64,
-    /// Switches away from recorded threads that the kernel did not report.
-    contradictions: u64,
+    /// Switches from or to recorded threads that the kernel did not report, each marked in the trace.
+    switches_not_reported: u64,
     /// What the recorder itself used.
     recorder_cpu_seconds: f64,
     recorder_peak_memory_bytes: u64,
@@ -61,7 +61,7 @@ impl Summary {
             records_read: outcome.records,
             records_lost: outcome.kernel.lost,
             processes_not_followed: outcome.kernel.unfollowed,
-            contradictions: outcome.seen.contradictions,
+            switches_not_reported: outcome.seen.unreported,
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
         }
@@ -80,7 +80,7 @@ impl fmt::Display for Summary {
         let per_event = self.bytes as f64 / (self.switches + self.wakeups).max(1) as f64;
         writeln!(out, "  trace     {}, {} ({per_event:.1} bytes an event)", self.file.display(), Bytes(self.bytes))?;
         let missing = self.records_written.saturating_sub(self.records_read);
-        let nothing = self.records_lost + self.processes_not_followed + self.contradictions + missing == 0;
+        let nothing = self.records_lost + self.processes_not_followed + self.switches_not_reported + missing == 0;
         write!(out, "  lost      {}", if nothing { "nothing\n" } else { "" })?;
         if self.records_lost > 0 {
             let share = 100.0 * self.records_lost as f64 / (self.records_lost + self.records_written) as f64;
@@ -93,11 +93,11 @@ impl fmt::Display for Summary {
         if missing > 0 {
             writeln!(out, "{} records between the kernel and the recorder: please report this", Count(missing))?;
         }
-        if self.contradictions > 0 {
+        if self.switches_not_reported > 0 {
             writeln!(
                 out,
-                "{} switches that the kernel did not report (state P in the trace)",
-                Count(self.contradictions)
+                "{} switches that the kernel did not report, marked in the trace",
+                Count(self.switches_not_reported)
             )?;
         }
         if self.processes_not_followed > 0 {

@@ -35,6 +35,11 @@ impl Lane {
         self.running
     }
 
+    /// Whether records are missing between the last one and the next, and that has been said.
+    pub fn is_unobserved(&self) -> bool {
+        self.running == Some(pseudo::unobserved(self.cpu))
+    }
+
     /// The first record says that `tid` runs.
     pub fn begin(&mut self, time_ns: u64, tid: Tid, threads: &Threads) {
         // A reader takes the first switch of a CPU only as what ran before the second.

@@ -50,9 +50,9 @@ pub struct Seen {
     pub processes: u64,
     /// Records that the kernel programs had no room for.
     pub lost: u64,
-    /// Switches away from a recorded thread that are missing, though nobody announced a loss: by the next record, the CPU
-    /// ran something else.
-    pub contradictions: u64,
+    /// Switches from or to a recorded thread that the kernel did not report: by the next record, the CPU ran something else
+    /// than by the one before it.
+    pub unreported: u64,
 }
 
 /// A process of which only the id is known.
@@ -99,13 +99,13 @@ impl Timeline {
     /// Takes one record. Records of one CPU come in the order in which they were written, those of several CPUs nearly so.
     pub fn push(&mut self, record: &Record, out: &mut PacketBuffer) {
         match record {
-            Record::Switch(switch) => self.switch(switch),
+            Record::Switch(switch) => self.switch(switch, out),
             Record::Waking(waking) => self.waking(waking),
             Record::Fork(fork) => self.fork(fork),
-            Record::Exec(exec) => self.exec(exec),
+            Record::Exec(exec) => self.exec(exec, out),
             Record::Exit(exit) => self.exit(exit),
             Record::Rename(rename) => self.rename(rename),
-            Record::Current(current) => self.current(current),
+            Record::Current(current) => self.current(current, out),
             Record::Lost(lost) => self.lost(lost, out),
             Record::Task(task) => self.task(task, task.header.time_ns),
         }
@@ -172,12 +172,12 @@ impl Timeline {
         self.seen
     }
 
-    fn switch(&mut self, switch: &record::Switch) {
+    fn switch(&mut self, switch: &record::Switch, out: &mut PacketBuffer) {
         self.seen.switches += 1;
         let record::Header { time_ns, cpu, flags, .. } = switch.header;
         let prev = self.shown(switch.prev_tid, flags & flags::PREV_RECORDED != 0, cpu);
         let next = self.shown(switch.next_tid, flags & flags::NEXT_RECORDED != 0, cpu);
-        self.settle(time_ns, cpu, prev);
+        self.settle(time_ns, cpu, prev, out);
         let at = self.lane_index(cpu);
         self.lanes[at].switch(time_ns, task_state::of_switch(switch), next, switch.next_prio, &self.threads);
         if task_state::is_dead(switch) && flags & flags::PREV_RECORDED != 0 {
@@ -185,25 +185,29 @@ impl Timeline {
         }
     }
 
-    fn current(&mut self, current: &record::Current) {
+    fn current(&mut self, current: &record::Current, out: &mut PacketBuffer) {
         let record::Header { time_ns, cpu, flags, .. } = current.header;
         let running = self.shown(current.tid, flags & flags::NEXT_RECORDED != 0, cpu);
-        self.settle(time_ns, cpu, running);
+        self.settle(time_ns, cpu, running, out);
     }
 
     /// Makes the lane show what a record says that it runs.
-    fn settle(&mut self, time_ns: u64, cpu: u16, running: Tid) {
+    fn settle(&mut self, time_ns: u64, cpu: u16, running: Tid, out: &mut PacketBuffer) {
         let at = self.lane_index(cpu);
         let lane = &mut self.lanes[at];
         let Some(shown) = lane.running() else { return lane.begin(time_ns, running, &self.threads) };
         if shown == running {
             return;
         }
-        let state = if self.threads.share_process(shown, running) {
-            // An exec gave the thread its leader's id while it ran.
+        let state = if self.threads.has_ended(running) {
+            // Only an exec brings an id back: it gave the thread its leader's, while it ran.
             task_state::GONE
         } else {
-            self.seen.contradictions += u64::from(pseudo::name(shown).is_none());
+            let is_ours = |tid| pseudo::name(tid).is_none();
+            if !lane.is_unobserved() && (is_ours(shown) || is_ours(running)) {
+                self.seen.unreported += 1;
+                self.recorder.unreported(time_ns, cpu, out);
+            }
             task_state::after_unobserved(shown)
         };
         lane.switch(time_ns, state, running, lane::ORDINARY_PRIO, &self.threads);
@@ -262,13 +266,16 @@ impl Timeline {
         self.undescribed.push(Undescribed { tgid, since_ns });
     }
 
-    fn exec(&mut self, exec: &record::Exec) {
+    fn exec(&mut self, exec: &record::Exec, out: &mut PacketBuffer) {
         let record::Exec { header, tid, old_tid } = *exec;
         let event =
             SchedProcessExecFtraceEvent { filename: None, pid: Some(tid.0 as i32), old_pid: Some(old_tid.0 as i32) };
         self.event(&header, tid, Event::SchedProcessExec(event));
-        self.settle(header.time_ns, header.cpu, tid);
         let tgid = Tgid(tid.0);
+        let lane = self.lane_index(header.cpu);
+        if old_tid != tid && self.lanes[lane].running() == Some(old_tid) {
+            self.lanes[lane].switch(header.time_ns, task_state::GONE, tid, lane::ORDINARY_PRIO, &self.threads);
+        }
         for gone in self.threads.keep_only_leader(tgid) {
             self.free(header.time_ns, header.cpu, gone);
         }

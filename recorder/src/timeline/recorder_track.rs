@@ -76,11 +76,7 @@ impl RecorderTrack {
     /// Marks where records of one CPU are missing.
     pub fn lost(&mut self, lost: &record::Lost, out: &mut PacketBuffer) {
         let record::Header { time_ns, cpu, .. } = lost.header;
-        let uuid = LOST_ON_CPU + u64::from(cpu);
-        if !self.described_cpus.contains(&cpu) {
-            self.described_cpus.push(cpu);
-            describe(child(uuid, &format!("lost on CPU {cpu}"), 2), time_ns, out);
-        }
+        let uuid = self.cpu_track(time_ns, cpu, out);
         let count = DebugAnnotation { name: Some("records".into()), value: Some(Value::UintValue(lost.count)) };
         let begin = TrackEvent {
             r#type: Some(Type::SliceBegin as i32),
@@ -92,6 +88,29 @@ impl RecorderTrack {
         };
         out.push(Some(time_ns), Data::TrackEvent(begin));
         out.push(Some(lost.until_ns.max(time_ns)), event(uuid, Type::SliceEnd, None));
+    }
+
+    /// Marks where the kernel did not report a switch: the next one of this CPU, at `time_ns`, contradicts the last.
+    pub fn unreported(&mut self, time_ns: u64, cpu: u16, out: &mut PacketBuffer) {
+        let uuid = self.cpu_track(time_ns, cpu, out);
+        let instant = TrackEvent {
+            r#type: Some(Type::Instant as i32),
+            track_uuid: Some(uuid),
+            name: Some("switch not reported".into()),
+            categories: vec!["loss".into()],
+            ..TrackEvent::default()
+        };
+        out.push(Some(time_ns), Data::TrackEvent(instant));
+    }
+
+    /// The track of what is missing on this CPU, described when it is first needed.
+    fn cpu_track(&mut self, time_ns: u64, cpu: u16, out: &mut PacketBuffer) -> u64 {
+        let uuid = LOST_ON_CPU + u64::from(cpu);
+        if !self.described_cpus.contains(&cpu) {
+            self.described_cpus.push(cpu);
+            describe(child(uuid, &format!("lost on CPU {cpu}"), 2), time_ns, out);
+        }
+        uuid
     }
 
     /// The recording ends.

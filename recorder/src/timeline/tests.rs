@@ -95,6 +95,15 @@ impl Replay {
         events.map(|event| (event.timestamp(), event.event.as_ref().unwrap())).collect()
     }
 
+    /// When events of this name begin on the recorder's own tracks.
+    fn marks(&self, name: &str) -> Vec<u64> {
+        let mark = |packet: &TracePacket| match &packet.data {
+            Some(Data::TrackEvent(event)) if event.name() == name => Some(packet.timestamp()),
+            _ => None,
+        };
+        self.packets.iter().filter_map(mark).collect()
+    }
+
     fn names(&self) -> Vec<&str> {
         let names = self.bundles().filter_map(|bundle| bundle.compact_sched.as_ref());
         names.flat_map(|columns| &columns.intern_table).map(String::as_str).collect()
@@ -140,16 +149,8 @@ fn lost_records_become_a_gap_in_which_nothing_is_claimed() {
     assert_eq!(replay.slices(), [(100, 10, 0x40), (250, unobserved, 1), (400, 11, 1), (400, 0, 0)]);
     assert!(replay.bundles().any(|bundle| bundle.lost_events()));
     assert_eq!(replay.timeline.seen().lost, 5);
-    assert_eq!(replay.timeline.seen().contradictions, 0);
-    let marks: Vec<_> = replay
-        .packets
-        .iter()
-        .filter_map(|packet| match &packet.data {
-            Some(Data::TrackEvent(event)) if event.name() == "records lost" => Some(packet.timestamp()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(marks, [250]);
+    assert_eq!(replay.timeline.seen().unreported, 0);
+    assert_eq!(replay.marks("records lost"), [250]);
 }
 
 #[test]
@@ -171,7 +172,42 @@ fn a_switch_that_the_kernel_did_not_report_is_counted_and_corrected() {
     ];
     let replay = replay(View::Recorded, &records);
     assert_eq!(replay.slices(), [(100, 10, 0x40), (200, 0, 0), (200, 11, 1)]);
-    assert_eq!(replay.timeline.seen().contradictions, 1);
+    assert_eq!(replay.timeline.seen().unreported, 1);
+    assert_eq!(replay.marks("switch not reported"), [200]);
+}
+
+#[test]
+fn a_beginning_that_the_kernel_did_not_report_is_counted_and_nothing_is_made_up() {
+    let records =
+        [task(10, 10, "a"), current(100, 0, 0), switch(200, 10, SLEEPS, 0, flags::PREV_RECORDED), current(300, 0, 0)];
+    let replay = replay(View::Recorded, &records);
+    assert_eq!(replay.slices(), [(100, 0, 0), (200, 10, 1)]);
+    assert_eq!(replay.timeline.seen().unreported, 1);
+}
+
+#[test]
+fn siblings_that_follow_each_other_unreported_do_not_end() {
+    let records = [
+        task(10, 10, "a"),
+        task(11, 10, "b"),
+        current(100, 11, OURS),
+        switch(200, 10, SLEEPS, 0, flags::PREV_RECORDED),
+    ];
+    assert_eq!(replay(View::Recorded, &records).slices(), [(100, 11, 0x40), (200, 10, 1)]);
+}
+
+#[test]
+fn a_switch_between_taking_the_leader_s_id_and_the_exec_is_no_contradiction() {
+    let records = [
+        task(10, 10, "a"),
+        task(11, 10, "b"),
+        current(100, 10, OURS),
+        switch(200, 10, DEAD, 11, OURS),
+        switch(300, 10, SLEEPS, 0, flags::PREV_RECORDED),
+    ];
+    let replay = replay(View::Recorded, &records);
+    assert_eq!(replay.slices(), [(100, 10, 0x20), (200, 11, 0x10), (300, 10, 1)]);
+    assert_eq!(replay.timeline.seen().unreported, 0);
 }
 
 #[test]
@@ -205,7 +241,7 @@ fn an_exec_from_another_thread_goes_on_under_the_leader_s_id() {
     assert!(
         replay.events().iter().any(|(_, event)| matches!(event, Event::SchedProcessFree(gone) if gone.pid() == 11))
     );
-    assert_eq!(replay.timeline.seen().contradictions, 0);
+    assert_eq!(replay.timeline.seen().unreported, 0);
 }
 
 #[test]

@@ -72,10 +72,9 @@ impl Threads {
         }
     }
 
-    /// Whether both are known and belong to the same process.
-    pub fn share_process(&self, one: Tid, other: Tid) -> bool {
-        let process = |tid| self.threads.get(&tid).map(|thread| thread.tgid);
-        process(one).is_some_and(|tgid| process(other) == Some(tgid))
+    /// Whether the thread is the first of its process and has run for the last time, while others of it live.
+    pub fn has_ended(&self, tid: Tid) -> bool {
+        self.processes.get(&Tgid(tid.0)).is_some_and(|process| process.leader_ended)
     }
 
     /// A thread has run for the last time.
