@@ -5,6 +5,7 @@ use std::{
     process::ExitCode,
 };
 
+use super::tell;
 use crate::preflight::{self, Needs, Report};
 
 /// Prints whether this machine can record, and how to mend what hinders it. Fails if it cannot record.
@@ -14,7 +15,7 @@ pub fn run(json: bool) -> ExitCode {
         Ok(()) if report.is_ok() => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("polletto: cannot print the report: {error}");
+            tell(format_args!("polletto: cannot print the report: {error}\n"));
             ExitCode::FAILURE
         }
     }

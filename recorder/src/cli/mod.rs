@@ -6,7 +6,11 @@ mod record;
 mod status;
 mod summary;
 
-use std::process::ExitCode;
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
 
@@ -18,4 +22,9 @@ pub fn run() -> ExitCode {
         Command::Record(arguments) => record::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments.json),
     }
+}
+
+/// Tells the user. A terminal that is gone is no reason to stop recording, or to end as if the recording had failed.
+fn tell(text: impl fmt::Display) {
+    write!(io::stderr(), "{text}").ok();
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use polletto_common::id::{Tgid, Tid};
 use rustix::process::Signal;
 
-use super::{arguments::RecordArguments, status::StatusLine, summary::Summary};
+use super::{arguments::RecordArguments, status::StatusLine, summary::Summary, tell};
 use crate::{
     kernel,
     preflight::{self, Needs},
@@ -26,7 +26,7 @@ pub fn run(arguments: &RecordArguments) -> ExitCode {
     match record(arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("polletto: {error:#}");
+            tell(format_args!("polletto: {error:#}\n"));
             ExitCode::from(exit_code_of(&error))
         }
     }
@@ -45,7 +45,7 @@ fn exit_code_of(error: &anyhow::Error) -> u8 {
 fn record(arguments: &RecordArguments) -> Result<u8> {
     let config = config(arguments)?;
     if arguments.verbose {
-        eprintln!("{config:#?}");
+        tell(format_args!("{config:#?}\n"));
     }
     check_machine(&config, arguments)?;
     let mut signals = Signals::catch().context("could not catch signals")?;
@@ -60,7 +60,7 @@ fn record(arguments: &RecordArguments) -> Result<u8> {
         serde_json::to_writer_pretty(&mut out, &summary)?;
         writeln!(out)?;
     } else if !arguments.quiet {
-        eprint!("{summary}");
+        tell(&summary);
     }
     match command {
         Some(command) => wait_for(command, outcome.ending),
@@ -76,9 +76,9 @@ fn check_machine(config: &Config, arguments: &RecordArguments) -> Result<()> {
         bail!("this machine can't be recorded (`polletto doctor` checks everything)\n{check}");
     }
     if arguments.verbose {
-        eprint!("{report}");
+        tell(&report);
     } else if !arguments.quiet {
-        report.warnings().for_each(|check| eprintln!("{check}"));
+        report.warnings().for_each(|check| tell(format_args!("{check}\n")));
     }
     Ok(())
 }
@@ -156,7 +156,7 @@ impl Teller {
 impl Observer for Teller {
     fn recording(&mut self, file: &Path) {
         if !self.is_quiet {
-            eprintln!("recording to {}", file.display());
+            tell(format_args!("recording to {}\n", file.display()));
         }
     }
 

@@ -1,8 +1,11 @@
 //! The line that shows how a recording goes.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
-use super::summary::{Bytes, Count};
+use super::{
+    summary::{Bytes, Count},
+    tell,
+};
 use crate::session::Progress;
 
 /// One line on a terminal, written over again and again; nothing anywhere else.
@@ -33,14 +36,13 @@ impl StatusLine {
             lost => format!("{} lost", Count(lost)),
         };
         let line = format!("{seconds:.1} s  {} events/s  {}  {lost}", Count(rate as u64), Bytes(progress.bytes()));
-        // A terminal that is gone is no reason to stop recording.
-        write!(std::io::stderr(), "\r{line}\x1b[K").ok();
+        tell(format_args!("\r{line}\x1b[K"));
     }
 
     /// Leaves the line empty for what comes next.
     pub fn clear(&mut self) {
         if self.is_shown {
-            write!(std::io::stderr(), "\r\x1b[K").ok();
+            tell("\r\x1b[K");
         }
     }
 }

@@ -102,7 +102,7 @@ impl Timeline {
             Record::Switch(switch) => self.switch(switch, out),
             Record::Waking(waking) => self.waking(waking),
             Record::Fork(fork) => self.fork(fork),
-            Record::Exec(exec) => self.exec(exec, out),
+            Record::Exec(exec) => self.exec(exec),
             Record::Exit(exit) => self.exit(exit),
             Record::Rename(rename) => self.rename(rename),
             Record::Current(current) => self.current(current, out),
@@ -266,7 +266,7 @@ impl Timeline {
         self.undescribed.push(Undescribed { tgid, since_ns });
     }
 
-    fn exec(&mut self, exec: &record::Exec, out: &mut PacketBuffer) {
+    fn exec(&mut self, exec: &record::Exec) {
         let record::Exec { header, tid, old_tid } = *exec;
         let event =
             SchedProcessExecFtraceEvent { filename: None, pid: Some(tid.0 as i32), old_pid: Some(old_tid.0 as i32) };
