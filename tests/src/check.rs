@@ -7,11 +7,20 @@ use std::{
     sync::OnceLock,
 };
 
-/// Rows of trace_processor's `stats` table that may be above zero although they count as errors, and why.
-const ALLOWED_STATS: &[(&str, &str)] = &[];
+/// Whether the recorder said that it lost records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing is missing.
+    None,
+    /// Something is, and trace_processor must say so too.
+    Announced,
+}
+
+/// How trace_processor counts bundles that say that something is missing before them.
+const ANNOUNCED_LOSS: &str = "ftrace_cpu_has_data_loss";
 
 /// Fails unless the shared checker finds the trace without fault. Says so where the checker isn't there.
-pub fn check(trace: &Path) {
+pub fn check(trace: &Path, loss: Loss) {
     let checker = workspace().join("../shared/tools/check_trace.py");
     if !checker.is_file() {
         println!("not checked: {} is not there", checker.display());
@@ -21,16 +30,16 @@ pub fn check(trace: &Path) {
         let output = run(Command::new(python).arg(checker).arg(trace));
         assert!(output.status.success(), "{}: {}", trace.display(), both_streams(&output));
     }
-    check_stats(trace);
+    check_stats(trace, loss);
 }
 
-/// Fails if trace_processor found errors or missing data in the trace.
-fn check_stats(trace: &Path) {
+/// Fails if trace_processor found errors in the trace, or missing data that nobody told of.
+fn check_stats(trace: &Path, loss: Loss) {
     let query = "select name, severity, value from stats where severity in ('error', 'data_loss') and value > 0";
     let Some(rows) = sql(trace, query) else { return };
-    let allowed = |row: &&Vec<String>| !ALLOWED_STATS.iter().any(|(name, _)| *name == row[0]);
-    let faults: Vec<_> = rows.iter().filter(allowed).collect();
+    let (announced, faults): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row[0] == ANNOUNCED_LOSS);
     assert!(faults.is_empty(), "{}: trace_processor counts {faults:?}", trace.display());
+    assert_eq!(!announced.is_empty(), loss == Loss::Announced, "{}: {announced:?}", trace.display());
 }
 
 /// Asks trace_processor. None, and a line that says so, where it is not on the PATH.

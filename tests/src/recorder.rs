@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    check,
+    check::{self, Loss},
     program::{DEADLINE, Guard, Lines},
     trace::Trace,
 };
@@ -158,9 +158,18 @@ impl Outcome {
         self
     }
 
-    /// Its trace, which every checker has found without fault.
+    /// Its trace, which every checker has found without fault, and without anything missing.
     pub fn trace(&self) -> Trace {
-        check::check(&self.output);
+        self.checked_trace(Loss::None)
+    }
+
+    /// Its trace, without fault, but with records missing as the summary says.
+    pub fn trace_with_loss(&self) -> Trace {
+        self.checked_trace(Loss::Announced)
+    }
+
+    fn checked_trace(&self, loss: Loss) -> Trace {
+        check::check(&self.output, loss);
         let trace = Trace::open(&self.output);
         trace.assert_well_formed();
         trace

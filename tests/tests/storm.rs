@@ -6,7 +6,7 @@ use polletto_tests::{
     program,
     program::Program,
     recorder::{Outcome, Record},
-    trace::Trace,
+    trace::{Slice, Trace},
     turn::Turn,
 };
 use serde_json::Value;
@@ -64,4 +64,24 @@ fn no_switch_of_both_cpus_at_full_speed_is_lost_in_silence() {
     assert_no_hidden_loss(&outcome, &trace, switches, expected);
     let bytes = std::fs::metadata(&outcome.output).expect("there is a file").len();
     assert!(bytes <= switches * BYTES_PER_SWITCH, "{bytes} bytes for {switches} switches");
+}
+
+#[test]
+fn rings_that_are_too_small_lose_records_and_the_trace_says_where() {
+    let _turn = Turn::alone();
+    let mut pair = Program::start(program!("ping-pong"), &["--cpu", "0", "--seconds", "1", "--wait"]);
+    let recording = Record::new().process(pair.pid()).arguments(["--ring-kib", "4"]).start();
+    pair.begin();
+    let outcome = recording.wait().expect_success();
+    let truth = pair.truth();
+    let expected = truth[0]["switches"].as_u64().expect("a count");
+    let trace = outcome.trace_with_loss();
+    let lost = outcome.summary()["records_lost"].as_u64().expect("the summary says what was lost");
+    assert!(lost > expected / 2, "a page holds a fraction of a millisecond, but only {lost} of {expected} were lost");
+    assert_no_hidden_loss(&outcome, &trace, switched_out(&trace, &["ping-pong"]), expected);
+    let unobserved = trace.tasks.named("records lost");
+    let length = |slice: &Slice| slice.end.map_or(0, |(end, _)| end - slice.start);
+    let gaps = trace.slices.iter().filter(|slice| unobserved.contains(&slice.tid)).map(length);
+    let longest = gaps.max().expect("nobody is shown as running while records were lost");
+    assert!(longest > 1_000_000, "a ring stays full until it is drained again, but the longest gap is {longest} ns");
 }

@@ -215,7 +215,7 @@ fn a_second_ctrl_c_ends_it_at_once_and_the_file_opens() {
     recording.signal(Signal::INT);
     recording.signal(Signal::INT);
     let outcome = recording.wait_at_most(Duration::from_secs(2));
-    check::check(&outcome.output);
+    check::check(&outcome.output, check::Loss::None);
     Trace::open(&outcome.output).assert_well_formed();
     drop(ring);
 }
