@@ -1,7 +1,7 @@
 //! What crosses the boundary between polletto's kernel programs and its recorder.
 //!
 //! Both sides compile this crate, so a record has one definition: the kernel writes the bytes of a `#[repr(C)]`
-//! structure into a ring, and [`record::Record::decode`] reads them back, checking every length and kind.
+//! structure into a ring or a [`stream`], and [`record::Record::decode`] reads them back, checking every length and kind.
 
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
@@ -12,3 +12,4 @@ pub mod offsets;
 pub mod record;
 pub mod scope;
 pub mod stats;
+pub mod stream;

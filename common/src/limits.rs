@@ -9,6 +9,9 @@ pub const MAX_RECORDED: usize = 16 * 1024;
 /// Bytes of a thread's name in the kernel, its closing NUL included (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;
 
-/// Bytes of the ring that the object file declares. Only the type of this ring counts: the recorder replaces it by one
-/// ring per CPU of the size that the user asked for.
-pub const TEMPLATE_RING_BYTES: usize = 64 * 1024;
+/// Bytes of each CPU's ring for records about threads and processes. It is only drained by a timer, but they are rare.
+pub const TASK_RING_BYTES: usize = 256 * 1024;
+
+/// Slots of the stream that the object file declares. Only the type of this stream counts: the recorder replaces it by one
+/// stream per CPU of the size that the user asked for.
+pub const TEMPLATE_STREAM_SLOTS: usize = 128;

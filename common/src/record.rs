@@ -1,4 +1,4 @@
-//! The records that kernel programs write into the per-CPU rings.
+//! The records that kernel programs write into the per-CPU rings and streams.
 //!
 //! A record is a [`Header`], fixed fields, and nothing else: its kind fixes its size. A layout that changes gets a new
 //! kind, so that a recorder never reads an old record by a new rule.
@@ -32,6 +32,8 @@ pub mod flags {
     pub const NEXT_RECORDED: u32 = 1 << 2;
     /// [`super::Task`], [`super::Fork`]: the thread belongs to the kernel.
     pub const KERNEL_THREAD: u32 = 1 << 3;
+    /// [`super::Lost`]: records about threads and processes are missing, and no switches.
+    pub const TASKS_LOST: u32 = 1 << 5;
     /// [`super::Task`]: the thread is recorded.
     pub const RECORDED: u32 = 1 << 4;
 }
@@ -136,11 +138,11 @@ pub struct Current {
     pub prio: u32,
 }
 
-/// Records of this CPU found the ring full.
+/// Records of this CPU found no room.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// When the first of them was lost, and the CPU.
+    /// When the first of them was lost, and the CPU; see [`flags::TASKS_LOST`].
     pub header: Header,
     /// When there was room again, CLOCK_BOOTTIME nanoseconds.
     pub until_ns: u64,

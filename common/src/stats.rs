@@ -4,14 +4,24 @@
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuStats {
-    /// Records written into the ring, [`crate::record::Lost`] included.
+    /// Switches and wake-ups.
+    pub stream: ChannelStats,
+    /// Everything else.
+    pub tasks: ChannelStats,
+    /// Children of recorded processes that were not followed because the `RECORDED` map was full.
+    pub unfollowed: u64,
+}
+
+/// Counters of one way from the kernel programs to the recorder.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelStats {
+    /// Records written, [`crate::record::Lost`] included.
     pub written: u64,
-    /// Records that found the ring full, ever.
+    /// Records for which there was no room, ever.
     pub lost: u64,
     /// Those of `lost` that no [`crate::record::Lost`] has announced yet.
     pub unannounced: u64,
     /// When the first unannounced record was lost, CLOCK_BOOTTIME nanoseconds.
     pub first_unannounced_ns: u64,
-    /// Children of recorded processes that were not followed because the `RECORDED` map was full.
-    pub unfollowed: u64,
 }

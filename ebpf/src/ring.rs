@@ -1,23 +1,39 @@
-//! One ring per CPU, and what it could not take.
+//! The ways from here to the recorder, each CPU's own: a stream for switches and wake-ups, a ring for everything else.
 
 use aya_ebpf::{
-    bindings::BPF_RB_NO_WAKEUP,
-    btf_maps::{ArrayOfMaps, PerCpuArray, RingBuf},
+    Global,
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_RB_NO_WAKEUP},
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray, RingBuf},
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
     macros::btf_map,
 };
 use polletto_common::{
-    limits::{MAX_CPUS, TEMPLATE_RING_BYTES},
-    record::{Header, Layout, Lost},
-    stats::CpuStats,
+    limits::{MAX_CPUS, TASK_RING_BYTES, TEMPLATE_STREAM_SLOTS},
+    record::{Header, Layout, Lost, flags},
+    stats::{ChannelStats, CpuStats},
+    stream::{OWNER_WORD, Slot, Streamed, words_of},
 };
 
-/// Indexed by CPU. A CPU without a ring is not recorded.
+/// The recorder maps it into its memory, and it may have another size than the template.
+const STREAM_FLAGS: usize = (BPF_F_MMAPABLE | BPF_F_INNER_MAP) as usize;
+
+type Stream = Array<Slot, TEMPLATE_STREAM_SLOTS, STREAM_FLAGS>;
+type TaskRing = RingBuf<u8, TASK_RING_BYTES>;
+
+/// Indexed by CPU. A CPU without a stream is not recorded.
 #[btf_map]
-static RINGS: ArrayOfMaps<RingBuf<u8, TEMPLATE_RING_BYTES>, MAX_CPUS> = ArrayOfMaps::new();
+static STREAMS: ArrayOfMaps<Stream, MAX_CPUS> = ArrayOfMaps::new();
+
+/// Indexed by CPU.
+#[btf_map]
+static TASK_RINGS: ArrayOfMaps<TaskRing, MAX_CPUS> = ArrayOfMaps::new();
 
 #[btf_map]
 static STATS: PerCpuArray<CpuStats, 1> = PerCpuArray::new();
+
+/// One less than the slots of each stream, which are a power of two.
+#[unsafe(no_mangle)]
+static STREAM_MASK: Global<u32> = Global::new(TEMPLATE_STREAM_SLOTS as u32 - 1);
 
 /// This CPU's counters.
 #[inline(always)]
@@ -27,39 +43,42 @@ pub fn stats() -> Option<&'static mut CpuStats> {
     STATS.get_ptr_mut(0).map(|stats| unsafe { &mut *stats })
 }
 
-/// CLOCK_BOOTTIME, nanoseconds.
-#[inline(always)]
-pub fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_boot_ns() }
-}
-
 /// The header of a record of type `R` written now by this CPU.
 #[inline(always)]
 pub fn header<R: Layout>(flags: u32) -> Header {
     header_at::<R>(now(), flags)
 }
 
+/// Puts a switch or a wake-up into this CPU's stream, or counts that there was no room.
+///
+/// Only for programs that don't interrupt one another on a CPU: `sched_switch` runs with interrupts off and
+/// `sched_waking` with preemption off, and the kernel runs no program inside itself.
 #[inline(always)]
-fn header_at<R: Layout>(time_ns: u64, flags: u32) -> Header {
-    Header { time_ns, kind: R::KIND, cpu: cpu() as u16, flags }
+pub fn stream<R: Streamed>(record: R) {
+    let Some(stream) = STREAMS.get(cpu()) else { return };
+    let Some(stats) = stats() else { return };
+    emit(&mut stats.stream, 0, record, StreamPut(stream));
 }
 
-/// Puts a record into this CPU's ring, or counts that there was no room.
-///
-/// A ring that was full announces its loss with a [`Lost`] record before it takes anything else, so that the recorder
+/// Puts a record about threads and processes into this CPU's ring, or counts that there was no room.
+#[inline(always)]
+pub fn emit_task<R: Layout>(record: R) {
+    let Some(ring) = TASK_RINGS.get(cpu()) else { return };
+    let Some(stats) = stats() else { return };
+    emit(&mut stats.tasks, flags::TASKS_LOST, record, RingPut(ring));
+}
+
+/// A channel that was full announces its loss with a [`Lost`] record before it takes anything else, so that the recorder
 /// learns where in the stream the hole is.
 #[inline(always)]
-pub fn emit<R: Layout>(record: R) {
-    let Some(ring) = RINGS.get(cpu()) else { return };
-    let Some(stats) = stats() else { return };
+fn emit<R: Layout>(stats: &mut ChannelStats, loss_flags: u32, record: R, channel: impl Put<R> + Put<Lost>) {
     if stats.unannounced != 0 {
         let announcement = Lost {
-            header: header_at::<Lost>(stats.first_unannounced_ns, 0),
+            header: header_at::<Lost>(stats.first_unannounced_ns, loss_flags),
             until_ns: now(),
             count: stats.unannounced,
         };
-        if !put(ring, announcement) {
+        if !channel.put(stats.written, announcement) {
             stats.unannounced += 1;
             stats.lost += 1;
             return;
@@ -67,7 +86,7 @@ pub fn emit<R: Layout>(record: R) {
         stats.unannounced = 0;
         stats.written += 1;
     }
-    if put(ring, record) {
+    if channel.put(stats.written, record) {
         stats.written += 1;
     } else {
         stats.first_unannounced_ns = now();
@@ -76,19 +95,63 @@ pub fn emit<R: Layout>(record: R) {
     }
 }
 
-/// False when the ring is full.
-///
-/// The reader is never woken: from inside a context switch that would be a switch of its own. It comes by a timer.
-#[inline(always)]
-fn put<R: Layout>(ring: &RingBuf<u8, TEMPLATE_RING_BYTES>, record: R) -> bool {
-    match ring.reserve_untyped::<R>(0) {
-        Some(mut slot) => {
-            slot.write(record);
-            slot.submit(u64::from(BPF_RB_NO_WAKEUP));
-            true
+/// A way to the recorder.
+trait Put<R> {
+    /// False when there is no room. `written` records came before this one.
+    fn put(&self, written: u64, record: R) -> bool;
+}
+
+struct StreamPut<'a>(&'a Stream);
+
+impl<R: Streamed> Put<R> for StreamPut<'_> {
+    #[inline(always)]
+    fn put(&self, written: u64, record: R) -> bool {
+        let Some(slot) = self.0.get_ptr_mut(written as u32 & STREAM_MASK.load()) else { return false };
+        let words = words_of(&record);
+        // SAFETY: the slot is this program's while its owner word is 0: the recorder only looks at that word, which is
+        // written last. Volatile stores stay in order here, and on x86 for the recorder too, which refuses to be built
+        // for anything else.
+        unsafe {
+            let word = |at: usize| (&raw mut (*slot).0[at]);
+            if word(OWNER_WORD).read_volatile() != 0 {
+                return false;
+            }
+            word(0).write_volatile(words[0]);
+            word(2).write_volatile(words[2]);
+            word(3).write_volatile(words[3]);
+            word(OWNER_WORD).write_volatile(words[OWNER_WORD]);
         }
-        None => false,
+        true
     }
+}
+
+struct RingPut<'a>(&'a TaskRing);
+
+impl<R: Layout> Put<R> for RingPut<'_> {
+    /// The reader is never woken: from inside a context switch that would be a switch of its own. It comes by a timer.
+    #[inline(always)]
+    fn put(&self, _written: u64, record: R) -> bool {
+        match self.0.reserve_untyped::<R>(0) {
+            Some(mut slot) => {
+                slot.write(record);
+                slot.submit(u64::from(BPF_RB_NO_WAKEUP));
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[inline(always)]
+fn header_at<R: Layout>(time_ns: u64, flags: u32) -> Header {
+    Header { time_ns, kind: R::KIND, cpu: cpu() as u16, flags }
+}
+
+/// CLOCK_BOOTTIME, nanoseconds.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 #[inline(always)]

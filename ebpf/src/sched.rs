@@ -32,7 +32,7 @@ pub fn switch(context: &BtfTracePointContext) {
     if next_recorded {
         bits |= flags::NEXT_RECORDED;
     }
-    ring::emit(Switch {
+    ring::stream(Switch {
         header: ring::header::<Switch>(bits),
         prev_tid,
         next_tid,
@@ -47,7 +47,7 @@ pub fn switch(context: &BtfTracePointContext) {
 pub fn waking(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
-        ring::emit(Waking {
+        ring::stream(Waking {
             header: ring::header::<Waking>(0),
             tid: task.tid(),
             prio: task.prio() as u16,
@@ -62,5 +62,5 @@ pub fn current() {
     // SAFETY: a helper without arguments; it never returns null.
     let task = Task::new(unsafe { bpf_get_current_task_btf() }.cast_const());
     let bits = if scope::contains(task) { flags::NEXT_RECORDED } else { 0 };
-    ring::emit(Current { header: ring::header::<Current>(bits), tid: task.tid(), prio: task.prio() });
+    ring::emit_task(Current { header: ring::header::<Current>(bits), tid: task.tid(), prio: task.prio() });
 }

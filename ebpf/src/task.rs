@@ -115,7 +115,7 @@ pub fn fork(context: &BtfTracePointContext) {
     if !scope::contains(child) {
         return;
     }
-    ring::emit(Fork {
+    ring::emit_task(Fork {
         header: ring::header::<Fork>(kernel_thread_flag(child)),
         parent_tid: parent.tid(),
         parent_tgid: parent.tgid(),
@@ -130,7 +130,7 @@ pub fn fork(context: &BtfTracePointContext) {
 pub fn exec(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
-        ring::emit(Exec { header: ring::header::<Exec>(0), tid: task.tid(), old_tid: Tid(context.arg(1)) });
+        ring::emit_task(Exec { header: ring::header::<Exec>(0), tid: task.tid(), old_tid: Tid(context.arg(1)) });
     }
 }
 
@@ -139,7 +139,7 @@ pub fn exec(context: &BtfTracePointContext) {
 pub fn exit(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
-        ring::emit(Exit { header: ring::header::<Exit>(0), tid: task.tid(), tgid: task.tgid() });
+        ring::emit_task(Exit { header: ring::header::<Exit>(0), tid: task.tid(), tgid: task.tgid() });
     }
 }
 
@@ -155,7 +155,7 @@ pub fn rename(context: &BtfTracePointContext) {
     // SAFETY: the helper checks the address, and writes no more than the array's length.
     let copied = unsafe { aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes(name, &mut comm) };
     if copied.is_ok() {
-        ring::emit(Rename { header: ring::header::<Rename>(0), tid: task.tid(), tgid: task.tgid(), comm });
+        ring::emit_task(Rename { header: ring::header::<Rename>(0), tid: task.tid(), tgid: task.tgid(), comm });
     }
 }
 

@@ -6,6 +6,7 @@
 mod btf;
 mod merge;
 mod rings;
+mod stream;
 
 use std::io::Read;
 
@@ -18,9 +19,10 @@ use aya::{
 use polletto_common::{
     id::{Tgid, Tid},
     offsets::TaskOffsets,
-    record::{Record, Task},
+    record::{Header, Layout, Lost, Record, Task, flags},
     scope::Scope,
-    stats::CpuStats,
+    stats::{ChannelStats, CpuStats},
+    stream::Slot,
 };
 
 use self::rings::Rings;
@@ -76,8 +78,8 @@ pub struct Settings {
     pub follow_children: bool,
     /// The CPUs whose records are wanted.
     pub cpus: Vec<u32>,
-    /// Bytes of each CPU's ring: a power of two, at least a page.
-    pub ring_bytes: u32,
+    /// Bytes of each CPU's stream: a power of two, at least a page.
+    pub stream_bytes: u32,
 }
 
 /// Structures of `common` that aya passes to or takes from the kernel as bytes.
@@ -107,12 +109,15 @@ impl Loaded {
             [id] if !settings.follow_children => id,
             _ => 0,
         };
+        let stream_slots = settings.stream_bytes / size_of::<Slot>() as u32;
+        let stream_mask = stream_slots - 1;
         let follow_children = u32::from(settings.follow_children);
         let btf = Btf::from_sys_fs().context("could not read the kernel's type information")?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("TASK_OFFSETS", &offsets, true)
             .override_global("SCOPE", &scope, true)
+            .override_global("STREAM_MASK", &stream_mask, true)
             .override_global("ONLY", &only, true)
             .override_global("FOLLOW_CHILDREN", &follow_children, true)
             .load(OBJECT)
@@ -121,7 +126,7 @@ impl Loaded {
         for id in ids {
             recorded.insert(id, 1, 0).with_context(|| format!("could not add {id} to what is recorded"))?;
         }
-        let rings = Rings::create(&mut ebpf, &settings.cpus, settings.ring_bytes)?;
+        let rings = Rings::create(&mut ebpf, &settings.cpus, stream_slots)?;
         for name in TRACEPOINTS {
             program::<BtfTracePoint>(&mut ebpf, name)?
                 .load(name, &btf)
@@ -196,6 +201,17 @@ impl Attached {
     }
 }
 
+/// What the kernel programs counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Records written.
+    pub written: u64,
+    /// Records for which there was no room.
+    pub lost: u64,
+    /// Children of recorded processes that were not followed because too many are recorded.
+    pub unfollowed: u64,
+}
+
 /// Programs that recorded.
 pub struct Detached {
     ebpf: Ebpf,
@@ -203,23 +219,36 @@ pub struct Detached {
 }
 
 impl Detached {
-    /// Passes on the rest.
-    pub fn drain(&mut self, take: impl FnMut(&Record)) -> Result<()> {
-        self.rings.drain_all(take)
+    /// Passes on the rest, and what was lost at the very end: nothing came after that to announce it.
+    pub fn drain(&mut self, now_ns: u64, mut take: impl FnMut(&Record)) -> Result<()> {
+        self.rings.drain_all(&mut take)?;
+        for (cpu, stats) in self.stats()?.into_iter().enumerate() {
+            for (channel, flags) in [(stats.stream, 0), (stats.tasks, flags::TASKS_LOST)] {
+                let ChannelStats { unannounced: count, first_unannounced_ns: time_ns, .. } = channel;
+                if count > 0 {
+                    let header = Header { time_ns, kind: Lost::KIND, cpu: cpu as u16, flags };
+                    take(&Record::Lost(Lost { header, until_ns: now_ns, count }));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What the programs counted, over all CPUs.
-    pub fn stats(&self) -> Result<CpuStats> {
+    pub fn counted(&self) -> Result<Counted> {
+        Ok(self.stats()?.into_iter().fold(Counted::default(), |sum, CpuStats { stream, tasks, unfollowed }| Counted {
+            written: sum.written + stream.written + tasks.written,
+            lost: sum.lost + stream.lost + tasks.lost,
+            unfollowed: sum.unfollowed + unfollowed,
+        }))
+    }
+
+    /// In the order of CPUs.
+    fn stats(&self) -> Result<Vec<CpuStats>> {
         let map = self.ebpf.map("STATS").context("no map `STATS`")?;
         let stats: PerCpuArray<&MapData, Shared<CpuStats>> = PerCpuArray::try_from(map)?;
         let per_cpu = stats.get(&0, 0).context("could not read the programs' counters")?;
-        Ok(per_cpu.iter().fold(CpuStats::default(), |sum, cpu| CpuStats {
-            written: sum.written + cpu.0.written,
-            lost: sum.lost + cpu.0.lost,
-            unannounced: sum.unannounced + cpu.0.unannounced,
-            first_unannounced_ns: sum.first_unannounced_ns.max(cpu.0.first_unannounced_ns),
-            unfollowed: sum.unfollowed + cpu.0.unfollowed,
-        }))
+        Ok(per_cpu.iter().map(|stats| stats.0).collect())
     }
 }
 

@@ -1,43 +1,57 @@
-//! One ring per CPU, read by a timer.
+//! Each CPU's ways from the kernel programs, read by a timer.
 
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
     maps::{ArrayOfMaps, Map, MapData, RingBuf},
 };
-use polletto_common::record::Record;
+use polletto_common::{
+    limits::TASK_RING_BYTES,
+    record::{DecodeError, Record},
+    stream::Slot,
+};
 
-use super::merge::Merge;
+use super::{merge::Merge, stream::Stream};
 
 /// `BPF_MAP_TYPE_RINGBUF`
 const RING_BUFFER: u32 = 27;
 
-/// The rings of a recording, and what was read ahead from them.
+/// The streams and rings of a recording, and what was read ahead from them.
 pub struct Rings {
-    /// In the order of the merge's queues.
-    rings: Vec<RingBuf<MapData>>,
+    /// In the order of the merge's queues: first all streams, then all rings.
+    streams: Vec<Stream>,
+    task_rings: Vec<RingBuf<MapData>>,
     merge: Merge,
-    /// Keeps the map of rings alive, as long as programs may use it.
-    _outer: ArrayOfMaps<MapData>,
+    /// Keep the maps alive, as long as programs may use them.
+    _outer: [ArrayOfMaps<MapData>; 2],
 }
 
 impl Rings {
-    /// Makes a ring for each of these CPUs and gives them to the programs.
-    pub fn create(ebpf: &mut Ebpf, cpus: &[u32], ring_bytes: u32) -> Result<Rings> {
-        let map = ebpf.take_map("RINGS").context("no map `RINGS`")?;
-        let mut outer: ArrayOfMaps<MapData> = map.try_into()?;
-        let mut rings = Vec::with_capacity(cpus.len());
+    /// Makes a stream and a ring for each of these CPUs and gives them to the programs.
+    pub fn create(ebpf: &mut Ebpf, cpus: &[u32], stream_slots: u32) -> Result<Rings> {
+        let mut outer_streams: ArrayOfMaps<MapData> =
+            ebpf.take_map("STREAMS").context("no map `STREAMS`")?.try_into()?;
+        let mut outer_rings: ArrayOfMaps<MapData> =
+            ebpf.take_map("TASK_RINGS").context("no map `TASK_RINGS`")?.try_into()?;
+        let (mut streams, mut task_rings) = (Vec::new(), Vec::new());
         for &cpu in cpus {
-            let definition = aya_obj::Map::new_from_params(RING_BUFFER, 0, 0, ring_bytes, 0);
-            let ring = MapData::create(definition, "polletto_ring", None)
-                .with_context(|| format!("could not make a ring of {ring_bytes} bytes for CPU {cpu}"))?;
-            outer.set(cpu, &ring, 0).with_context(|| format!("could not give CPU {cpu} its ring"))?;
-            rings.push(RingBuf::try_from(Map::RingBuf(ring))?);
+            let (stream, map) = Stream::create(stream_slots).with_context(|| {
+                let kib = u64::from(stream_slots) * size_of::<Slot>() as u64 / 1024;
+                format!("could not make a stream of {kib} KiB for CPU {cpu}")
+            })?;
+            outer_streams.set(cpu, &map, 0).with_context(|| format!("could not give CPU {cpu} its stream"))?;
+            streams.push(stream);
+            let definition = aya_obj::Map::new_from_params(RING_BUFFER, 0, 0, TASK_RING_BYTES as u32, 0);
+            let ring = MapData::create(definition, "polletto_tasks", None)
+                .with_context(|| format!("could not make a ring for CPU {cpu}"))?;
+            outer_rings.set(cpu, &ring, 0).with_context(|| format!("could not give CPU {cpu} its ring"))?;
+            task_rings.push(RingBuf::try_from(Map::RingBuf(ring))?);
         }
-        Ok(Rings { merge: Merge::new(rings.len()), rings, _outer: outer })
+        let merge = Merge::new(streams.len() + task_rings.len());
+        Ok(Rings { streams, task_rings, merge, _outer: [outer_streams, outer_rings] })
     }
 
-    /// Reads every ring up to `now_ns` and passes on, in the order of time, what no unread record can precede.
+    /// Reads everything up to `now_ns` and passes on, in the order of time, what no unread record can precede.
     pub fn drain(&mut self, now_ns: u64, take: impl FnMut(&Record)) -> Result<()> {
         self.read_until(now_ns)?;
         self.merge.advance(now_ns, take);
@@ -51,19 +65,33 @@ impl Rings {
         Ok(())
     }
 
-    /// Stops at the first record of a ring that is newer, so that a ring that fills as fast as it is read holds nobody up.
     fn read_until(&mut self, until_ns: u64) -> Result<()> {
-        for (queue, ring) in self.rings.iter_mut().enumerate() {
-            while let Some(bytes) = ring.next() {
-                let record =
-                    Record::decode(&bytes).context("the kernel programs wrote what the recorder can't read")?;
-                let is_newer = record.header().time_ns > until_ns;
-                self.merge.push(queue, record);
-                if is_newer {
-                    break;
-                }
-            }
+        let Rings { streams, task_rings, merge, .. } = self;
+        let first_ring = streams.len();
+        for (queue, stream) in streams.iter_mut().enumerate() {
+            read(until_ns, || stream.next(), |record| merge.push(queue, record))?;
+        }
+        for (at, ring) in task_rings.iter_mut().enumerate() {
+            let next = || ring.next().map(|bytes| Record::decode(&bytes));
+            read(until_ns, next, |record| merge.push(first_ring + at, record))?;
         }
         Ok(())
     }
+}
+
+/// Stops at the first record that is newer, so that a CPU that writes as fast as it is read holds nobody up.
+fn read(
+    until_ns: u64,
+    mut next: impl FnMut() -> Option<Result<Record, DecodeError>>,
+    mut push: impl FnMut(Record),
+) -> Result<()> {
+    while let Some(record) = next() {
+        let record = record.context("the kernel programs wrote what the recorder can't read")?;
+        let is_newer = record.header().time_ns > until_ns;
+        push(record);
+        if is_newer {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -15,7 +15,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use polletto_common::stats::CpuStats;
 
 pub use self::{
     config::{Config, Subject, default_ring_bytes},
@@ -28,7 +27,7 @@ use self::{
     pipeline::{Finished, Pipeline},
 };
 use crate::{
-    kernel::{Loaded, Recorded, Settings},
+    kernel::{Counted, Loaded, Recorded, Settings},
     target::{Held, Running, Watch},
     timeline::Seen,
     trace::{Output, TraceFile, Written},
@@ -49,7 +48,7 @@ pub struct Outcome {
     /// What was seen.
     pub seen: Seen,
     /// What the kernel programs counted.
-    pub kernel: CpuStats,
+    pub kernel: Counted,
     /// Records that reached the timeline.
     pub records: u64,
     /// The file's size.
@@ -86,7 +85,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         },
         follow_children: config.follow_children,
         cpus: config.cpus.clone(),
-        ring_bytes: config.ring_bytes,
+        stream_bytes: config.ring_bytes,
     })?;
     let path = config.file_for(&processes);
     let file = TraceFile::create(&path, config.overwrite)?;

@@ -13,11 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use polletto_common::stats::CpuStats;
 
 use super::{Config, Subject, own_use, preamble};
 use crate::{
-    kernel::Attached,
+    kernel::{Attached, Counted},
     target::{Kind, Process},
     timeline::{ProcessDescription, RecorderCounters, Seen, Timeline, Undescribed},
     trace::{Batch, Clocks, Output, PacketBuffer, Written, mark_synchronization, snapshot_clocks},
@@ -81,7 +80,7 @@ impl Progress {
 pub struct Finished {
     pub lasted: Duration,
     pub seen: Seen,
-    pub kernel: CpuStats,
+    pub kernel: Counted,
     pub records: u64,
     pub written: Written,
 }
@@ -176,7 +175,7 @@ impl Pipeline {
         let ended_ns = preamble::boottime_ns();
         let mut records = progress.records();
         let rest = ended.and_then(|()| {
-            detached.drain(|record| {
+            detached.drain(ended_ns, |record| {
                 records += 1;
                 timeline.push(record, &mut packets);
             })?;
@@ -188,7 +187,7 @@ impl Pipeline {
         let written = output.close().context("could not write the trace")?;
         rest?;
         let lasted = Duration::from_nanos(ended_ns.saturating_sub(began.boottime_ns));
-        Ok(Finished { lasted, seen: timeline.seen(), kernel: detached.stats()?, records, written })
+        Ok(Finished { lasted, seen: timeline.seen(), kernel: detached.counted()?, records, written })
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.

@@ -223,7 +223,10 @@ impl Timeline {
         self.seen.lost += lost.count;
         self.listing_wanted = true;
         self.recorder.lost(lost, out);
-        let record::Header { time_ns, cpu, .. } = lost.header;
+        let record::Header { time_ns, cpu, flags, .. } = lost.header;
+        if flags & flags::TASKS_LOST != 0 {
+            return;
+        }
         let at = self.lane_index(cpu);
         if self.lanes[at].lose(time_ns, &self.threads) == lane::Loss::First {
             self.tree.pseudo_thread(pseudo::unobserved(cpu), time_ns);

@@ -154,6 +154,21 @@ fn lost_records_become_a_gap_in_which_nothing_is_claimed() {
 }
 
 #[test]
+fn lost_records_of_threads_leave_no_gap_among_switches() {
+    let lost = Lost { header: header::<Lost>(250, flags::TASKS_LOST), until_ns: 390, count: 5 };
+    let records = [
+        task(10, 10, "a"),
+        current(100, 10, OURS),
+        Record::Lost(lost),
+        switch(400, 10, SLEEPS, 0, flags::PREV_RECORDED),
+    ];
+    let replay = replay(View::Recorded, &records);
+    assert_eq!(replay.slices(), [(100, 10, 1)]);
+    assert_eq!(replay.marks("records lost"), [250]);
+    assert_eq!(replay.timeline.seen().lost, 5);
+}
+
+#[test]
 fn a_loss_asks_for_the_threads_to_be_listed_again() {
     let lost = Record::Lost(Lost { header: header::<Lost>(250, 0), until_ns: 390, count: 1 });
     let mut timeline = replay(View::Recorded, &[lost]).timeline;
