@@ -113,6 +113,11 @@ impl fmt::Display for Summary {
     }
 }
 
+/// `1 thread`, `2 threads`
+fn several(count: u64, one: &str, more: &str) -> String {
+    format!("{} {}", Count(count), if count == 1 { one } else { more })
+}
+
 /// A number that people read: `1,234,567`.
 pub struct Count(pub u64);
 

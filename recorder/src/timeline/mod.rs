@@ -179,7 +179,8 @@ impl Timeline {
         let next = self.shown(switch.next_tid, flags & flags::NEXT_RECORDED != 0, cpu);
         self.settle(time_ns, cpu, prev, out);
         let at = self.lane_index(cpu);
-        self.lanes[at].switch(time_ns, task_state::of_switch(switch), next, switch.next_prio, &self.threads);
+        let state = if pseudo::is_other(prev) { task_state::ASLEEP } else { task_state::of_switch(switch) };
+        self.lanes[at].switch(time_ns, state, next, switch.next_prio, &self.threads);
         if task_state::is_dead(switch) && flags & flags::PREV_RECORDED != 0 {
             self.thread_ended(time_ns, cpu, switch.prev_tid);
         }

@@ -27,13 +27,18 @@ pub fn unobserved(cpu: u16) -> Tid {
     Tid(UNOBSERVED.0 + 1 + u32::from(cpu))
 }
 
+/// Whether the thread stands for programs that are not recorded.
+pub fn is_other(tid: Tid) -> bool {
+    (OTHER_PROGRAMS.0 + 1..UNOBSERVED.0).contains(&tid.0)
+}
+
 /// What a pseudo thread is called; nothing for a real one.
 pub fn name(tid: Tid) -> Option<&'static str> {
     if tid == Tid::IDLE {
         Some("swapper")
     } else if tid.0 > UNOBSERVED.0 {
         Some("records lost")
-    } else if tid.0 > OTHER_PROGRAMS.0 {
+    } else if is_other(tid) {
         Some("other")
     } else {
         None
@@ -45,7 +50,7 @@ pub fn name(tid: Tid) -> Option<&'static str> {
 pub fn process(tid: Tid) -> Option<(Tgid, [&'static str; 2])> {
     if tid.0 > UNOBSERVED.0 {
         Some((UNOBSERVED, ["records lost", "(nobody knows what ran)"]))
-    } else if tid.0 > OTHER_PROGRAMS.0 {
+    } else if is_other(tid) {
         Some((OTHER_PROGRAMS, ["other programs", "(not recorded)"]))
     } else {
         None

@@ -34,7 +34,7 @@ pub const RUNNABLE: i64 = 0;
 pub const GONE: i64 = 0x10;
 
 /// Asleep, as far as anyone knows: how threads that stand for others leave.
-const ASLEEP: i64 = 1;
+pub const ASLEEP: i64 = 1;
 
 /// Not known, because records were lost. Readers show `P`: parked, a state that only threads of the kernel are in.
 const UNKNOWN: i64 = PARKED as i64;

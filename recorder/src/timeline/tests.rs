@@ -127,7 +127,7 @@ fn other_programs_have_no_name_unless_the_whole_machine_is_recorded() {
     ];
     let recorded = replay(View::Recorded, &records);
     let other = pseudo::other(0).0;
-    assert_eq!(recorded.slices(), [(100, other, 0), (200, 10, 1), (300, other, 1)]);
+    assert_eq!(recorded.slices(), [(100, other, 1), (200, 10, 1), (300, other, 1)]);
     assert_eq!(recorded.names(), ["swapper", "other", "ours"]);
     assert_eq!(replay(View::System, &records).slices(), [(100, 77, 0), (200, 10, 1), (300, 78, 1)]);
 }
