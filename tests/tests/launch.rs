@@ -12,6 +12,7 @@ use polletto_tests::{
     turn::Turn,
     workload::boottime,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// Records `shape-shifter` with these steps.
@@ -122,11 +123,26 @@ fn the_summary_for_scripts_agrees_with_the_trace() {
     }
     // What ran at the beginning and at the end is written as switches too, on both sides of a thread that goes on.
     let switches = summary["switches"].as_u64().expect("a number");
+    let switches = switches + summary["switches_of_others"].as_u64().expect("a number");
     let rows = u64::try_from(trace.switches.len()).expect("a number");
     assert!((switches..switches + 16).contains(&rows), "{rows} rows for {summary}");
     for field in ["seconds", "recorder_cpu_seconds", "recorder_peak_memory_bytes"] {
         assert!(summary[field].as_f64().is_some_and(|value| value > 0.0), "{field} in {summary}");
     }
+}
+
+#[test]
+fn a_terminal_that_closes_ends_the_recording_but_not_a_command_that_ignores_it() {
+    let _turn = Turn::with_others();
+    let command = ["--", "sh", "-c", "trap '' HUP; sleep 0.5; exit 7"];
+    let recording = Record::new().arguments(command).start();
+    // The kernel sends one, and the shell another.
+    recording.signal(Signal::HUP);
+    recording.signal(Signal::HUP);
+    let outcome = recording.wait();
+    assert_eq!(outcome.status.code(), Some(7), "{}", outcome.stderr);
+    assert_eq!(outcome.summary()["ended_by"], "terminal closed");
+    outcome.trace();
 }
 
 #[test]

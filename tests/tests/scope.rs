@@ -2,9 +2,11 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
+use std::process::Command;
+
 use polletto_tests::{
     program,
-    program::Program,
+    program::{DEADLINE, Guard, Program, until},
     recorder::{Outcome, Record},
     trace::{FIRST_PSEUDO_TID, Slice, Trace},
     turn::Turn,
@@ -120,6 +122,37 @@ fn children_are_recorded_only_when_followed() {
             assert!(trace.thread(child).ran_within(&(0..u64::MAX)) > 25_000_000);
         }
     }
+}
+
+#[test]
+fn a_child_is_one_process_also_when_it_replaces_its_program() {
+    let _turn = Turn::with_others();
+    let script = "for i in 1 2 3 4 5 6 7 8; do sleep 0.01; done";
+    let outcome = Record::new().arguments(["--follow", "--", "sh", "-c", script]).run().expect_success();
+    assert_eq!(outcome.trace().tasks.named("sleep").len(), 8);
+    let twice = "select pid, count(*) from process group by pid having count(*) > 1";
+    assert_eq!(outcome.sql(twice).unwrap_or_default(), Vec::<Vec<String>>::new());
+}
+
+#[test]
+fn followed_children_are_recorded_to_their_end() {
+    let _turn = Turn::with_others();
+    let outcome = Record::new().arguments(["--follow", "--", "sh", "-c", "sleep 0.5 & exit 3"]).run();
+    assert_eq!(outcome.status.code(), Some(3), "{}", outcome.stderr);
+    assert!(outcome.summary()["seconds"].as_f64().is_some_and(|seconds| seconds >= 0.5), "{}", outcome.stdout);
+    outcome.trace();
+}
+
+#[test]
+fn children_that_run_already_are_followed_too() {
+    let _turn = Turn::with_others();
+    let parent = Guard::start(Command::new("sh").args(["-c", "sleep 1 & wait"]));
+    let children = format!("/proc/{0}/task/{0}/children", parent.pid());
+    until(DEADLINE, "the shell starts its child", || {
+        std::fs::read_to_string(&children).ok().filter(|children| !children.is_empty())
+    });
+    let outcome = Record::new().process(parent.pid()).arguments(["--follow"]).run().expect_success();
+    assert_eq!(outcome.trace().tasks.named("sleep").len(), 1);
 }
 
 #[test]

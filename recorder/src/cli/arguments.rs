@@ -38,7 +38,7 @@ pub struct DoctorArguments {
 /// Record a process, a command or the whole machine
 ///
 /// Records scheduling: when each thread ran and on which CPU, when it slept, when it waited for a CPU, and who woke it.
-/// A recording ends with what is recorded, with Ctrl-C, or after the time given by -d. The file can be opened even if
+/// A recording ends with the process or command that is recorded, with Ctrl-C, or after the time given by -d. The file can be opened even if
 /// the recorder is killed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -74,15 +74,19 @@ pub struct RecordArguments {
     #[arg(last = true, value_name = "COMMAND", group = "subject")]
     pub launch: Vec<OsString>,
 
-    /// Record the children of recorded processes too, from their first instruction on
+    /// Record the children of recorded processes too, and end when the last of them has
+    ///
+    /// Those that run already, and from their first instruction on those that start later.
     #[arg(long, conflicts_with = "system")]
     pub follow: bool,
 
-    /// Record only what happens on this CPU; may be repeated [default: all CPUs]
+    /// Of what is recorded, show only what happens on this CPU; may be repeated [default: all CPUs]
     #[arg(long = "cpu", value_name = "N")]
     pub cpus: Vec<u32>,
 
-    /// End after this many seconds; fractions are allowed
+    /// End the recording after this many seconds; fractions are allowed
+    ///
+    /// A launched command goes on, and its end is waited for.
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     pub duration: Option<Duration>,
 
@@ -104,7 +108,7 @@ pub struct RecordArguments {
     #[arg(long, value_name = "KIB", value_parser = ring_kib)]
     pub ring_kib: Option<u32>,
 
-    /// Print the summary as JSON on standard output
+    /// Print the summary as JSON on standard output, after what a launched command prints there
     #[arg(long)]
     pub json: bool,
 
@@ -121,7 +125,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("must be more than 0 seconds".to_owned()),
+        _ => Err("must be more than 0 seconds, and fewer than there will ever be".to_owned()),
     }
 }
 

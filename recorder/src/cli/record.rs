@@ -63,7 +63,7 @@ fn record(arguments: &RecordArguments) -> Result<u8> {
         tell(&summary);
     }
     match command {
-        Some(command) => wait_for(command, outcome.ending),
+        Some(command) => wait_for(command, outcome.ending, arguments),
         None => Ok(0),
     }
 }
@@ -84,18 +84,23 @@ fn check_machine(config: &Config, arguments: &RecordArguments) -> Result<()> {
 }
 
 /// Passes the launched command's exit status on. It outlives the recording when that was ended before it.
-fn wait_for(mut command: Running, ending: Ending) -> Result<u8> {
+fn wait_for(mut command: Running, ending: Ending, arguments: &RecordArguments) -> Result<u8> {
+    if let Some(status) = command.try_wait()? {
+        return Ok(target::exit_code(status));
+    }
     let from_terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
     let signal = match ending {
         // A terminal sends Ctrl-C to the command as well.
         Ending::Interrupted if !from_terminal => Some(Signal::INT),
         Ending::Terminated => Some(Signal::TERM),
+        Ending::HungUp => Some(Signal::HUP),
         _ => None,
     };
-    if let Some(signal) = signal
-        && command.try_wait()?.is_none()
-    {
+    if let Some(signal) = signal {
         command.signal(signal).context("could not pass the signal on to the command")?;
+    }
+    if !arguments.quiet {
+        tell("the command goes on; waiting for its end\n");
     }
     Ok(target::exit_code(command.wait().context("could not wait for the command")?))
 }
@@ -149,7 +154,7 @@ struct Teller {
 
 impl Teller {
     fn new(arguments: &RecordArguments) -> Teller {
-        Teller { status: StatusLine::new(!arguments.quiet), is_quiet: arguments.quiet }
+        Teller { status: StatusLine::new(!arguments.quiet && arguments.launch.is_empty()), is_quiet: arguments.quiet }
     }
 }
 

@@ -17,7 +17,7 @@ pub struct StatusLine {
 }
 
 impl StatusLine {
-    /// A line that is only shown where there is a terminal to show it.
+    /// A line that is wanted or not, since a launched command writes to the same terminal, and only shown where there is a terminal to show it.
     pub fn new(wanted: bool) -> StatusLine {
         StatusLine { is_shown: wanted && std::io::stderr().is_terminal(), last_records: 0, last_seconds: 0.0 }
     }

@@ -14,13 +14,15 @@ pub struct Summary {
     /// Its size, and what it would be without compression.
     bytes: u64,
     uncompressed_bytes: u64,
-    /// `targets exited`, `duration elapsed`, `interrupted` or `terminated`.
+    /// `targets exited`, `duration elapsed`, `interrupted`, `terminated` or `terminal closed`.
     ended_by: &'static str,
     /// How long the recording lasted.
     seconds: f64,
-    /// Context switches and wake-ups in the trace.
+    /// Switches from or to recorded threads, and their wake-ups.
     switches: u64,
     wakeups: u64,
+    /// Switches between idle and other programs, which the trace shows too.
+    switches_of_others: u64,
     /// Recorded processes and threads, those that ended included.
     processes: u64,
     threads: u64,
@@ -50,11 +52,13 @@ impl Summary {
                 Ending::DurationElapsed => "duration elapsed",
                 Ending::Interrupted => "interrupted",
                 Ending::Terminated => "terminated",
+                Ending::HungUp => "terminal closed",
                 Ending::Failed => "failed",
             },
             seconds: outcome.lasted.as_secs_f64(),
             switches: outcome.seen.switches,
             wakeups: outcome.seen.wakings,
+            switches_of_others: outcome.seen.switches_of_others,
             processes: outcome.seen.processes,
             threads: outcome.seen.threads,
             records_written: outcome.kernel.written,
@@ -72,13 +76,19 @@ impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "recorded {:.1} s, {}", self.seconds, self.ended_by)?;
         let (switches, wakeups) = (Count(self.switches), Count(self.wakeups));
-        let (threads, processes) = (Count(self.threads), Count(self.processes));
-        writeln!(
-            out,
-            "  seen      {switches} switches, {wakeups} wake-ups of {threads} threads in {processes} processes"
-        )?;
-        let per_event = self.bytes as f64 / (self.switches + self.wakeups).max(1) as f64;
-        writeln!(out, "  trace     {}, {} ({per_event:.1} bytes an event)", self.file.display(), Bytes(self.bytes))?;
+        let (threads, processes) =
+            (several(self.threads, "thread", "threads"), several(self.processes, "process", "processes"));
+        writeln!(out, "  seen      {switches} switches, {wakeups} wake-ups of {threads} in {processes}")?;
+        if self.switches == 0 {
+            writeln!(out, "            nothing of what was to be recorded ran in this time")?;
+        }
+        write!(out, "  trace     {}, {}", self.file.display(), Bytes(self.bytes))?;
+        let events = self.switches + self.switches_of_others + self.wakeups;
+        // What every trace holds would count for more than its events.
+        if events >= 1000 {
+            write!(out, " ({:.1} bytes an event)", self.bytes as f64 / events as f64)?;
+        }
+        writeln!(out)?;
         let missing = self.records_written.saturating_sub(self.records_read);
         let nothing = self.records_lost + self.processes_not_followed + self.switches_not_reported + missing == 0;
         write!(out, "  lost      {}", if nothing { "nothing\n" } else { "" })?;
@@ -103,13 +113,12 @@ impl fmt::Display for Summary {
         if self.processes_not_followed > 0 {
             writeln!(out, "{} child processes, since too many were recorded", Count(self.processes_not_followed))?;
         }
-        let cpu = 100.0 * self.recorder_cpu_seconds / self.seconds.max(f64::EPSILON);
-        writeln!(
-            out,
-            "  recorder  {:.2} s of CPU time ({cpu:.1} % of one CPU), {} of memory",
-            self.recorder_cpu_seconds,
-            Bytes(self.recorder_peak_memory_bytes)
-        )
+        write!(out, "  recorder  {:.2} s of CPU time", self.recorder_cpu_seconds)?;
+        // Loading the programs takes longer than a short recording.
+        if self.seconds >= 1.0 {
+            write!(out, " ({:.1} % of one CPU)", 100.0 * self.recorder_cpu_seconds / self.seconds)?;
+        }
+        writeln!(out, ", {} of memory", Bytes(self.recorder_peak_memory_bytes))
     }
 }
 

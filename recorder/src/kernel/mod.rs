@@ -126,7 +126,7 @@ impl Loaded {
         for id in ids {
             recorded.insert(id, 1, 0).with_context(|| format!("could not add {id} to what is recorded"))?;
         }
-        let rings = Rings::create(&mut ebpf, &settings.cpus, stream_slots)?;
+        let rings = Rings::create(&mut ebpf, &settings.cpus, &online_cpus()?, stream_slots)?;
         for name in TRACEPOINTS {
             program::<BtfTracePoint>(&mut ebpf, name)?
                 .load(name, &btf)

@@ -27,20 +27,23 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// Makes a stream and a ring for each of these CPUs and gives them to the programs.
-    pub fn create(ebpf: &mut Ebpf, cpus: &[u32], stream_slots: u32) -> Result<Rings> {
+    /// Makes streams for the CPUs whose switches are wanted, and rings for all, since threads begin and are renamed
+    /// anywhere; and gives them to the programs.
+    pub fn create(ebpf: &mut Ebpf, wanted_cpus: &[u32], all_cpus: &[u32], stream_slots: u32) -> Result<Rings> {
         let mut outer_streams: ArrayOfMaps<MapData> =
             ebpf.take_map("STREAMS").context("no map `STREAMS`")?.try_into()?;
         let mut outer_rings: ArrayOfMaps<MapData> =
             ebpf.take_map("TASK_RINGS").context("no map `TASK_RINGS`")?.try_into()?;
         let (mut streams, mut task_rings) = (Vec::new(), Vec::new());
-        for &cpu in cpus {
+        for &cpu in wanted_cpus {
             let (stream, map) = Stream::create(stream_slots).with_context(|| {
                 let kib = u64::from(stream_slots) * size_of::<Slot>() as u64 / 1024;
                 format!("could not make a stream of {kib} KiB for CPU {cpu}")
             })?;
             outer_streams.set(cpu, &map, 0).with_context(|| format!("could not give CPU {cpu} its stream"))?;
             streams.push(stream);
+        }
+        for &cpu in all_cpus {
             let definition = aya_obj::Map::new_from_params(RING_BUFFER, 0, 0, TASK_RING_BYTES as u32, 0);
             let ring = MapData::create(definition, "polletto_tasks", None)
                 .with_context(|| format!("could not make a ring for CPU {cpu}"))?;

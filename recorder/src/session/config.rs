@@ -87,6 +87,16 @@ impl Config {
         self.file.clone().unwrap_or_else(|| default_file(&self.subject, processes))
     }
 
+    /// Whether the recording ends with the last recorded thread, not with the processes that the user named: their
+    /// children may live longer, and the threads of one may end before it.
+    pub fn ends_with_threads(&self) -> bool {
+        match self.subject {
+            Subject::System => false,
+            Subject::Threads(_) => true,
+            Subject::Processes(_) | Subject::Command(_) => self.follow_children,
+        }
+    }
+
     /// The configuration as the trace keeps it.
     pub fn attributes(&self) -> Vec<Attribute> {
         let text = |key, value: String| Attribute { key, value: AttributeValue::Text(value) };

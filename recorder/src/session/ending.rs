@@ -31,8 +31,10 @@ pub enum Ending {
     DurationElapsed,
     /// Ctrl-C.
     Interrupted,
-    /// SIGTERM, or the terminal was closed.
+    /// SIGTERM.
     Terminated,
+    /// The terminal was closed.
+    HungUp,
     /// It could not go on.
     Failed,
 }
@@ -42,12 +44,13 @@ pub enum Ending {
 pub struct Signals {
     interrupt: UnixStream,
     terminate: UnixStream,
+    hang_up: UnixStream,
 }
 
 impl Signals {
     /// From now on these signals no longer end the recorder by themselves.
     pub fn catch() -> io::Result<Signals> {
-        Ok(Signals { interrupt: caught(&[SIGINT])?, terminate: caught(&[SIGTERM, SIGHUP])? })
+        Ok(Signals { interrupt: caught(SIGINT)?, terminate: caught(SIGTERM)?, hang_up: caught(SIGHUP)? })
     }
 
     fn take(&mut self) -> Option<Ending> {
@@ -55,18 +58,23 @@ impl Signals {
             Some(Ending::Interrupted)
         } else if came(&mut self.terminate) {
             Some(Ending::Terminated)
+        } else if came(&mut self.hang_up) {
+            Some(Ending::HungUp)
         } else {
             None
         }
     }
+
+    /// Whether someone asks once more. A terminal that closes does not: kernel and shell both tell of it.
+    fn take_impatience(&mut self) -> bool {
+        matches!(self.take(), Some(Ending::Interrupted | Ending::Terminated))
+    }
 }
 
-fn caught(signals: &[i32]) -> io::Result<UnixStream> {
+fn caught(signal: i32) -> io::Result<UnixStream> {
     let (read, write) = UnixStream::pair()?;
     read.set_nonblocking(true)?;
-    for &signal in signals {
-        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-    }
+    signal_hook::low_level::pipe::register(signal, write)?;
     Ok(read)
 }
 
@@ -117,7 +125,7 @@ impl Waiter<'_> {
     /// Waits for the file to be complete. A second signal means not to wait.
     pub fn wait_for_pipeline(&mut self) -> Result<()> {
         while !self.poll(&[], None)? {
-            if self.signals.take().is_some() {
+            if self.signals.take_impatience() {
                 bail!("ended at once by a second signal: the trace lacks what was not written yet");
             }
         }
@@ -126,7 +134,8 @@ impl Waiter<'_> {
 
     /// Waits for any of the descriptors. True when the pipeline has ended.
     fn poll(&self, targets: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<bool> {
-        let own = [self.ended, self.signals.interrupt.as_fd(), self.signals.terminate.as_fd()];
+        let Signals { interrupt, terminate, hang_up } = &*self.signals;
+        let own = [self.ended, interrupt.as_fd(), terminate.as_fd(), hang_up.as_fd()];
         let mut polled: Vec<_> =
             own.iter().chain(targets).map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         let timeout = timeout

@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{
     kernel::{Counted, Loaded, Recorded, Settings},
-    target::{Held, Running, Watch},
+    target::{self, Held, Running, Watch},
     timeline::Seen,
     trace::{Output, TraceFile, Written},
 };
@@ -76,11 +76,18 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         _ => None,
     };
     let processes = config.subject.processes(held.as_ref())?;
-    let watch = Watch::new(&processes)?;
+    // Opened even if their end is not the recording's: a target that does not exist is an error.
+    let mut watch = Watch::new(&processes)?;
+    if config.ends_with_threads() {
+        watch = Watch::new(&[])?;
+    }
     let loaded = Loaded::load(&Settings {
         recorded: match &config.subject {
             Subject::System => Recorded::System,
             Subject::Threads(threads) => Recorded::Threads(threads.clone()),
+            Subject::Processes(_) if config.follow_children => {
+                Recorded::Processes(target::with_descendants(&processes)?)
+            }
             Subject::Processes(_) | Subject::Command(_) => Recorded::Processes(processes.clone()),
         },
         follow_children: config.follow_children,

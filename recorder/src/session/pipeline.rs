@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{Config, Subject, own_use, preamble};
+use super::{Config, own_use, preamble};
 use crate::{
     kernel::{Attached, Counted},
     target::{Kind, Process},
@@ -141,7 +141,7 @@ impl Pipeline {
             output,
             progress: Arc::new(progress),
             began,
-            ends_with_threads: matches!(config.subject, Subject::Threads(_)),
+            ends_with_threads: config.ends_with_threads(),
             flush: Every::new(FLUSH_PERIOD),
             counters: Every::new(COUNTERS_PERIOD),
             clocks: Every::new(CLOCKS_PERIOD),
@@ -307,7 +307,7 @@ fn description(undescribed: Undescribed, process: Process) -> ProcessDescription
         command_line: process.command_line,
         name: process.name,
         uid: Some(process.uid),
-        started_ns: Some(process.started.as_nanos() as u64),
+        started_ns: undescribed.started_ns,
         is_kernel_thread: process.kind == Kind::KernelThread,
     }
 }

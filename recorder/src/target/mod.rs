@@ -16,6 +16,6 @@ mod watch;
 
 pub use launch::{Held, LaunchError, Running, exit_code};
 pub use printable::printable;
-pub use process::{Error, Kind, Process, Thread, thread_process, threads_of};
+pub use process::{Error, Kind, Process, Thread, thread_process, threads_of, with_descendants};
 pub use select::{SelectError, find_by_name, select};
 pub use watch::Watch;

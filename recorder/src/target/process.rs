@@ -123,6 +123,20 @@ pub fn threads_of(tgid: Tgid) -> Result<Vec<Thread>, Error> {
     if threads.is_empty() { Err(Error::NoProcess(tgid)) } else { Ok(threads) }
 }
 
+/// These processes, and those that they and their children made and that still run.
+pub fn with_descendants(processes: &[Tgid]) -> Result<Vec<Tgid>, Error> {
+    let mut found = processes.to_vec();
+    let parents: Vec<(Tgid, Tgid)> = all()?.map(|process| (process.parent, process.tgid)).collect();
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        let children = parents.iter().filter(|(of, child)| *of == parent && !found.contains(child));
+        let children: Vec<Tgid> = children.map(|&(_, child)| child).collect();
+        found.extend(children);
+        at += 1;
+    }
+    Ok(found)
+}
+
 /// Every process that can be seen. Those that end meanwhile are left out, as are those that nothing can be said about.
 pub(super) fn all() -> Result<impl Iterator<Item = Process>, Error> {
     let processes = procfs::process::all_processes()

@@ -20,6 +20,8 @@ use polletto_protos::{
     TaskRenameFtraceEvent, ftrace_event::Event,
 };
 
+use rustc_hash::FxHashSet;
+
 use self::{lane::Lane, process_tree::ProcessTreeWriter, recorder_track::RecorderTrack, threads::Threads};
 use crate::trace::PacketBuffer;
 
@@ -40,8 +42,10 @@ pub enum View {
 /// What was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Switches, as they were recorded.
+    /// Switches from or to a recorded thread.
     pub switches: u64,
+    /// Switches between idle and programs that are not recorded.
+    pub switches_of_others: u64,
     /// Wake-ups.
     pub wakings: u64,
     /// Threads that existed at the beginning or started later.
@@ -62,6 +66,8 @@ pub struct Undescribed {
     pub tgid: Tgid,
     /// When it became what it is, CLOCK_BOOTTIME nanoseconds.
     pub since_ns: u64,
+    /// When it started, if that was before the recording; else the trace tells it already.
+    pub started_ns: Option<u64>,
 }
 
 /// The state machine of a recording.
@@ -117,13 +123,22 @@ impl Timeline {
 
     /// Takes the threads that exist at `now_ns`.
     pub fn list(&mut self, tasks: &[record::Task], now_ns: u64) {
+        // After a loss, some that are known may have ended unseen.
+        let listed: FxHashSet<Tid> = tasks.iter().map(|task| task.tid).collect();
+        for gone in self.threads.all_but(&listed) {
+            self.thread_ended(now_ns, 0, gone);
+        }
         for task in tasks {
             self.task(task, now_ns);
         }
     }
 
     /// Says what a process is, for which [`Timeline::take_undescribed`] asked.
-    pub fn describe(&mut self, process: ProcessDescription) {
+    pub fn describe(&mut self, mut process: ProcessDescription) {
+        if !self.threads.has_process(process.parent) {
+            // A reader would show it as a process without a name.
+            process.parent = Tgid(0);
+        }
         self.tree.process(process);
     }
 
@@ -173,8 +188,12 @@ impl Timeline {
     }
 
     fn switch(&mut self, switch: &record::Switch, out: &mut PacketBuffer) {
-        self.seen.switches += 1;
         let record::Header { time_ns, cpu, flags, .. } = switch.header;
+        if flags & (flags::PREV_RECORDED | flags::NEXT_RECORDED) == 0 {
+            self.seen.switches_of_others += 1;
+        } else {
+            self.seen.switches += 1;
+        }
         let prev = self.shown(switch.prev_tid, flags & flags::PREV_RECORDED != 0, cpu);
         let next = self.shown(switch.next_tid, flags & flags::NEXT_RECORDED != 0, cpu);
         self.settle(time_ns, cpu, prev, out);
@@ -238,23 +257,29 @@ impl Timeline {
         if self.view == View::Recorded && task.header.flags & flags::RECORDED == 0 {
             return;
         }
+        let is_new_process = !self.threads.has_process(task.tgid);
         if self.threads.insert(task.tid, task.tgid, task.comm) {
             self.seen.threads += 1;
             self.tree.thread(task.tid, task.tgid, threads::name(&task.comm), now_ns);
-            if task.tid == task.tgid.leader() {
-                self.process_began(task.tgid, now_ns);
-            }
+        }
+        if is_new_process {
+            // The leader may be older than the thread, if that is the only one that is recorded.
+            let started_ns = (task.tid == task.tgid.leader()).then_some(task.started_ns);
+            self.process_began(Undescribed { tgid: task.tgid, since_ns: now_ns, started_ns });
         }
     }
 
     fn fork(&mut self, fork: &record::Fork) {
+        let is_new_process = !self.threads.has_process(fork.tgid);
         let is_new = self.threads.insert(fork.tid, fork.tgid, fork.comm);
         let is_thread = fork.tgid == fork.parent_tgid;
         if is_new {
             self.seen.threads += 1;
-            if !is_thread {
-                self.process_began(fork.tgid, fork.header.time_ns);
-            }
+        }
+        if is_new_process {
+            // After the fork: a reader that came to the description first would make two processes of it.
+            let since_ns = fork.header.time_ns + 1;
+            self.process_began(Undescribed { tgid: fork.tgid, since_ns, started_ns: None });
         }
         self.forget_name(fork.tid);
         let event = TaskNewtaskFtraceEvent {
@@ -265,9 +290,9 @@ impl Timeline {
         self.event(&fork.header, fork.parent_tid, Event::TaskNewtask(event));
     }
 
-    fn process_began(&mut self, tgid: Tgid, since_ns: u64) {
+    fn process_began(&mut self, process: Undescribed) {
         self.seen.processes += 1;
-        self.undescribed.push(Undescribed { tgid, since_ns });
+        self.undescribed.push(process);
     }
 
     fn exec(&mut self, exec: &record::Exec) {
@@ -283,7 +308,7 @@ impl Timeline {
         for gone in self.threads.keep_only_leader(tgid) {
             self.free(header.time_ns, header.cpu, gone);
         }
-        self.undescribed.push(Undescribed { tgid, since_ns: header.time_ns });
+        self.undescribed.push(Undescribed { tgid, since_ns: header.time_ns, started_ns: None });
     }
 
     fn exit(&mut self, exit: &record::Exit) {

@@ -238,7 +238,7 @@ fn a_process_begins_when_it_is_forked_and_asks_for_its_description() {
     let mut replay = replay(View::Recorded, &[task(10, 10, "a"), current(100, 10, OURS), Record::Fork(fork)]);
     assert!(matches!(replay.events()[..], [(150, Event::TaskNewtask(new))] if new.clone_flags() == 0));
     let undescribed = replay.timeline.take_undescribed();
-    assert_eq!(undescribed[1], Undescribed { tgid: Tgid(20), since_ns: 150 });
+    assert_eq!(undescribed[1], Undescribed { tgid: Tgid(20), since_ns: 151, started_ns: None });
 }
 
 #[test]

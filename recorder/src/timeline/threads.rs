@@ -4,7 +4,7 @@ use polletto_common::{
     id::{Tgid, Tid},
     limits::COMM_BYTES,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::pseudo;
 
@@ -68,8 +68,18 @@ impl Threads {
     pub fn shown_name(&self, tid: Tid) -> String {
         match pseudo::name(tid) {
             Some(name) => name.to_owned(),
-            None => self.name(tid).unwrap_or_default(),
+            None => self.name(tid).unwrap_or_else(|| format!("thread {tid}")),
         }
+    }
+
+    /// Whether any of its threads lives.
+    pub fn has_process(&self, tgid: Tgid) -> bool {
+        self.processes.contains_key(&tgid)
+    }
+
+    /// Those that are not among `these`.
+    pub fn all_but(&self, these: &FxHashSet<Tid>) -> Vec<Tid> {
+        self.threads.keys().filter(|tid| !these.contains(tid)).copied().collect()
     }
 
     /// Whether the thread is the first of its process and has run for the last time, while others of it live.

@@ -26,7 +26,9 @@ impl TraceFile {
     /// there; a link is never followed, since the recorder mostly runs as root in directories of others.
     pub fn create(path: &Path, overwrite: bool) -> Result<TraceFile> {
         let mut options = OpenOptions::new();
-        options.write(true).mode(MODE).custom_flags((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32);
+        // Not blocking, so that a pipe without a reader is an error and no wait.
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        options.write(true).mode(MODE).custom_flags(flags.bits() as i32);
         if overwrite {
             options.create(true);
         } else {
@@ -34,6 +36,10 @@ impl TraceFile {
         }
         let file = match options.open(path) {
             Ok(file) => file,
+            Err(_) if path.is_symlink() => {
+                bail!("{} is a symbolic link, which polletto does not follow: choose another file", path.display())
+            }
+            Err(_) if path.is_dir() => bail!("{} is a directory: name a file in it", path.display()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 bail!("{} exists already: choose another file with -o, or overwrite it with --force", path.display())
             }
