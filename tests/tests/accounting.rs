@@ -115,6 +115,14 @@ fn assert_times_agree(arguments: &[&str]) {
         let section = samples[0].at..samples[rounds.len()].at;
         assert!(thread.blocked_in_intervals_ending_in(&section) >= handovers * sleep_ns, "thread {tid} slept less");
         let run_ns = samples[rounds.len()].run_ns - samples[0].run_ns;
+        let wait_ns = samples[rounds.len()].wait_ns - samples[0].wait_ns;
+        let slept_ns = (section.end - section.start).saturating_sub(run_ns + wait_ns);
+        // Over all rounds, disturbed ones included.
+        println!(
+            "thread {tid}: ran {} ns in the trace and {run_ns} by the kernel, slept {} ns and {slept_ns}",
+            thread.ran_in_slices_ending_in(&section),
+            thread.blocked_in_intervals_ending_in(&section),
+        );
         assert!(run_ns >= handovers * spin_ns, "thread {tid} spun less than it should");
     }
 }

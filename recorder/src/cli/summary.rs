@@ -106,8 +106,8 @@ impl fmt::Display for Summary {
         if self.switches_not_reported > 0 {
             writeln!(
                 out,
-                "{} switches that the kernel did not report, marked in the trace",
-                Count(self.switches_not_reported)
+                "{} that the kernel did not report, marked in the trace",
+                several(self.switches_not_reported, "switch", "switches")
             )?;
         }
         if self.processes_not_followed > 0 {

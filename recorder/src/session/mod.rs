@@ -76,11 +76,9 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         _ => None,
     };
     let processes = config.subject.processes(held.as_ref())?;
-    // Opened even if their end is not the recording's: a target that does not exist is an error.
-    let mut watch = Watch::new(&processes)?;
-    if config.ends_with_threads() {
-        watch = Watch::new(&[])?;
-    }
+    // A target that does not exist is an error, even if its end is not the recording's.
+    let targets = Watch::new(&processes)?;
+    let watch = if config.ends_with_threads() { Watch::new(&[])? } else { targets };
     let loaded = Loaded::load(&Settings {
         recorded: match &config.subject {
             Subject::System => Recorded::System,

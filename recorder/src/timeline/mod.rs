@@ -126,6 +126,7 @@ impl Timeline {
         // After a loss, some that are known may have ended unseen.
         let listed: FxHashSet<Tid> = tasks.iter().map(|task| task.tid).collect();
         for gone in self.threads.all_but(&listed) {
+            // On which CPU, nobody knows.
             self.thread_ended(now_ns, 0, gone);
         }
         for task in tasks {
