@@ -144,6 +144,13 @@ fn followed_children_are_recorded_to_their_end() {
 }
 
 #[test]
+fn following_on_one_cpu_ends_though_threads_end_on_another() {
+    let _turn = Turn::with_others();
+    let command = ["--cpu", "1", "--follow", "--", "taskset", "-c", "0", "sleep", "0.1"];
+    Record::new().arguments(command).run().expect_success().trace();
+}
+
+#[test]
 fn children_that_run_already_are_followed_too() {
     let _turn = Turn::with_others();
     let parent = Guard::start(Command::new("sh").args(["-c", "sleep 1 & wait"]));

@@ -9,6 +9,7 @@ use std::{
 use polletto_common::id::{Tgid, Tid};
 
 use crate::{
+    kernel,
     target::{self, Held, Process},
     timeline::View,
     trace::{Attribute, AttributeValue, Compression},
@@ -90,6 +91,10 @@ impl Config {
     /// Whether the recording ends with the last recorded thread, not with the processes that the user named: their
     /// children may live longer, and the threads of one may end before it.
     pub fn ends_with_threads(&self) -> bool {
+        // Threads that end on a CPU that is not recorded would be waited for in vain.
+        if !kernel::online_cpus().is_ok_and(|online| online.len() == self.cpus.len()) {
+            return false;
+        }
         match self.subject {
             Subject::System => false,
             Subject::Threads(_) => true,
