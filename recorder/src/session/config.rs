@@ -52,7 +52,7 @@ pub struct Config {
 /// What all rings together may take of the kernel's memory by default.
 const ALL_RINGS_BYTES: u64 = 256 << 20;
 
-/// A ring holds 8 MiB, which is what a CPU writes in about 200 ms of switching at full speed; less on machines with
+/// A ring holds 8 MiB, which is what a CPU writes in about 400 ms of switching at full speed; less on machines with
 /// many CPUs, so that all of them together stay within 256 MiB, but never less than 256 KiB.
 pub fn default_ring_bytes(cpus: usize) -> u32 {
     let share = ALL_RINGS_BYTES / cpus.max(1) as u64;

@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +17,6 @@ const MODE: u32 = 0o600;
 #[derive(Debug)]
 pub struct TraceFile {
     file: File,
-    path: PathBuf,
     length: u64,
 }
 
@@ -45,7 +44,7 @@ impl TraceFile {
             }
             Err(error) => return Err(error).with_context(|| format!("could not create {}", path.display())),
         };
-        let trace = TraceFile { file, path: path.to_owned(), length: 0 };
+        let trace = TraceFile { file, length: 0 };
         trace.take_possession().with_context(|| format!("could not take over {}", path.display()))?;
         Ok(trace)
     }
@@ -90,11 +89,6 @@ impl TraceFile {
         }
         Ok(())
     }
-
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 fn user_behind_sudo() -> Option<(Uid, Gid)> {
@@ -107,6 +101,8 @@ fn user_behind_sudo() -> Option<(Uid, Gid)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn directory(test: &str) -> PathBuf {
