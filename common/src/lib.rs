@@ -13,3 +13,4 @@ pub mod record;
 pub mod scope;
 pub mod stats;
 pub mod stream;
+pub mod unwind;

@@ -25,4 +25,6 @@ pub struct TaskOffsets {
     pub start_boottime: u64,
     /// `real_parent`, a pointer to another `task_struct`.
     pub real_parent: u64,
+    /// `self_exec_id`, 64 bits: counts the programs that the process has run.
+    pub self_exec_id: u64,
 }

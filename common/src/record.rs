@@ -1,7 +1,7 @@
 //! The records that kernel programs write into the per-CPU rings and streams.
 //!
-//! A record is a [`Header`], fixed fields, and nothing else: its kind fixes its size. A layout that changes gets a new
-//! kind, so that a recorder never reads an old record by a new rule.
+//! A record is a [`Header`], fixed fields, and nothing else: its kind fixes its size. Only a [`Stack`] has a tail. A layout
+//! that changes gets a new kind, so that a recorder never reads an old record by a new rule.
 
 use crate::{
     id::{Tgid, Tid},
@@ -36,6 +36,12 @@ pub mod flags {
     pub const TASKS_LOST: u32 = 1 << 5;
     /// [`super::Task`]: the thread is recorded.
     pub const RECORDED: u32 = 1 << 4;
+    /// [`super::Lost`]: samples, blocked stretches or stacks are missing, and no switches.
+    pub const SAMPLES_LOST: u32 = 1 << 6;
+    /// [`super::Sample`]: the thread ran in the kernel.
+    pub const IN_KERNEL: u32 = 1 << 7;
+    /// [`super::Stack`]: some frames were found by frame pointers alone, which code need not keep.
+    pub const BY_FRAME_POINTERS: u32 = 1 << 8;
 }
 
 /// A CPU went from one thread to another.
@@ -98,6 +104,8 @@ pub struct Exec {
     pub tid: Tid,
     /// The id that this thread had before, when it was not the first of its process.
     pub old_tid: Tid,
+    /// The program's [`crate::unwind::AddressSpace::exec_id`].
+    pub exec_id: u64,
 }
 
 /// A thread began to end. It may still run, sleep and be woken before its last switch.
@@ -150,6 +158,114 @@ pub struct Lost {
     pub count: u64,
 }
 
+/// The timer found a recorded thread running.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Time and CPU; see [`flags::IN_KERNEL`].
+    pub header: Header,
+    /// [`Stack::id`] of the thread's stack. This CPU has written that stack before, or nobody could.
+    pub stack: u64,
+    /// The thread.
+    pub tid: Tid,
+    /// Its process.
+    pub tgid: Tgid,
+    /// How much running time the sample stands for, nanoseconds.
+    pub period_ns: u64,
+}
+
+/// A recorded thread that had left its CPU to sleep came back.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// When the thread ran again, and on which CPU.
+    pub header: Header,
+    /// [`Stack::id`] of the thread's stack while it slept. The CPU that it left has written that stack before it left.
+    pub stack: u64,
+    /// When it left its CPU, CLOCK_BOOTTIME nanoseconds.
+    pub left_ns: u64,
+    /// When it was woken last, CLOCK_BOOTTIME nanoseconds; 0 if never seen. A waker on another CPU may have come shortly
+    /// before the thread had left.
+    pub woken_ns: u64,
+    /// The thread.
+    pub tid: Tid,
+    /// Its process.
+    pub tgid: Tgid,
+    /// Who woke it, or was interrupted by what did; 0 if never seen or the idle thread.
+    pub waker_tid: Tid,
+    /// `__state` in which it left, as [`Switch::prev_state`].
+    pub prev_state: u32,
+}
+
+/// A stack. [`Stack::frames`] addresses stand behind it, the innermost first: those of the kernel, then the program's own.
+///
+/// The program's addresses are those to look up: inside the calling instruction for a caller, the very next instruction
+/// for a frame that was interrupted. The kernel's are as it tells them itself: the first one is exact, the others are
+/// return addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// Time and CPU; see [`flags::BY_FRAME_POINTERS`].
+    pub header: Header,
+    /// A hash of everything that makes this stack, process and program included: equal stacks have equal ids.
+    pub id: u64,
+    /// The process.
+    pub tgid: Tgid,
+    /// How many frames there are of the kernel's.
+    pub kernel_frames: u16,
+    /// How many frames there are of the program's.
+    pub user_frames: u16,
+    /// Why there are no more frames of the program's.
+    pub ending: StackEnding,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+impl Stack {
+    /// All of them.
+    pub fn frames(&self) -> usize {
+        usize::from(self.kernel_frames) + usize::from(self.user_frames)
+    }
+
+    /// Reads a stack and the bytes of its frames, eight each.
+    pub fn decode(bytes: &[u8]) -> Result<(Stack, &[u8]), DecodeError> {
+        match kind_of(bytes)? {
+            Stack::KIND => {
+                let stack = read::<Stack>(bytes)?;
+                let frames = bytes[size_of::<Stack>()..].get(..stack.frames() * 8);
+                Ok((stack, frames.ok_or(DecodeError::Short { bytes: bytes.len() })?))
+            }
+            kind => Err(DecodeError::UnknownKind(kind)),
+        }
+    }
+}
+
+/// Why a stack ends where it does. Any number is a valid value.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackEnding(pub u32);
+
+impl StackEnding {
+    /// The program's part was not asked for, or the thread has none.
+    pub const NONE: StackEnding = StackEnding(0);
+    /// The thread's or the process's first function.
+    pub const ROOT: StackEnding = StackEnding(1);
+    /// The code has no unwind information, and there is no frame pointer to go on with.
+    pub const NO_RULE: StackEnding = StackEnding(2);
+    /// The stack's memory could not be read: it is not there, or on disk.
+    pub const UNREADABLE: StackEnding = StackEnding(3);
+    /// The code's unwind information is of a kind that the kernel programs can't follow.
+    pub const UNSUPPORTED: StackEnding = StackEnding(4);
+    /// More than [`crate::unwind::MAX_FRAMES`] frames.
+    pub const TOO_DEEP: StackEnding = StackEnding(5);
+    /// The unwind information contradicts the stack: a caller would lie inside its callee.
+    pub const CONTRADICTION: StackEnding = StackEnding(6);
+    /// The process's mappings changed at that very moment.
+    pub const MAPPINGS_CHANGED: StackEnding = StackEnding(7);
+    /// Code of another architecture (32 bit).
+    pub const FOREIGN_CODE: StackEnding = StackEnding(8);
+}
+
 /// A thread that exists. Not written into a ring but by the task iterator, one after another.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +274,8 @@ pub struct Task {
     pub header: Header,
     /// When the thread started, CLOCK_BOOTTIME nanoseconds.
     pub started_ns: u64,
+    /// How often its process has replaced its program, see [`crate::unwind::AddressSpace::exec_id`].
+    pub exec_id: u64,
     /// The thread.
     pub tid: Tid,
     /// Its process.
@@ -226,12 +344,21 @@ layouts! {
     Switch = 1, 32 bytes;
     Waking = 2, 24 bytes;
     Fork = 3, 48 bytes;
-    Exec = 4, 24 bytes;
+    Exec = 4, 32 bytes;
     Exit = 5, 24 bytes;
     Rename = 6, 40 bytes;
     Current = 7, 24 bytes;
     Lost = 8, 32 bytes;
-    Task = 9, 56 bytes;
+    Task = 9, 64 bytes;
+    Sample = 10, 40 bytes;
+    Blocked = 11, 56 bytes;
+}
+
+/// Not among the [`Record`]s, since its frames stand behind it: see [`Stack::decode`].
+const _: () = assert!(size_of::<Stack>() == 40);
+// SAFETY: `#[repr(C)]` integers after a `Header`; the size above leaves no room for padding.
+unsafe impl Layout for Stack {
+    const KIND: u16 = 12;
 }
 
 /// Why bytes are no record.
@@ -314,8 +441,25 @@ mod tests {
     }
 
     #[test]
+    fn a_stack_is_read_with_as_many_frames_as_it_says() {
+        let stack = Stack {
+            header: header(Stack::KIND),
+            id: 1,
+            tgid: Tgid(2),
+            kernel_frames: 1,
+            user_frames: 2,
+            ending: StackEnding::ROOT,
+            reserved: 0,
+        };
+        let mut bytes = bytes_of(&stack).to_vec();
+        bytes.extend([7; 24 + 8]);
+        assert_eq!(Stack::decode(&bytes), Ok((stack, &[7; 24][..])));
+        assert_eq!(Stack::decode(&bytes[..60]), Err(DecodeError::Short { bytes: 60 }));
+    }
+
+    #[test]
     fn bytes_after_a_record_are_ignored() {
-        let record = Record::Exec(Exec { header: header(Exec::KIND), tid: Tid(9), old_tid: Tid(10) });
+        let record = Record::Exec(Exec { header: header(Exec::KIND), tid: Tid(9), old_tid: Tid(10), exec_id: 3 });
         let mut padded = record.encode().to_vec();
         padded.extend([0xff; 8]);
         assert_eq!(Record::decode(&padded), Ok(record));

@@ -24,6 +24,7 @@ static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     comm: 0,
     start_boottime: 0,
     real_parent: 0,
+    self_exec_id: 0,
 });
 
 /// One of the offsets. Only its own eight bytes are read: a volatile load of all of them would be one of all of them.
@@ -84,6 +85,12 @@ impl Task {
         self.read(offset!(start_boottime))
     }
 
+    /// Another one for every program that the process runs.
+    #[inline(always)]
+    pub fn exec_id(self) -> u64 {
+        self.read(offset!(self_exec_id))
+    }
+
     #[inline(always)]
     fn parent(self) -> Task {
         Task(self.read(offset!(real_parent)))
@@ -130,7 +137,12 @@ pub fn fork(context: &BtfTracePointContext) {
 pub fn exec(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
-        ring::emit_task(Exec { header: ring::header::<Exec>(0), tid: task.tid(), old_tid: Tid(context.arg(1)) });
+        ring::emit_task(Exec {
+            header: ring::header::<Exec>(0),
+            tid: task.tid(),
+            old_tid: Tid(context.arg(1)),
+            exec_id: task.exec_id(),
+        });
     }
 }
 
@@ -189,6 +201,7 @@ pub fn list(context: *mut IteratorContext) {
     let record = TaskRecord {
         header: ring::header::<TaskRecord>(recorded | kernel_thread_flag(task)),
         started_ns: task.started_ns(),
+        exec_id: task.exec_id(),
         tid: task.tid(),
         tgid: task.tgid(),
         parent_tgid: task.parent().tgid(),

@@ -33,6 +33,7 @@ fn offsets_in(btf: &Btf) -> Result<TaskOffsets> {
         comm: offset("comm")?,
         start_boottime: offset("start_boottime")?,
         real_parent: offset("real_parent")?,
+        self_exec_id: offset("self_exec_id")?,
     })
 }
 

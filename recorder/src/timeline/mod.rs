@@ -114,6 +114,7 @@ impl Timeline {
             Record::Current(current) => self.current(current, out),
             Record::Lost(lost) => self.lost(lost, out),
             Record::Task(task) => self.task(task, task.header.time_ns),
+            Record::Sample(_) | Record::Blocked(_) => {}
         }
         let lane = self.lane(record.header().cpu);
         if lane.is_full() {
@@ -297,7 +298,7 @@ impl Timeline {
     }
 
     fn exec(&mut self, exec: &record::Exec) {
-        let record::Exec { header, tid, old_tid } = *exec;
+        let record::Exec { header, tid, old_tid, .. } = *exec;
         let event =
             SchedProcessExecFtraceEvent { filename: None, pid: Some(tid.0 as i32), old_pid: Some(old_tid.0 as i32) };
         self.event(&header, tid, Event::SchedProcessExec(event));

@@ -44,6 +44,7 @@ fn task(tid: u32, tgid: u32, name: &str) -> Record {
         started_ns: 1,
         tid: Tid(tid),
         tgid: Tgid(tgid),
+        exec_id: 0,
         parent_tgid: Tgid(1),
         reserved: 0,
         comm: comm(name),
@@ -243,7 +244,7 @@ fn a_process_begins_when_it_is_forked_and_asks_for_its_description() {
 
 #[test]
 fn an_exec_from_another_thread_goes_on_under_the_leader_s_id() {
-    let exec = Exec { header: header::<Exec>(200, 0), tid: Tid(10), old_tid: Tid(11) };
+    let exec = Exec { header: header::<Exec>(200, 0), tid: Tid(10), old_tid: Tid(11), exec_id: 1 };
     let records = [
         task(10, 10, "old"),
         task(11, 10, "old"),
