@@ -15,6 +15,8 @@ pub struct TaskOffsets {
     pub prio: u64,
     /// `flags`, 32 bits (`PF_*`).
     pub flags: u64,
+    /// `__state`, 32 bits; `state`, 64 bits, before Linux 5.14.
+    pub state: u64,
     /// `exit_state`, 32 bits: non-zero once the thread is a zombie or gone.
     pub exit_state: u64,
     /// `thread_info.cpu`, 32 bits: where the thread last ran or will run.

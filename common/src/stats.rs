@@ -6,10 +6,14 @@
 pub struct CpuStats {
     /// Switches and wake-ups.
     pub stream: ChannelStats,
-    /// Everything else.
+    /// Threads and processes.
     pub tasks: ChannelStats,
+    /// Samples, blocked stretches and stacks.
+    pub samples: ChannelStats,
     /// Children of recorded processes that were not followed because the `RECORDED` map was full.
     pub unfollowed: u64,
+    /// Times that a thread went to sleep unwatched because too many threads sleep.
+    pub untracked_sleeps: u64,
 }
 
 /// Counters of one way from the kernel programs to the recorder.

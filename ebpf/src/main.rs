@@ -3,19 +3,46 @@
 #![no_std]
 #![no_main]
 
+mod registers;
 mod ring;
+mod sample;
 mod sched;
 mod scope;
+mod sleep;
+mod stack;
 mod task;
+mod unwind;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, raw_tracepoint},
-    programs::{BtfTracePointContext, RawTracePointContext},
+    macros::{btf_tracepoint, perf_event, raw_tracepoint},
+    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext},
 };
+
+use self::stack::{ByFramePointers, ByTables};
 
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(context: BtfTracePointContext) -> i32 {
-    sched::switch(&context);
+    sched::switch::<ByTables>(&context);
+    0
+}
+
+/// Instead of `sched_switch` where unwinding by tables can't be had.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch_by_fp(context: BtfTracePointContext) -> i32 {
+    sched::switch::<ByFramePointers>(&context);
+    0
+}
+
+#[perf_event]
+pub fn timer(context: PerfEventContext) -> u32 {
+    sample::timer::<ByTables>(&context);
+    0
+}
+
+/// Instead of `timer` where unwinding by tables can't be had.
+#[perf_event]
+pub fn timer_by_fp(context: PerfEventContext) -> u32 {
+    sample::timer::<ByFramePointers>(&context);
     0
 }
 

@@ -1,14 +1,17 @@
-//! The ways from here to the recorder, each CPU's own: a stream for switches and wake-ups, a ring for everything else.
+//! The ways from here to the recorder, each CPU's own: a stream for switches and wake-ups, a ring for samples and stacks, and
+//! one for everything else.
+
+use core::ffi::c_void;
 
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_RB_NO_WAKEUP},
     btf_maps::{Array, ArrayOfMaps, PerCpuArray, RingBuf},
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, generated::bpf_ringbuf_output},
     macros::btf_map,
 };
 use polletto_common::{
-    limits::{MAX_CPUS, TASK_RING_BYTES, TEMPLATE_STREAM_SLOTS},
+    limits::{MAX_CPUS, TASK_RING_BYTES, TEMPLATE_SAMPLE_RING_BYTES, TEMPLATE_STREAM_SLOTS},
     record::{Header, Layout, Lost, flags},
     stats::{ChannelStats, CpuStats},
     stream::{OWNER_WORD, Slot, Streamed, words_of},
@@ -19,6 +22,7 @@ const STREAM_FLAGS: usize = (BPF_F_MMAPABLE | BPF_F_INNER_MAP) as usize;
 
 type Stream = Array<Slot, TEMPLATE_STREAM_SLOTS, STREAM_FLAGS>;
 type TaskRing = RingBuf<u8, TASK_RING_BYTES>;
+type SampleRing = RingBuf<u8, TEMPLATE_SAMPLE_RING_BYTES>;
 
 /// Indexed by CPU. A CPU without a stream is not recorded.
 #[btf_map]
@@ -27,6 +31,10 @@ static STREAMS: ArrayOfMaps<Stream, MAX_CPUS> = ArrayOfMaps::new();
 /// Indexed by CPU.
 #[btf_map]
 static TASK_RINGS: ArrayOfMaps<TaskRing, MAX_CPUS> = ArrayOfMaps::new();
+
+/// Indexed by CPU.
+#[btf_map]
+static SAMPLE_RINGS: ArrayOfMaps<SampleRing, MAX_CPUS> = ArrayOfMaps::new();
 
 #[btf_map]
 static STATS: PerCpuArray<CpuStats, 1> = PerCpuArray::new();
@@ -68,10 +76,33 @@ pub fn emit_task<R: Layout>(record: R) {
     emit(&mut stats.tasks, flags::TASKS_LOST, record, RingPut(ring));
 }
 
+/// Puts a sample or a blocked stretch into this CPU's ring, or counts that there was no room.
+#[inline(always)]
+pub fn emit_sample<R: Layout>(record: R) {
+    let Some(ring) = SAMPLE_RINGS.get(cpu()) else { return };
+    let Some(stats) = stats() else { return };
+    emit(&mut stats.samples, flags::SAMPLES_LOST, record, RingPut(ring));
+}
+
+/// Puts a record of any length into this CPU's ring for samples. False, and counted, when there was no room.
+#[inline(always)]
+pub fn emit_stack(stack: Bytes) -> bool {
+    let Some(ring) = SAMPLE_RINGS.get(cpu()) else { return false };
+    let Some(stats) = stats() else { return false };
+    emit(&mut stats.samples, flags::SAMPLES_LOST, stack, RingPut(ring))
+}
+
+/// A record that stands in a map's value, with its tail.
+#[derive(Clone, Copy)]
+pub struct Bytes {
+    pub start: *mut c_void,
+    pub length: u64,
+}
+
 /// A channel that was full announces its loss with a [`Lost`] record before it takes anything else, so that the recorder
 /// learns where in the stream the hole is.
 #[inline(always)]
-fn emit<R: Layout>(stats: &mut ChannelStats, loss_flags: u32, record: R, channel: impl Put<R> + Put<Lost>) {
+fn emit<R>(stats: &mut ChannelStats, loss_flags: u32, record: R, channel: impl Put<R> + Put<Lost>) -> bool {
     if stats.unannounced != 0 {
         let announcement = Lost {
             header: header_at::<Lost>(stats.first_unannounced_ns, loss_flags),
@@ -81,17 +112,19 @@ fn emit<R: Layout>(stats: &mut ChannelStats, loss_flags: u32, record: R, channel
         if !channel.put(stats.written, announcement) {
             stats.unannounced += 1;
             stats.lost += 1;
-            return;
+            return false;
         }
         stats.unannounced = 0;
         stats.written += 1;
     }
     if channel.put(stats.written, record) {
         stats.written += 1;
+        true
     } else {
         stats.first_unannounced_ns = now();
         stats.unannounced = 1;
         stats.lost += 1;
+        false
     }
 }
 
@@ -125,9 +158,9 @@ impl<R: Streamed> Put<R> for StreamPut<'_> {
     }
 }
 
-struct RingPut<'a>(&'a TaskRing);
+struct RingPut<'a, const BYTES: usize>(&'a RingBuf<u8, BYTES>);
 
-impl<R: Layout> Put<R> for RingPut<'_> {
+impl<R: Layout, const BYTES: usize> Put<R> for RingPut<'_, BYTES> {
     /// The reader is never woken: from inside a context switch that would be a switch of its own. It comes by a timer.
     #[inline(always)]
     fn put(&self, _written: u64, record: R) -> bool {
@@ -142,14 +175,24 @@ impl<R: Layout> Put<R> for RingPut<'_> {
     }
 }
 
+impl<const BYTES: usize> Put<Bytes> for RingPut<'_, BYTES> {
+    #[inline(always)]
+    fn put(&self, _written: u64, record: Bytes) -> bool {
+        let ring = core::ptr::from_ref(self.0).cast_mut().cast();
+        // SAFETY: the verifier checks that a map's value has as many bytes from there on.
+        unsafe { bpf_ringbuf_output(ring, record.start, record.length, u64::from(BPF_RB_NO_WAKEUP)) == 0 }
+    }
+}
+
+/// The header of a record of type `R` about what happened on this CPU at `time_ns`.
 #[inline(always)]
-fn header_at<R: Layout>(time_ns: u64, flags: u32) -> Header {
+pub fn header_at<R: Layout>(time_ns: u64, flags: u32) -> Header {
     Header { time_ns, kind: R::KIND, cpu: cpu() as u16, flags }
 }
 
 /// CLOCK_BOOTTIME, nanoseconds.
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_boot_ns() }
 }

@@ -19,6 +19,7 @@ static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     pid: 0,
     prio: 0,
     flags: 0,
+    state: 0,
     exit_state: 0,
     cpu: 0,
     comm: 0,
@@ -38,6 +39,9 @@ macro_rules! offset {
 
 /// `PF_KTHREAD`: the thread belongs to the kernel.
 const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// `PF_EXITING`: the thread ends, and gives up its memory.
+const EXITING: u32 = 0x4;
 
 /// A `task_struct` that the verifier trusts, so that it can be read without a helper.
 #[derive(Clone, Copy)]
@@ -63,6 +67,30 @@ impl Task {
     #[inline(always)]
     pub fn prio(self) -> u32 {
         self.read(offset!(prio))
+    }
+
+    #[inline(always)]
+    pub fn as_ptr(self) -> *const task_struct {
+        self.0
+    }
+
+    /// Whether it is what a CPU runs when it has nothing to run.
+    #[inline(always)]
+    pub fn is_idle(self) -> bool {
+        self.tid() == Tid::IDLE
+    }
+
+    /// Whether the thread has a program's memory. Without one, reading a program's memory reads another's.
+    #[inline(always)]
+    pub fn has_memory(self) -> bool {
+        let flags: u32 = self.read(offset!(flags));
+        flags & (KERNEL_THREAD | EXITING) == 0
+    }
+
+    /// The state that the thread is in.
+    #[inline(always)]
+    pub fn state(self) -> u32 {
+        self.read(offset!(state))
     }
 
     #[inline(always)]

@@ -2,9 +2,12 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::trace::Compression;
+use crate::{
+    kernel::{Stacks, UserFrames},
+    trace::Compression,
+};
 
 /// Records what a running program does as a Perfetto trace, from outside, with nothing changed in the program.
 ///
@@ -98,6 +101,38 @@ pub struct RecordArguments {
     #[arg(long)]
     pub force: bool,
 
+    /// Which stacks are recorded
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: Mode,
+
+    /// How often each CPU is asked what it runs, times a second, 1 to 9999
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=9999))]
+    pub frequency: u32,
+
+    /// The shortest stretch off the CPU whose stack is told, in milliseconds; 0 tells all, which costs more
+    #[arg(long, value_name = "MS", default_value = "1", value_parser = milliseconds)]
+    pub min_block: Duration,
+
+    /// Record the kernel's part of stacks too, by name; costs about 2 µs for each stack
+    #[arg(long, overrides_with_all = ["user_only", "kernel_only"])]
+    pub kernel_stacks: bool,
+
+    /// Record the program's part of stacks alone, which is the default
+    #[arg(long, overrides_with_all = ["kernel_stacks", "kernel_only"])]
+    pub user_only: bool,
+
+    /// Record the kernel's part of stacks alone
+    #[arg(long, overrides_with_all = ["kernel_stacks", "user_only"])]
+    pub kernel_only: bool,
+
+    /// How callers are found
+    #[arg(long, value_enum, default_value_t)]
+    pub unwind: Unwind,
+
+    /// Record scheduling alone, at the least cost
+    #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind"])]
+    pub no_stacks: bool,
+
     /// How the trace is compressed
     #[arg(long, value_enum, default_value_t)]
     pub compression: Compression,
@@ -119,6 +154,51 @@ pub struct RecordArguments {
     /// Print the configuration and what is checked before recording
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// Which stacks are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// What threads do and what they wait for
+    #[default]
+    Wall,
+    /// What threads do: samples by a timer
+    Cpu,
+    /// What threads wait for: the stack with which a thread left its CPU to sleep
+    Offcpu,
+}
+
+/// How callers are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Unwind {
+    /// By unwind information, and by frame pointers where there is none
+    #[default]
+    Tables,
+    /// By frame pointers alone: for programs that are compiled with them
+    FramePointers,
+}
+
+impl RecordArguments {
+    /// Which stacks they ask for.
+    pub fn stacks(&self) -> Stacks {
+        let is_wanted = |mode| !self.no_stacks && (self.mode == mode || self.mode == Mode::Wall);
+        let user = match self.unwind {
+            _ if self.kernel_only => UserFrames::None,
+            Unwind::Tables => UserFrames::ByTables,
+            Unwind::FramePointers => UserFrames::ByFramePointers,
+        };
+        Stacks {
+            timer_hz: is_wanted(Mode::Cpu).then_some(self.frequency),
+            min_block: is_wanted(Mode::Offcpu).then_some(self.min_block),
+            user,
+            kernel: self.kernel_stacks || self.kernel_only,
+        }
+    }
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    let milliseconds: f64 = text.parse().map_err(|_| "not a number of milliseconds".to_owned())?;
+    Duration::try_from_secs_f64(milliseconds / 1e3).map_err(|_| "must be 0 or more milliseconds".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -163,6 +243,28 @@ mod tests {
         }
         assert_eq!(parse("polletto record -p 1 -p 2").unwrap().pids, [1, 2]);
         assert_eq!(parse("polletto record -- ls -l -p 3").unwrap().launch, ["ls", "-l", "-p", "3"]);
+    }
+
+    #[test]
+    fn stacks_are_what_was_asked_for_last() {
+        let stacks = |words: &str| parse(&format!("polletto record x {words}")).unwrap().stacks();
+        let default = Stacks {
+            timer_hz: Some(99),
+            min_block: Some(Duration::from_millis(1)),
+            user: UserFrames::ByTables,
+            kernel: false,
+        };
+        assert_eq!(parse("polletto record x").unwrap().stacks(), default);
+        assert_eq!(stacks("--mode cpu -F 999"), Stacks { timer_hz: Some(999), min_block: None, ..default });
+        let all = Some(Duration::ZERO);
+        assert_eq!(stacks("--mode offcpu --min-block 0"), Stacks { timer_hz: None, min_block: all, ..default });
+        assert_eq!(stacks("--kernel-stacks"), Stacks { kernel: true, ..default });
+        assert_eq!(stacks("--kernel-only"), Stacks { kernel: true, user: UserFrames::None, ..default });
+        assert_eq!(stacks("--kernel-only --user-only"), default);
+        assert_eq!(stacks("--no-stacks"), Stacks { timer_hz: None, min_block: None, ..default });
+        for words in ["-F 0", "-F 10000", "--min-block -1", "--min-block nan", "--no-stacks -F 9"] {
+            assert!(parse(&format!("polletto record x {words}")).is_err(), "{words}");
+        }
     }
 
     #[test]

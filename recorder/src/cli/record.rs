@@ -117,6 +117,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         overwrite: arguments.force,
         compression: arguments.compression,
         ring_bytes,
+        stacks: arguments.stacks(),
     })
 }
 

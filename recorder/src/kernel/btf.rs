@@ -6,9 +6,37 @@ use polletto_common::offsets::TaskOffsets;
 
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
-/// Offsets into the running kernel's `task_struct`.
-pub fn task_offsets() -> Result<TaskOffsets> {
-    offsets_in(&kernel_types()?)
+/// What the programs must know of the running kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Offsets into `task_struct`.
+    pub offsets: TaskOffsets,
+    /// `sched_switch` passes the state of the thread that leaves: since Linux 5.18.
+    pub switch_tells_state: bool,
+    /// Programs can call `bpf_loop`: since Linux 5.17.
+    pub has_loop: bool,
+}
+
+impl Kernel {
+    /// Reads it from the kernel's own description.
+    pub fn read() -> Result<Kernel> {
+        let types = kernel_types()?;
+        Ok(Kernel {
+            offsets: offsets_in(&types)?,
+            switch_tells_state: arguments_of(&types, "btf_trace_sched_switch").is_some_and(|count| count > 4),
+            has_loop: types.resolve_types_by_name("bpf_loop").is_ok_and(|found| !found.is_empty()),
+        })
+    }
+}
+
+/// How many arguments a tracepoint's typedef has, a context that programs don't see among them.
+fn arguments_of(types: &Btf, typedef: &str) -> Option<usize> {
+    let typedefs = types.resolve_types_by_name(typedef).ok()?;
+    let mut chain = typedefs.iter().filter_map(Type::as_btf_type).flat_map(|typedef| types.chained_type_iter(typedef));
+    chain.find_map(|next| match next {
+        Type::FuncProto(prototype) => Some(prototype.parameters.len()),
+        _ => None,
+    })
 }
 
 fn kernel_types() -> Result<Btf> {
@@ -28,6 +56,7 @@ fn offsets_in(btf: &Btf) -> Result<TaskOffsets> {
         pid: offset("pid")?,
         prio: offset("prio")?,
         flags: offset("flags")?,
+        state: offset("__state").or_else(|_| offset("state"))?,
         exit_state: offset("exit_state")?,
         cpu: offset("thread_info.cpu").or_else(|_| offset("cpu"))?,
         comm: offset("comm")?,
@@ -90,7 +119,7 @@ mod tests {
 
     #[test]
     fn this_kernel_s_thread_fields_are_found_and_distinct() {
-        let offsets = task_offsets().unwrap();
+        let offsets = Kernel::read().unwrap().offsets;
         assert_eq!(offsets.tgid, offsets.pid + 4, "{offsets:?}");
         assert!(offsets.comm > offsets.flags && offsets.start_boottime.is_multiple_of(8), "{offsets:?}");
     }

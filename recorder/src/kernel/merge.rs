@@ -5,42 +5,46 @@ use std::{
     collections::{BinaryHeap, VecDeque},
 };
 
-use polletto_common::record::Record;
+/// Something that happened at a time.
+pub trait Timed {
+    /// CLOCK_BOOTTIME nanoseconds.
+    fn time_ns(&self) -> u64;
+}
 
-/// Queues of records, one per CPU.
+/// Queues of records, one per ring.
 ///
 /// A program takes its record's time before the record can be read, and an interrupt can come in between. So what one
 /// pass has read is passed on with the next: by then, everything older has long been written.
 #[derive(Debug)]
-pub struct Merge {
-    queues: Vec<VecDeque<Record>>,
+pub struct Merge<T> {
+    queues: Vec<VecDeque<T>>,
     last_pass_ns: u64,
 }
 
-impl Merge {
+impl<T: Timed> Merge<T> {
     /// As many queues, empty.
-    pub fn new(queues: usize) -> Merge {
+    pub fn new(queues: usize) -> Merge<T> {
         Merge { queues: (0..queues).map(|_| VecDeque::new()).collect(), last_pass_ns: 0 }
     }
 
     /// Adds what was read next from a stream.
-    pub fn push(&mut self, queue: usize, record: Record) {
+    pub fn push(&mut self, queue: usize, record: T) {
         self.queues[queue].push_back(record);
     }
 
     /// Passes on what is not newer than the last pass; this pass began at `now_ns`.
-    pub fn advance(&mut self, now_ns: u64, take: impl FnMut(&Record)) {
+    pub fn advance(&mut self, now_ns: u64, take: impl FnMut(T)) {
         let until_ns = std::mem::replace(&mut self.last_pass_ns, now_ns);
         self.pass(until_ns, take);
     }
 
     /// Passes on the rest.
-    pub fn finish(&mut self, take: impl FnMut(&Record)) {
+    pub fn finish(&mut self, take: impl FnMut(T)) {
         self.pass(u64::MAX, take);
     }
 
-    fn pass(&mut self, until_ns: u64, mut take: impl FnMut(&Record)) {
-        let first = |(queue, records): (usize, &VecDeque<Record>)| Some(Reverse((time(records)?, queue)));
+    fn pass(&mut self, until_ns: u64, mut take: impl FnMut(T)) {
+        let first = |(queue, records): (usize, &VecDeque<T>)| Some(Reverse((time(records)?, queue)));
         let mut heads: BinaryHeap<_> = self.queues.iter().enumerate().filter_map(first).collect();
         while let Some(Reverse((time_ns, queue))) = heads.pop() {
             if time_ns > until_ns {
@@ -49,43 +53,39 @@ impl Merge {
             let limit_ns = heads.peek().map_or(until_ns, |Reverse((next_ns, _))| until_ns.min(*next_ns));
             let records = &mut self.queues[queue];
             // As long as this queue is the oldest, the heap needs no asking.
-            while let Some(record) = records.pop_front_if(|record| record.header().time_ns <= limit_ns) {
-                take(&record);
+            while let Some(record) = records.pop_front_if(|record| record.time_ns() <= limit_ns) {
+                take(record);
             }
             heads.extend(time(records).map(|time_ns| Reverse((time_ns, queue))));
         }
     }
 }
 
-fn time(records: &VecDeque<Record>) -> Option<u64> {
-    records.front().map(|record| record.header().time_ns)
+fn time(records: &VecDeque<impl Timed>) -> Option<u64> {
+    records.front().map(Timed::time_ns)
 }
 
 #[cfg(test)]
 mod tests {
-    use polletto_common::{
-        id::Tid,
-        record::{Current, Header, Layout},
-    };
-
     use super::*;
 
-    fn at(time_ns: u64) -> Record {
-        let header = Header { time_ns, kind: Current::KIND, cpu: 0, flags: 0 };
-        Record::Current(Current { header, tid: Tid(0), prio: 0 })
+    impl Timed for u64 {
+        fn time_ns(&self) -> u64 {
+            *self
+        }
     }
 
-    fn merge(streams: &[&[u64]]) -> Merge {
+    fn merge(streams: &[&[u64]]) -> Merge<u64> {
         let mut merge = Merge::new(streams.len());
         for (queue, stream) in streams.iter().enumerate() {
-            stream.iter().for_each(|&time_ns| merge.push(queue, at(time_ns)));
+            stream.iter().for_each(|&time_ns| merge.push(queue, time_ns));
         }
         merge
     }
 
-    fn times(pass: impl FnOnce(&mut dyn FnMut(&Record))) -> Vec<u64> {
+    fn times(pass: impl FnOnce(&mut dyn FnMut(u64))) -> Vec<u64> {
         let mut times = Vec::new();
-        pass(&mut |record| times.push(record.header().time_ns));
+        pass(&mut |time_ns| times.push(time_ns));
         times
     }
 
@@ -99,7 +99,7 @@ mod tests {
     fn what_one_pass_reads_is_passed_on_by_the_next() {
         let mut merge = merge(&[&[10, 20], &[15]]);
         assert!(times(|take| merge.advance(16, take)).is_empty());
-        merge.push(1, at(12));
+        merge.push(1, 12);
         assert_eq!(times(|take| merge.advance(30, take)), [10, 15, 12]);
         assert_eq!(times(|take| merge.advance(40, take)), [20]);
     }

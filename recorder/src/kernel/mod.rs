@@ -4,82 +4,79 @@
 //! no other order. This is the only room that talks to aya.
 
 mod btf;
+mod mappings;
 mod merge;
 mod rings;
+mod settings;
 mod stream;
+mod tables;
+mod timer;
 
 use std::io::Read;
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, MapData, PerCpuArray},
-    programs::{BtfTracePoint, Iter, RawTracePoint, RawTracePointRunOptions, TestRun, tp_btf::BtfTracePointLink},
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{
+        BtfTracePoint, Iter, PerfEvent, RawTracePoint, RawTracePointRunOptions, TestRun, perf_event::PerfEventLink,
+        tp_btf::BtfTracePointLink,
+    },
 };
 use polletto_common::{
-    id::{Tgid, Tid},
+    id::Tgid,
     offsets::TaskOffsets,
     record::{Header, Layout, Lost, Record, Task, flags},
-    scope::Scope,
     stats::{ChannelStats, CpuStats},
     stream::Slot,
 };
 
 use self::rings::Rings;
+pub use self::{
+    mappings::{MemoryChange, MemoryEvent},
+    rings::Taken,
+    settings::{Recorded, Settings, Stacks, UserFrames},
+    tables::{Installed, UnwindMaps},
+    timer::SamplingClock,
+};
 
 /// The kernel programs, compiled by this crate's build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/polletto-ebpf.o"));
 
-/// Entry points and the tracepoints that they are attached to, in the order in which they are attached: a thread's
-/// beginning is never missed once its switches are seen.
-const TRACEPOINTS: [&str; 6] =
-    ["sched_process_fork", "sched_process_exec", "sched_process_exit", "task_rename", "sched_waking", "sched_switch"];
+/// A tracepoint and the entry point that is attached to it.
+#[derive(Clone, Copy)]
+struct Attachment {
+    tracepoint: &'static str,
+    program: &'static str,
+}
+
+/// In the order in which they are attached: a thread's beginning is never missed once its switches are seen.
+fn attachments(user: UserFrames) -> [Attachment; 6] {
+    let switch = if user == UserFrames::ByFramePointers { "sched_switch_by_fp" } else { "sched_switch" };
+    let same = |name| Attachment { tracepoint: name, program: name };
+    [
+        same("sched_process_fork"),
+        same("sched_process_exec"),
+        same("sched_process_exit"),
+        same("task_rename"),
+        same("sched_waking"),
+        Attachment { tracepoint: "sched_switch", program: switch },
+    ]
+}
+
+/// The best that this kernel allows.
+fn possible(user: UserFrames, kernel: &btf::Kernel) -> UserFrames {
+    if user == UserFrames::ByTables && !kernel.has_loop { UserFrames::ByFramePointers } else { user }
+}
+
+/// The entry point of the timer.
+fn timer_program(user: UserFrames) -> &'static str {
+    if user == UserFrames::ByFramePointers { "timer_by_fp" } else { "timer" }
+}
 
 /// The CPUs that can run threads now.
 pub fn online_cpus() -> Result<Vec<u32>> {
     aya::util::online_cpus().map_err(|(file, error)| anyhow!("could not read {file}: {error}"))
-}
-
-/// What is recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recorded {
-    /// Every thread of the machine.
-    System,
-    /// These processes, and perhaps their children.
-    Processes(Vec<Tgid>),
-    /// These threads, and perhaps their children.
-    Threads(Vec<Tid>),
-}
-
-impl Recorded {
-    fn scope(&self) -> Scope {
-        match self {
-            Recorded::System => Scope::System,
-            Recorded::Processes(_) => Scope::Processes,
-            Recorded::Threads(_) => Scope::Threads,
-        }
-    }
-
-    fn ids(&self) -> Vec<u32> {
-        match self {
-            Recorded::System => Vec::new(),
-            Recorded::Processes(processes) => processes.iter().map(|process| process.0).collect(),
-            Recorded::Threads(threads) => threads.iter().map(|thread| thread.0).collect(),
-        }
-    }
-}
-
-/// What the programs are loaded with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// What is recorded from the beginning.
-    pub recorded: Recorded,
-    /// Children of recorded processes are recorded too.
-    pub follow_children: bool,
-    /// The CPUs whose records are wanted.
-    pub cpus: Vec<u32>,
-    /// Bytes of each CPU's stream: a power of two, at least a page.
-    pub stream_bytes: u32,
 }
 
 /// Structures of `common` that aya passes to or takes from the kernel as bytes.
@@ -97,12 +94,15 @@ pub struct Loaded {
     ebpf: Ebpf,
     rings: Rings,
     cpus: Vec<u32>,
+    stacks: Stacks,
 }
 
 impl Loaded {
-    /// Loads the programs.
-    pub fn load(settings: &Settings) -> Result<Loaded> {
-        let offsets = Shared(btf::task_offsets()?);
+    /// Loads the programs. Stacks can only be recorded once the [`UnwindMaps`] tell what is mapped where.
+    pub fn load(settings: &Settings) -> Result<(Loaded, UnwindMaps)> {
+        let kernel = btf::Kernel::read()?;
+        let offsets = Shared(kernel.offsets);
+        let switch_tells_state = u32::from(kernel.switch_tells_state);
         let scope = settings.recorded.scope() as u32;
         let ids = settings.recorded.ids();
         let only = match ids[..] {
@@ -112,6 +112,12 @@ impl Loaded {
         let stream_slots = settings.stream_bytes / size_of::<Slot>() as u32;
         let stream_mask = stream_slots - 1;
         let follow_children = u32::from(settings.follow_children);
+        let stacks = Stacks { user: possible(settings.stacks.user, &kernel), ..settings.stacks };
+        let user_frames = u32::from(stacks.user != UserFrames::None);
+        let kernel_frames = u32::from(stacks.kernel);
+        let watch_sleep = u32::from(stacks.min_block.is_some());
+        let min_block_ns = stacks.min_block.unwrap_or_default().as_nanos() as u64;
+        let sample_period_ns = stacks.period_ns();
         let btf = Btf::from_sys_fs().context("could not read the kernel's type information")?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -120,6 +126,12 @@ impl Loaded {
             .override_global("STREAM_MASK", &stream_mask, true)
             .override_global("ONLY", &only, true)
             .override_global("FOLLOW_CHILDREN", &follow_children, true)
+            .override_global("SWITCH_TELLS_STATE", &switch_tells_state, true)
+            .override_global("USER_FRAMES", &user_frames, true)
+            .override_global("KERNEL_FRAMES", &kernel_frames, true)
+            .override_global("WATCH_SLEEP", &watch_sleep, true)
+            .override_global("MIN_BLOCK_NS", &min_block_ns, true)
+            .override_global("SAMPLE_PERIOD_NS", &sample_period_ns, true)
             .load(OBJECT)
             .context("the kernel did not take polletto's maps")?;
         let mut recorded = recorded(&mut ebpf)?;
@@ -127,10 +139,15 @@ impl Loaded {
             recorded.insert(id, 1, 0).with_context(|| format!("could not add {id} to what is recorded"))?;
         }
         let rings = Rings::create(&mut ebpf, &settings.cpus, &online_cpus()?, stream_slots)?;
-        for name in TRACEPOINTS {
+        for Attachment { tracepoint, program: name } in attachments(stacks.user) {
             program::<BtfTracePoint>(&mut ebpf, name)?
-                .load(name, &btf)
-                .with_context(|| format!("the kernel did not accept the program for {name}"))?;
+                .load(tracepoint, &btf)
+                .with_context(|| format!("the kernel did not accept the program for {tracepoint}"))?;
+        }
+        if stacks.timer_hz.is_some() {
+            program::<PerfEvent>(&mut ebpf, timer_program(stacks.user))?
+                .load()
+                .context("the kernel did not accept the program that takes samples")?;
         }
         program::<RawTracePoint>(&mut ebpf, "current")?
             .load()
@@ -138,24 +155,30 @@ impl Loaded {
         program::<Iter>(&mut ebpf, "tasks")?
             .load("task", &btf)
             .context("the kernel did not accept the program that lists threads")?;
-        Ok(Loaded { ebpf, rings, cpus: settings.cpus.clone() })
+        let unwind = UnwindMaps::take(&mut ebpf)?;
+        Ok((Loaded { ebpf, rings, cpus: settings.cpus.clone(), stacks }, unwind))
     }
 
-    /// Records from now on.
+    /// How the program's part of stacks is found on this kernel.
+    pub fn user_frames(&self) -> UserFrames {
+        self.stacks.user
+    }
+
+    /// Records scheduling from now on.
     pub fn attach(mut self) -> Result<Attached> {
         let mut links = Vec::new();
-        for name in TRACEPOINTS {
+        for Attachment { tracepoint, program: name } in attachments(self.stacks.user) {
             let program = program::<BtfTracePoint>(&mut self.ebpf, name)?;
-            let id = program.attach().with_context(|| format!("could not attach to the tracepoint {name}"))?;
+            let id = program.attach().with_context(|| format!("could not attach to the tracepoint {tracepoint}"))?;
             links.push(program.take_link(id)?);
         }
-        let attached = Attached { ebpf: self.ebpf, rings: self.rings, links };
-        let teller: &RawTracePoint = attached.ebpf.program("current").context("no program `current`")?.try_into()?;
-        for cpu in self.cpus {
+        let Loaded { ebpf, rings, cpus, stacks } = self;
+        let teller: &RawTracePoint = ebpf.program("current").context("no program `current`")?.try_into()?;
+        for &cpu in &cpus {
             let options = RawTracePointRunOptions { cpu: Some(cpu), ..RawTracePointRunOptions::new() };
             teller.test_run(options).with_context(|| format!("could not ask CPU {cpu} what it runs"))?;
         }
-        Ok(attached)
+        Ok(Attached { ebpf, rings, links, cpus, stacks, timers: Vec::new() })
     }
 }
 
@@ -164,11 +187,26 @@ pub struct Attached {
     ebpf: Ebpf,
     rings: Rings,
     links: Vec<BtfTracePointLink>,
+    timers: Vec<PerfEventLink>,
+    cpus: Vec<u32>,
+    stacks: Stacks,
 }
 
 impl Attached {
+    /// Records stacks too from now on. Returns what drives the timer, if there is one.
+    pub fn start_stacks(&mut self) -> Result<Option<SamplingClock>> {
+        let mut wanted: Array<&mut MapData, u32> =
+            Array::try_from(self.ebpf.map_mut("SLEEPERS_WANTED").context("no map `SLEEPERS_WANTED`")?)?;
+        wanted.set(0, 1, 0).context("could not tell the programs to begin")?;
+        let Some(hz) = self.stacks.timer_hz else { return Ok(None) };
+        let program = program::<PerfEvent>(&mut self.ebpf, timer_program(self.stacks.user))?;
+        let (clock, timers) = timer::attach(program, &self.cpus, hz)?;
+        self.timers = timers;
+        Ok(Some(clock))
+    }
+
     /// Passes on what was recorded until shortly before now, in the order of time.
-    pub fn drain(&mut self, now_ns: u64, take: impl FnMut(&Record)) -> Result<()> {
+    pub fn drain(&mut self, now_ns: u64, take: impl FnMut(Taken)) -> Result<()> {
         self.rings.drain(now_ns, take)
     }
 
@@ -196,6 +234,7 @@ impl Attached {
 
     /// Records no more.
     pub fn detach(self) -> Detached {
+        drop(self.timers);
         drop(self.links);
         Detached { ebpf: self.ebpf, rings: self.rings }
     }
@@ -210,6 +249,8 @@ pub struct Counted {
     pub lost: u64,
     /// Children of recorded processes that were not followed because too many are recorded.
     pub unfollowed: u64,
+    /// Times that a thread's sleep was not watched because too many threads sleep.
+    pub untracked_sleeps: u64,
 }
 
 /// Programs that recorded.
@@ -220,14 +261,16 @@ pub struct Detached {
 
 impl Detached {
     /// Passes on the rest, and what was lost at the very end: nothing came after that to announce it.
-    pub fn drain(&mut self, now_ns: u64, mut take: impl FnMut(&Record)) -> Result<()> {
+    pub fn drain(&mut self, now_ns: u64, mut take: impl FnMut(Taken)) -> Result<()> {
         self.rings.drain_all(&mut take)?;
         for (cpu, stats) in self.stats()?.into_iter().enumerate() {
-            for (channel, flags) in [(stats.stream, 0), (stats.tasks, flags::TASKS_LOST)] {
+            let channels =
+                [(stats.stream, 0), (stats.tasks, flags::TASKS_LOST), (stats.samples, flags::SAMPLES_LOST)];
+            for (channel, flags) in channels {
                 let ChannelStats { unannounced: count, first_unannounced_ns: time_ns, .. } = channel;
                 if count > 0 {
                     let header = Header { time_ns, kind: Lost::KIND, cpu: cpu as u16, flags };
-                    take(&Record::Lost(Lost { header, until_ns: now_ns, count }));
+                    take(Taken::Record(Record::Lost(Lost { header, until_ns: now_ns, count })));
                 }
             }
         }
@@ -236,10 +279,11 @@ impl Detached {
 
     /// What the programs counted, over all CPUs.
     pub fn counted(&self) -> Result<Counted> {
-        Ok(self.stats()?.into_iter().fold(Counted::default(), |sum, CpuStats { stream, tasks, unfollowed }| Counted {
-            written: sum.written + stream.written + tasks.written,
-            lost: sum.lost + stream.lost + tasks.lost,
-            unfollowed: sum.unfollowed + unfollowed,
+        Ok(self.stats()?.into_iter().fold(Counted::default(), |sum, cpu| Counted {
+            written: sum.written + cpu.stream.written + cpu.tasks.written + cpu.samples.written,
+            lost: sum.lost + cpu.stream.lost + cpu.tasks.lost + cpu.samples.lost,
+            unfollowed: sum.unfollowed + cpu.unfollowed,
+            untracked_sleeps: sum.untracked_sleeps + cpu.untracked_sleeps,
         }))
     }
 

@@ -9,7 +9,7 @@ use std::{
 use polletto_common::id::{Tgid, Tid};
 
 use crate::{
-    kernel,
+    kernel::{self, Stacks, UserFrames},
     target::{self, Held, Process},
     timeline::View,
     trace::{Attribute, AttributeValue, Compression},
@@ -47,6 +47,8 @@ pub struct Config {
     pub compression: Compression,
     /// Bytes of each CPU's ring. Default: [`default_ring_bytes`].
     pub ring_bytes: u32,
+    /// Which stacks are recorded.
+    pub stacks: Stacks,
 }
 
 /// What all rings together may take of the kernel's memory by default.
@@ -102,6 +104,11 @@ impl Config {
         }
     }
 
+    /// Whether any stacks are recorded.
+    pub fn has_stacks(&self) -> bool {
+        self.stacks.timer_hz.is_some() || self.stacks.min_block.is_some()
+    }
+
     /// The configuration as the trace keeps it.
     pub fn attributes(&self) -> Vec<Attribute> {
         let text = |key, value: String| Attribute { key, value: AttributeValue::Text(value) };
@@ -120,6 +127,16 @@ impl Config {
             text("polletto.cpus", join(&self.cpus)),
             number("polletto.ring_bytes", u64::from(self.ring_bytes)),
         ];
+        let Stacks { timer_hz, min_block, user, kernel } = self.stacks;
+        attributes.extend(timer_hz.map(|hz| number("polletto.frequency_hz", u64::from(hz))));
+        attributes.extend(min_block.map(|min| number("polletto.min_block_ns", min.as_nanos() as u64)));
+        let frames = match (user, kernel) {
+            _ if !self.has_stacks() => "none",
+            (UserFrames::None, _) => "kernel",
+            (_, false) => "user",
+            (_, true) => "user and kernel",
+        };
+        attributes.push(text("polletto.stacks", frames.to_owned()));
         if let Some(duration) = self.duration {
             attributes.push(number("polletto.duration_ms", duration.as_millis() as u64));
         }

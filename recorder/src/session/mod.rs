@@ -5,9 +5,12 @@
 
 mod config;
 mod ending;
+mod memory;
+mod modules;
 mod own_use;
 mod pipeline;
 mod preamble;
+mod unwinding;
 
 use std::{
     path::{Path, PathBuf},
@@ -19,15 +22,18 @@ use anyhow::{Context, Result};
 pub use self::{
     config::{Config, Subject, default_ring_bytes},
     ending::{Ending, Signals},
+    memory::CodeSummary,
+    modules::Unreadable,
     own_use::OwnUse,
     pipeline::Progress,
 };
 use self::{
     ending::Waiter,
+    memory::Memory,
     pipeline::{Finished, Pipeline},
 };
 use crate::{
-    kernel::{Counted, Loaded, Recorded, Settings},
+    kernel::{Counted, Loaded, Recorded, Settings, UserFrames},
     target::{self, Held, Running, Watch},
     timeline::Seen,
     trace::{Output, TraceFile, Written},
@@ -53,6 +59,8 @@ pub struct Outcome {
     pub records: u64,
     /// The file's size.
     pub written: Written,
+    /// What became of the files whose code was mapped.
+    pub code: CodeSummary,
     /// The recorder's own use of the machine.
     pub own_use: OwnUse,
     /// The command that was launched, still to be waited for.
@@ -79,7 +87,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     // A target that does not exist is an error, even if its end is not the recording's.
     let targets = Watch::new(&processes)?;
     let watch = if config.ends_with_threads() { Watch::new(&[])? } else { targets };
-    let loaded = Loaded::load(&Settings {
+    let (loaded, unwind_maps) = Loaded::load(&Settings {
         recorded: match &config.subject {
             Subject::System => Recorded::System,
             Subject::Threads(threads) => Recorded::Threads(threads.clone()),
@@ -91,10 +99,14 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         follow_children: config.follow_children,
         cpus: config.cpus.clone(),
         stream_bytes: config.ring_bytes,
+        stacks: config.stacks,
     })?;
+    let by_tables = config.has_stacks() && loaded.user_frames() == UserFrames::ByTables;
+    let mut memory = Memory::new(by_tables.then_some(unwind_maps))?;
+    memory.prepare(&processes);
     let path = config.file_for(&processes);
     let file = TraceFile::create(&path, config.overwrite)?;
-    let (pipeline, command) = begin(config, loaded, file, held).inspect_err(|_| {
+    let (pipeline, command) = begin(config, loaded, memory, file, held).inspect_err(|_| {
         // Nothing was recorded. That the file can't be removed matters less than why.
         std::fs::remove_file(&path).ok();
     })?;
@@ -104,17 +116,24 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     let ending = waiter.wait(running.progress(), observer)?;
     running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
     waiter.wait_for_pipeline()?;
-    let Finished { lasted, seen, kernel, records, written } = running
+    let Finished { lasted, seen, kernel, records, written, code } = running
         .join()
         .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
-    Ok(Outcome { file: path, ending, lasted, seen, kernel, records, written, own_use: OwnUse::now()?, command })
+    let own_use = OwnUse::now()?;
+    Ok(Outcome { file: path, ending, lasted, seen, kernel, records, written, code, own_use, command })
 }
 
 /// Attaches everything, writes what is known from the start, and only then lets a launched command begin.
-fn begin(config: &Config, loaded: Loaded, file: TraceFile, held: Option<Held>) -> Result<(Pipeline, Option<Running>)> {
+fn begin(
+    config: &Config,
+    loaded: Loaded,
+    memory: Memory,
+    file: TraceFile,
+    held: Option<Held>,
+) -> Result<(Pipeline, Option<Running>)> {
     let output = Output::start(file, config.compression).context("could not start the thread that writes")?;
     let clocks = preamble::clocks();
-    let pipeline = Pipeline::begin(loaded.attach()?, output, config, clocks)?;
+    let pipeline = Pipeline::begin(loaded.attach()?, memory, output, config, clocks)?;
     let command = held.map(Held::release).transpose()?;
     Ok((pipeline, command))
 }

@@ -13,10 +13,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use polletto_common::record::flags;
 
-use super::{Config, own_use, preamble};
+use super::{
+    Config,
+    memory::{CodeSummary, Memory},
+    own_use, preamble,
+};
 use crate::{
-    kernel::{Attached, Counted},
+    kernel::{Attached, Counted, Taken},
     target::{Kind, Process},
     timeline::{ProcessDescription, RecorderCounters, Seen, Timeline, Undescribed},
     trace::{Batch, Clocks, Output, PacketBuffer, Written, mark_synchronization, snapshot_clocks},
@@ -83,12 +88,14 @@ pub struct Finished {
     pub kernel: Counted,
     pub records: u64,
     pub written: Written,
+    pub code: CodeSummary,
 }
 
 /// A recording that has begun, on the thread that began it.
 pub struct Pipeline {
     attached: Attached,
     timeline: Timeline,
+    memory: Memory,
     packets: PacketBuffer,
     output: Output,
     progress: Arc<Progress>,
@@ -122,8 +129,15 @@ impl Every {
 }
 
 impl Pipeline {
-    /// Writes what is known from the start: clocks, configuration, threads and processes.
-    pub fn begin(attached: Attached, output: Output, config: &Config, began: Clocks) -> Result<Pipeline> {
+    /// Writes what is known from the start: clocks, configuration, threads and processes. Stacks are recorded once the
+    /// kernel knows what the processes have mapped.
+    pub fn begin(
+        attached: Attached,
+        memory: Memory,
+        output: Output,
+        config: &Config,
+        began: Clocks,
+    ) -> Result<Pipeline> {
         let mut packets = PacketBuffer::default();
         preamble::preamble(config, began)?.write(&mut packets);
         let timeline = Timeline::new(config.subject.view(), began.boottime_ns, &mut packets);
@@ -137,6 +151,7 @@ impl Pipeline {
         let mut pipeline = Pipeline {
             attached,
             timeline,
+            memory,
             packets,
             output,
             progress: Arc::new(progress),
@@ -148,6 +163,11 @@ impl Pipeline {
         };
         pipeline.list_tasks()?;
         pipeline.describe_processes();
+        if config.has_stacks() {
+            pipeline.scan_memory()?;
+            pipeline.memory.wait();
+            pipeline.attached.start_stacks()?;
+        }
         Ok(pipeline)
     }
 
@@ -170,14 +190,14 @@ impl Pipeline {
     fn run(mut self, stop: &Receiver<Duration>) -> Result<Finished> {
         raise_priority();
         let ended = self.record_until(stop);
-        let Pipeline { attached, mut timeline, mut packets, output, progress, began, .. } = self;
+        let Pipeline { attached, mut timeline, mut memory, mut packets, output, progress, began, .. } = self;
         let mut detached = attached.detach();
         let ended_ns = preamble::boottime_ns();
         let mut records = progress.records();
         let rest = ended.and_then(|()| {
-            detached.drain(ended_ns, |record| {
-                records += 1;
-                timeline.push(record, &mut packets);
+            detached.drain(ended_ns, |taken| {
+                records += u64::from(is_record(&taken));
+                pass_on(&taken, &mut timeline, &mut memory, &mut packets);
             })?;
             timeline.show_recorder(ended_ns, counters(&progress), &mut packets);
             timeline.finish(ended_ns, &mut packets);
@@ -187,7 +207,8 @@ impl Pipeline {
         let written = output.close().context("could not write the trace")?;
         rest?;
         let lasted = Duration::from_nanos(ended_ns.saturating_sub(began.boottime_ns));
-        Ok(Finished { lasted, seen: timeline.seen(), kernel: detached.counted()?, records, written })
+        let (seen, kernel, code) = (timeline.seen(), detached.counted()?, memory.finish());
+        Ok(Finished { lasted, seen, kernel, records, written, code })
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.
@@ -212,12 +233,12 @@ impl Pipeline {
     }
 
     fn tick(&mut self) -> Result<()> {
-        let Pipeline { attached, timeline, packets, output, progress, .. } = self;
+        let Pipeline { attached, timeline, memory, packets, output, progress, .. } = self;
         let mut records = 0;
         let now_ns = preamble::boottime_ns();
-        attached.drain(now_ns, |record| {
-            records += 1;
-            timeline.push(record, packets);
+        attached.drain(now_ns, |taken| {
+            records += u64::from(is_record(&taken));
+            pass_on(&taken, timeline, memory, packets);
         })?;
         progress.records.fetch_add(records, Ordering::Relaxed);
         progress.lost.store(timeline.seen().lost, Ordering::Relaxed);
@@ -225,6 +246,10 @@ impl Pipeline {
 
         for process in self.timeline.take_ended() {
             self.attached.forget_process(process)?;
+            self.memory.ended(process);
+        }
+        if self.memory.take_scan_wanted() {
+            self.scan_memory()?;
         }
         if self.timeline.take_listing_wanted() {
             self.list_tasks()?;
@@ -247,6 +272,17 @@ impl Pipeline {
     fn list_tasks(&mut self) -> Result<()> {
         let tasks = self.attached.list_tasks()?;
         self.timeline.list(&tasks, preamble::boottime_ns());
+        Ok(())
+    }
+
+    /// Reads what all recorded processes have mapped.
+    fn scan_memory(&mut self) -> Result<()> {
+        for task in self.attached.list_tasks()? {
+            let is_process = task.tid == task.tgid.leader() && task.header.flags & flags::KERNEL_THREAD == 0;
+            if is_process && self.timeline.has_process(task.tgid) {
+                self.memory.scan(task.tgid, task.exec_id, &mut self.timeline);
+            }
+        }
         Ok(())
     }
 
@@ -288,6 +324,22 @@ impl RunningPipeline {
     /// What it did.
     pub fn join(self) -> Result<Finished> {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Whether the kernel programs wrote it, and counted it.
+fn is_record(taken: &Taken) -> bool {
+    !matches!(taken, Taken::Memory(_))
+}
+
+fn pass_on(taken: &Taken, timeline: &mut Timeline, memory: &mut Memory, packets: &mut PacketBuffer) {
+    match taken {
+        Taken::Record(record) => {
+            timeline.push(record, packets);
+            memory.record(record);
+        }
+        Taken::Stack(stack) => timeline.push_stack(&stack.0, &stack.1, packets),
+        Taken::Memory(event) => memory.event(event, timeline),
     }
 }
 

@@ -9,12 +9,14 @@
 #[cfg(test)]
 mod example;
 mod launch;
+mod memory;
 mod printable;
 mod process;
 mod select;
 mod watch;
 
 pub use launch::{Held, LaunchError, Running, exit_code};
+pub use memory::{CodeOrigin, CodeRange, code_of, vdso};
 pub use printable::printable;
 pub use process::{Error, Kind, Process, Thread, thread_process, threads_of, with_descendants};
 pub use select::{SelectError, find_by_name, select};

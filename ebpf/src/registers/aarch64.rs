@@ -1,0 +1,79 @@
+//! aarch64: `struct pt_regs` in words. It begins with `user_pt_regs`.
+
+use core::ffi::c_void;
+
+use super::{Cpu, Entry, Registers, word};
+
+const X29: usize = 29;
+const X30: usize = 30;
+const SP: usize = 31;
+const PC: usize = 32;
+const PSTATE: usize = 33;
+/// The system call's number in its lower half; −1 after an interrupt.
+const SYSCALLNO: usize = 35;
+
+/// `PSTATE.M`: the exception level; 0 in 64-bit programs.
+const MODE: u64 = 0xf;
+/// `PSTATE.M[4]`: 32-bit code.
+const AARCH32: u64 = 0x10;
+
+/// Bits of an address without those that sign it. Programs have at most 52 with the largest pages, and 48 otherwise.
+const ADDRESS_BITS: u64 = (1 << 52) - 1;
+
+/// `siginfo` (128), `uc_flags` and `uc_link` (16), `uc_stack` (24), `uc_sigmask` with its padding (128), padding to 16,
+/// `fault_address` (8), then `x0`.
+const SIGNAL_X29: u64 = 128 + 176 + 8 + 29 * 8;
+
+/// See [`Cpu`].
+pub struct Native;
+
+impl Cpu for Native {
+    const SIGNAL_FRAME_OFFSET: u64 = SIGNAL_X29;
+    /// `x29`, `x30`, `sp`, `pc`
+    const SIGNAL_FRAME_WORDS: usize = 4;
+
+    #[inline(always)]
+    fn signal_registers(words: &[u64; 8]) -> Registers {
+        Registers { fp: words[0], ra: Self::code_address(words[1]), sp: words[2], pc: words[3] }
+    }
+
+    #[inline(always)]
+    unsafe fn entry(saved: *const c_void) -> Entry {
+        // SAFETY: as the caller says.
+        unsafe {
+            Entry {
+                registers: Registers {
+                    pc: word(saved, PC),
+                    sp: word(saved, SP),
+                    fp: word(saved, X29),
+                    ra: Self::code_address(word(saved, X30)),
+                },
+                is_system_call: (word(saved, SYSCALLNO) as i32) >= 0,
+                is_foreign: word(saved, PSTATE) & AARCH32 != 0,
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn interrupted(event: *const c_void) -> Option<Entry> {
+        // SAFETY: as the caller says: the context begins with a `user_pt_regs`, and has no system call's number.
+        unsafe {
+            let pstate = word(event, PSTATE);
+            (pstate & MODE == 0).then_some(Entry {
+                registers: Registers {
+                    pc: word(event, PC),
+                    sp: word(event, SP),
+                    fp: word(event, X29),
+                    ra: Self::code_address(word(event, X30)),
+                },
+                is_system_call: false,
+                is_foreign: pstate & AARCH32 != 0,
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn code_address(value: u64) -> u64 {
+        value & ADDRESS_BITS
+    }
+}

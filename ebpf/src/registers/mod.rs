@@ -1,0 +1,70 @@
+//! The registers that a stack is unwound by, one module per CPU.
+
+use core::ffi::c_void;
+
+#[cfg_attr(bpf_target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(bpf_target_arch = "x86_64", path = "x86_64.rs")]
+mod native;
+
+pub use native::Native;
+
+/// Registers of a program.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Registers {
+    /// The next instruction.
+    pub pc: u64,
+    /// The stack pointer.
+    pub sp: u64,
+    /// The frame pointer, if the program uses that register as one.
+    pub fp: u64,
+    /// The link register; 0 on CPUs that have none.
+    pub ra: u64,
+}
+
+/// Where a program entered the kernel.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub registers: Registers,
+    /// By a system call: the instruction that was executed last stands in front of `pc`, as with any call.
+    pub is_system_call: bool,
+    /// By code of another instruction set, of which the registers say nothing.
+    pub is_foreign: bool,
+}
+
+/// A CPU, as far as unwinding knows it.
+pub trait Cpu {
+    /// Registers at these bytes behind the stack pointer of a signal frame, of which [`Cpu::signal_registers`] are read.
+    const SIGNAL_FRAME_OFFSET: u64;
+
+    /// Words of a signal frame that are read.
+    const SIGNAL_FRAME_WORDS: usize;
+
+    /// What those words say.
+    fn signal_registers(words: &[u64; 8]) -> Registers;
+
+    /// What the kernel saved when the program entered it. `saved` is a `pt_regs` that the verifier trusts.
+    ///
+    /// # Safety
+    /// `saved` comes from `bpf_task_pt_regs`.
+    unsafe fn entry(saved: *const c_void) -> Entry;
+
+    /// What an event interrupted, if that was a program and not the kernel.
+    ///
+    /// # Safety
+    /// `event` is the context of a perf event program.
+    unsafe fn interrupted(event: *const c_void) -> Option<Entry>;
+
+    /// An address of code as it is without what the CPU hides in it.
+    fn code_address(value: u64) -> u64;
+}
+
+/// One register of a context or a `pt_regs`. Volatile, so that it stays one load of eight bytes at a constant offset.
+///
+/// # Safety
+/// `base` is a pointer of a kind that the verifier checks loads from.
+#[inline(always)]
+unsafe fn word(base: *const c_void, index: usize) -> u64 {
+    // SAFETY: the verifier checks the access.
+    unsafe { base.cast::<u64>().add(index).read_volatile() }
+}

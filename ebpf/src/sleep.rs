@@ -1,0 +1,127 @@
+//! What recorded threads wait for: the stack with which one leaves its CPU to sleep, told when it is back.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap},
+    helpers::bpf_get_current_task_btf,
+    macros::btf_map,
+};
+use polletto_common::{id::Tid, limits::MAX_SLEEPERS, record::Blocked};
+
+use crate::{
+    ring,
+    stack::{self, Unwinder, User},
+    task::Task,
+};
+
+/// Stretches shorter than this are not told, nanoseconds.
+#[unsafe(no_mangle)]
+static MIN_BLOCK_NS: Global<u64> = Global::new(0);
+
+/// 1 once the recorder has told what it knows of the processes' memory.
+#[btf_map]
+static SLEEPERS_WANTED: Array<u32, 1> = Array::new();
+
+/// A thread that sleeps, or slept.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Sleeper {
+    stack: u64,
+    /// 0 when it is back.
+    left_ns: u64,
+    woken_ns: u64,
+    waker_tid: Tid,
+    prev_state: u32,
+}
+
+/// Keyed by thread.
+#[btf_map]
+static SLEEPERS: HashMap<u32, Sleeper, MAX_SLEEPERS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// `TASK_DEAD`
+const DEAD: u32 = 0x80;
+
+/// The current thread leaves its CPU in `prev_state`, by its own will.
+///
+/// # Safety
+/// `context` is a `sched_switch` program's, and `prev` the thread that leaves.
+#[inline(always)]
+pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u32, time_ns: u64) {
+    if prev_state == 0 || !is_wanted() {
+        return;
+    }
+    let tid = prev.tid();
+    if prev_state & DEAD != 0 {
+        // Most have never slept.
+        SLEEPERS.remove(tid.0).ok();
+        return;
+    }
+    // SAFETY: as the caller says.
+    let stack = unsafe { stack::capture::<U>(context, User::Switch, prev, None, time_ns) };
+    match SLEEPERS.get_ptr_mut(tid.0) {
+        // SAFETY: a thread leaves on one CPU at a time; its waker only touches other fields.
+        Some(sleeper) => unsafe {
+            (*sleeper).stack = stack;
+            (*sleeper).left_ns = time_ns;
+            (*sleeper).prev_state = prev_state;
+        },
+        None => {
+            let sleeper = Sleeper { stack, left_ns: time_ns, woken_ns: 0, waker_tid: Tid(0), prev_state };
+            if SLEEPERS.insert(tid.0, sleeper, 0).is_err()
+                && let Some(stats) = ring::stats()
+            {
+                stats.untracked_sleeps += 1;
+            }
+        }
+    }
+}
+
+/// Someone wakes `task`.
+#[inline(always)]
+pub fn wake(task: Task, time_ns: u64) {
+    if let Some(sleeper) = SLEEPERS.get_ptr_mut(task.tid().0) {
+        // SAFETY: a helper without arguments; it never returns null.
+        let waker = Task::new(unsafe { bpf_get_current_task_btf() }.cast_const());
+        // SAFETY: wakers of one thread take turns, and the thread itself does not touch these fields.
+        unsafe {
+            (*sleeper).woken_ns = time_ns;
+            (*sleeper).waker_tid = waker.tid();
+        }
+    }
+}
+
+/// `next` runs again.
+#[inline(always)]
+pub fn back(next: Task, time_ns: u64) {
+    let tid = next.tid();
+    let Some(sleeper) = SLEEPERS.get_ptr_mut(tid.0) else { return };
+    // SAFETY: the thread runs nowhere else, and nobody wakes one that runs.
+    let slept = unsafe { *sleeper };
+    if slept.left_ns == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (*sleeper).left_ns = 0 };
+    if time_ns.wrapping_sub(slept.left_ns) < MIN_BLOCK_NS.load() {
+        return;
+    }
+    ring::emit_sample(Blocked {
+        header: ring::header_at::<Blocked>(time_ns, 0),
+        stack: slept.stack,
+        left_ns: slept.left_ns,
+        woken_ns: slept.woken_ns,
+        tid,
+        tgid: next.tgid(),
+        waker_tid: slept.waker_tid,
+        prev_state: slept.prev_state,
+    });
+}
+
+#[inline(always)]
+fn is_wanted() -> bool {
+    // SAFETY: a map's value, which the recorder sets once.
+    SLEEPERS_WANTED.get_ptr(0).is_some_and(|wanted| unsafe { wanted.read_volatile() } != 0)
+}

@@ -1,0 +1,385 @@
+//! From registers to a stack, by the tables that the recorder compiled.
+//!
+//! One iteration of `bpf_loop` per frame, and all state in a map's value: a plain loop, or state on the program's stack,
+//! is more than the verifier looks through.
+
+use core::{ffi::c_void, mem::transmute};
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap},
+    helpers::generated::{bpf_loop, bpf_probe_read_user},
+    macros::btf_map,
+};
+use polletto_common::{
+    record::StackEnding,
+    unwind::{
+        AddressSpace, Cfa, MAX_ADDRESS_SPACES, MAX_FRAMES, MAX_MAPPINGS, MAX_RULES, MAX_SHARDS, Mapping, Page, Row,
+        Rule, SHARD_ENTRIES, Saved,
+    },
+};
+
+use crate::{
+    registers::{Cpu, Entry, Native, Registers},
+    stack::Frames,
+    task::Task,
+};
+
+type Shard = Array<[u32; SHARD_ENTRIES], 1, { BPF_F_MMAPABLE as usize }>;
+
+/// [`Page`]s of all tables.
+#[btf_map]
+static PAGES: ArrayOfMaps<Shard, MAX_SHARDS> = ArrayOfMaps::new();
+
+/// [`Row`]s of all tables. Those of a page never lie in two shards.
+#[btf_map]
+static ROWS: ArrayOfMaps<Shard, MAX_SHARDS> = ArrayOfMaps::new();
+
+/// What rows refer to.
+#[btf_map]
+static RULES: Array<[Rule; MAX_RULES], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Keyed by process.
+#[btf_map]
+static SPACES: HashMap<u32, AddressSpace, MAX_ADDRESS_SPACES, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Stands for those that are not in `SPACES`: all zeros.
+#[btf_map]
+static UNKNOWN_SPACE: Array<AddressSpace, 1> = Array::new();
+
+/// Bytes of a program's stack that are read at once.
+const WINDOW_BYTES: u64 = 2048;
+const WINDOW_WORDS: usize = WINDOW_BYTES as usize / 8;
+
+/// Of a page of memory. Larger pages are divided into these: reading never goes beyond one.
+const MEMORY_PAGE_BYTES: u64 = 4096;
+
+/// A caller's frame that frame pointers lead to is never farther away: such a leap is no frame pointer.
+const LONGEST_FRAME_BYTES: u64 = 16 << 20;
+
+/// Below is no code.
+const LOWEST_CODE: u64 = 4096;
+
+/// Where a stack is being unwound.
+#[repr(C)]
+pub struct Walk {
+    registers: Registers,
+    /// 1 when `pc` is a return address, and the instruction to look up stands in front of it.
+    is_call: u64,
+    /// Where the last frame's code was found.
+    mapping: Mapping,
+    /// Address and length of the part of the stack in `window`, bytes.
+    window_at: u64,
+    window_length: u64,
+    window: [u64; WINDOW_WORDS],
+    signal_words: [u64; 8],
+    /// The last word that was read.
+    word: u64,
+    /// Frames so far.
+    count: u64,
+    ending: StackEnding,
+    /// Frames that frame pointers led to.
+    by_frame_pointers: u32,
+}
+
+struct Context {
+    space: *const AddressSpace,
+    walk: *mut Walk,
+    frames: *mut Frames,
+}
+
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
+
+/// Adds the program's frames of the current thread, and says why they end.
+#[inline(always)]
+pub fn frames(task: Task, entry: Entry, walk: *mut Walk, frames: *mut Frames) -> StackEnding {
+    let Some(unknown) = UNKNOWN_SPACE.get_ptr(0) else { return StackEnding::NONE };
+    let exec_id = task.exec_id();
+    let space = match SPACES.get_ptr(task.tgid().0) {
+        // SAFETY: a pointer to a map's value, which the verifier checks.
+        Some(known) if unsafe { (&raw const (*known).exec_id).read_volatile() } == exec_id => known,
+        _ => unknown,
+    };
+    // SAFETY: `walk` is this program's own while it runs; see `stack::Scratch`. `space` is a map's value; the recorder
+    // replaces it as a whole, and `version` tells when that memory was given to another meanwhile.
+    unsafe {
+        let version = (&raw const (*space).version).read_volatile();
+        (*frames).mix(u64::from(version) << 32 ^ exec_id);
+        (*walk).begin(entry);
+        let mut context = Context { space, walk, frames };
+        bpf_loop(MAX_FRAMES as u32, step as *mut c_void, (&raw mut context).cast(), 0);
+        if (*walk).by_frame_pointers != 0 {
+            (*frames).mark_by_frame_pointers();
+        }
+        if (&raw const (*space).version).read_volatile() != version {
+            StackEnding::MAPPINGS_CHANGED
+        } else if (*walk).ending == StackEnding::NONE {
+            StackEnding::TOO_DEEP
+        } else {
+            (*walk).ending
+        }
+    }
+}
+
+/// One frame.
+unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `frames` passes its own context, and nobody else has what that points to.
+    let (space, walk, frames) = unsafe {
+        let context = &*context.cast::<Context>();
+        (&*context.space, &mut *context.walk, &mut *context.frames)
+    };
+    let pc = walk.registers.pc.wrapping_sub(walk.is_call);
+    frames.push(pc);
+    walk.count += 1;
+    let ending = match walk.to_caller(space, pc) {
+        Ok(()) => return GO_ON,
+        Err(ending) => ending,
+    };
+    walk.ending = ending;
+    STOP
+}
+
+impl Walk {
+    #[inline(always)]
+    fn begin(&mut self, entry: Entry) {
+        self.registers = entry.registers;
+        self.is_call = u64::from(entry.is_system_call);
+        self.mapping.start = u64::MAX;
+        self.mapping.end = 0;
+        self.window_length = 0;
+        self.count = 0;
+        self.ending = StackEnding::NONE;
+        self.by_frame_pointers = 0;
+    }
+
+    /// Goes from the frame at `pc` to its caller's.
+    #[inline(always)]
+    fn to_caller(&mut self, space: &AddressSpace, pc: u64) -> Result<(), StackEnding> {
+        if !self.find_mapping(space, pc) {
+            return self.by_frame_pointer();
+        }
+        let rule = match self.rule(pc) {
+            Some(rule) if rule.cfa != Cfa::UNKNOWN => rule,
+            _ => return self.by_frame_pointer(),
+        };
+        let Registers { sp, fp, .. } = self.registers;
+        let cfa = match rule.cfa {
+            Cfa::STACK_POINTER => sp.wrapping_add(rule.cfa_offset as u64),
+            Cfa::FRAME_POINTER => fp.wrapping_add(rule.cfa_offset as u64),
+            Cfa::AT_STACK_POINTER | Cfa::AT_FRAME_POINTER => {
+                let base = if rule.cfa == Cfa::AT_STACK_POINTER { sp } else { fp };
+                self.load(base.wrapping_add(rule.cfa_offset as u64))?.wrapping_add(rule.cfa_addend as u64)
+            }
+            Cfa::LINKAGE_TABLE => sp.wrapping_add(if pc & 15 >= rule.cfa_offset as u64 { 16 } else { 8 }),
+            Cfa::SIGNAL_FRAME => return self.over_signal_frame(),
+            Cfa::END_OF_STACK => return Err(StackEnding::ROOT),
+            _ => return Err(StackEnding::UNSUPPORTED),
+        };
+        // Only a function that has not touched the stack yet leaves it as its caller had it.
+        if cfa < sp || cfa == sp && rule.return_address != Saved::UNCHANGED {
+            return Err(StackEnding::CONTRADICTION);
+        }
+        // It stands below the return address, if on the stack, and memory is read upwards.
+        let caller_fp = match rule.frame_pointer {
+            Saved::UNCHANGED => fp,
+            Saved::AT_CFA => self.load(cfa.wrapping_add(rule.frame_pointer_offset as u64))?,
+            Saved::AT_FRAME_POINTER => self.load(fp.wrapping_add(rule.frame_pointer_offset as u64))?,
+            _ => 0,
+        };
+        let return_address = match rule.return_address {
+            Saved::AT_CFA => self.load(cfa.wrapping_add(rule.return_address_offset as u64))?,
+            Saved::UNCHANGED => self.registers.ra,
+            _ => return Err(StackEnding::UNSUPPORTED),
+        };
+        self.return_to(Registers { pc: return_address, sp: cfa, fp: caller_fp, ra: 0 })
+    }
+
+    /// For code without a rule: as if it kept a frame pointer, if what stands there can be one.
+    #[inline(always)]
+    fn by_frame_pointer(&mut self) -> Result<(), StackEnding> {
+        let Registers { sp, fp, .. } = self.registers;
+        if fp == 0 && self.by_frame_pointers > 0 {
+            return Err(StackEnding::ROOT);
+        }
+        if fp < sp || fp - sp > LONGEST_FRAME_BYTES {
+            return Err(StackEnding::NO_RULE);
+        }
+        let caller_fp = self.load(fp)?;
+        let return_address = Native::code_address(self.load(fp + 8)?);
+        if return_address < LOWEST_CODE && return_address != 0 {
+            return Err(StackEnding::NO_RULE);
+        }
+        self.by_frame_pointers += 1;
+        self.return_to(Registers { pc: return_address, sp: fp + 16, fp: caller_fp, ra: 0 })
+    }
+
+    #[inline(always)]
+    fn return_to(&mut self, caller: Registers) -> Result<(), StackEnding> {
+        self.registers = Registers { pc: Native::code_address(caller.pc), ..caller };
+        self.is_call = 1;
+        // What started the thread left no address to return to.
+        if self.registers.pc == 0 { Err(StackEnding::ROOT) } else { Ok(()) }
+    }
+
+    /// The interrupted code may run on another stack.
+    #[inline(always)]
+    fn over_signal_frame(&mut self) -> Result<(), StackEnding> {
+        let from = self.registers.sp.wrapping_add(Native::SIGNAL_FRAME_OFFSET) as *const c_void;
+        let bytes = Native::SIGNAL_FRAME_WORDS as u32 * 8;
+        // SAFETY: `signal_words` has at least as many bytes; the helper checks the other address.
+        if unsafe { bpf_probe_read_user((&raw mut self.signal_words).cast(), bytes, from) } != 0 {
+            return Err(StackEnding::UNREADABLE);
+        }
+        self.registers = Native::signal_registers(&self.signal_words);
+        self.is_call = 0;
+        Ok(())
+    }
+
+    /// A word of the stack.
+    #[inline(always)]
+    fn load(&mut self, address: u64) -> Result<u64, StackEnding> {
+        match load_word(self, address) {
+            0 => Ok(self.word),
+            ending => Err(StackEnding(ending)),
+        }
+    }
+
+    /// Whether `pc` is in a known mapping, which is kept.
+    #[inline(always)]
+    fn find_mapping(&mut self, space: &AddressSpace, pc: u64) -> bool {
+        if pc >= self.mapping.start && pc < self.mapping.end {
+            return true;
+        }
+        let mut first = 0;
+        let mut length = u64::from(space.count);
+        macro_rules! halve {
+            () => {
+                let half = length >> 1;
+                let middle = (first + half) as usize & (MAX_MAPPINGS - 1);
+                // SAFETY: in bounds by the mask. Volatile, since the recorder may give the memory to another process.
+                let start = unsafe { (&raw const space.mappings[middle].start).read_volatile() };
+                first += half & all_ones_unless_below(pc, start);
+                length -= half;
+            };
+        }
+        if length > 32 {
+            halve!();
+            halve!();
+            halve!();
+            halve!();
+        }
+        halve!();
+        halve!();
+        halve!();
+        halve!();
+        halve!();
+        let _ = length;
+        let found = &raw const space.mappings[first as usize & (MAX_MAPPINGS - 1)];
+        // SAFETY: as above.
+        let (start, end) =
+            unsafe { ((&raw const (*found).start).read_volatile(), (&raw const (*found).end).read_volatile()) };
+        if pc < start || pc >= end {
+            return false;
+        }
+        // SAFETY: as above.
+        unsafe {
+            self.mapping.start = start;
+            self.mapping.end = end;
+            self.mapping.bias = (&raw const (*found).bias).read_volatile();
+            self.mapping.first_page = (&raw const (*found).first_page).read_volatile();
+            self.mapping.first_row = (&raw const (*found).first_row).read_volatile();
+        }
+        true
+    }
+
+    /// What the table says of `pc`, which is in the mapping that was found last.
+    #[inline(always)]
+    fn rule(&self, pc: u64) -> Option<Rule> {
+        const IN_SHARD: u32 = SHARD_ENTRIES as u32 - 1;
+        let address = pc.wrapping_sub(self.mapping.bias);
+        let page = self.mapping.first_page.wrapping_add((address >> 8) as u32);
+        let pages = PAGES.get(page / SHARD_ENTRIES as u32)?.get_ptr(0)?;
+        // SAFETY: in bounds by the mask; tables are complete before a mapping refers to them.
+        let page = Page(unsafe { (*pages)[(page & IN_SHARD) as usize] });
+        let mut length = u64::from(page.rows());
+        if length == 0 {
+            return None;
+        }
+        let row = self.mapping.first_row.wrapping_add(page.first_row());
+        let rows = ROWS.get(row / SHARD_ENTRIES as u32)?.get_ptr(0)?;
+        let mut first = u64::from(row & IN_SHARD);
+        let byte = address & 0xff;
+        macro_rules! halve {
+            () => {
+                let half = length >> 1;
+                let middle = (first + half) as usize & IN_SHARD as usize;
+                // SAFETY: in bounds by the mask.
+                let row = Row(unsafe { (&raw const (*rows)[middle]).read_volatile() });
+                first += half & all_ones_unless_below(byte, u64::from(row.address()));
+                length -= half;
+            };
+        }
+        if length > 16 {
+            halve!();
+            halve!();
+            halve!();
+            halve!();
+        }
+        halve!();
+        halve!();
+        halve!();
+        halve!();
+        let _ = length;
+        // SAFETY: in bounds by the mask.
+        let row = Row(unsafe { (*rows)[first as usize & IN_SHARD as usize] });
+        let rules = RULES.get_ptr(0)?;
+        // SAFETY: in bounds by the mask; two loads, of a type that any bytes make.
+        Some(unsafe {
+            let rule = (&raw const (*rules)[row.rule() as usize & (MAX_RULES - 1)]).cast::<u64>();
+            transmute::<[u64; 2], Rule>([rule.read_volatile(), rule.add(1).read_volatile()])
+        })
+    }
+}
+
+/// Reads a word of the stack into `walk.word`, by windows that end with their page of memory: a window can only be read if
+/// the word can. Returns 0, or why not.
+///
+/// A function of its own, so that the verifier goes through it once for every load and not for every way to one.
+#[inline(never)]
+fn load_word(walk: &mut Walk, address: u64) -> u32 {
+    let mut offset = address.wrapping_sub(walk.window_at);
+    if offset.wrapping_add(8) > walk.window_length || offset > WINDOW_BYTES {
+        let rest = MEMORY_PAGE_BYTES - (address & (MEMORY_PAGE_BYTES - 1));
+        let length = if rest > WINDOW_BYTES { WINDOW_BYTES } else { rest };
+        // SAFETY: `window` has at least `length` bytes; the helper checks the other address.
+        let read =
+            unsafe { bpf_probe_read_user((&raw mut walk.window).cast(), length as u32, address as *const c_void) };
+        if read != 0 {
+            walk.window_length = 0;
+            return StackEnding::UNREADABLE.0;
+        }
+        walk.window_at = address;
+        walk.window_length = length;
+        offset = 0;
+    }
+    // No word of a stack lies across others: in a window that began at one, none begins between two.
+    if offset & 7 != 0 || length_left(walk, offset) < 8 {
+        return StackEnding::CONTRADICTION.0;
+    }
+    // SAFETY: in bounds by the mask.
+    walk.word = unsafe { (&raw const walk.window[(offset >> 3) as usize & (WINDOW_WORDS - 1)]).read_volatile() };
+    0
+}
+
+#[inline(always)]
+fn length_left(walk: &Walk, offset: u64) -> u64 {
+    walk.window_length.wrapping_sub(offset)
+}
+
+/// `value < limit { 0 } else { !0 }` without a branch, each of which would double what the verifier looks at. The top bits
+/// of both are 0.
+#[inline(always)]
+fn all_ones_unless_below(value: u64, limit: u64) -> u64 {
+    !((value.wrapping_sub(limit) as i64 >> 63) as u64)
+}

@@ -1,0 +1,165 @@
+//! What is mapped where in the recorded processes: for the timeline, which says whose code a stack is, and for the kernel,
+//! which unwinds it.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use polletto_common::{
+    id::Tgid,
+    record::{self, Record},
+};
+use rustc_hash::FxHashMap;
+
+use super::{
+    modules::{Modules, Unreadable},
+    preamble::boottime_ns,
+    unwinding::Unwinding,
+};
+use crate::{
+    kernel::{MemoryChange, MemoryEvent, UnwindMaps},
+    target::{self, CodeRange},
+    timeline::{Mapped, Timeline},
+    unwind::Cache,
+};
+
+/// The memory of all recorded processes.
+pub struct Memory {
+    modules: Modules,
+    /// None when the kernel does not unwind by tables.
+    unwinding: Option<Unwinding>,
+    /// When a process's mappings were read as a whole: what was told of it before is known better.
+    scanned_ns: FxHashMap<Tgid, u64>,
+    scan_wanted: bool,
+}
+
+/// What became of files and their tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CodeSummary {
+    /// Files whose code was mapped.
+    pub modules: u64,
+    /// Files that could not be read, or have no table, and why.
+    pub without_table: Vec<Unreadable>,
+}
+
+impl Memory {
+    /// Nothing is known yet. With `maps`, the kernel is told of everything.
+    pub fn new(maps: Option<UnwindMaps>) -> Result<Memory> {
+        let unwinding = maps.map(|maps| Unwinding::start(maps, Cache::open(Cache::default_directory()))).transpose()?;
+        Ok(Memory {
+            modules: Modules::default(),
+            unwinding,
+            scanned_ns: FxHashMap::default(),
+            scan_wanted: false,
+        })
+    }
+
+    /// Makes the tables that these processes need now, before anything of them is recorded, and waits for them.
+    pub fn prepare(&mut self, processes: &[Tgid]) {
+        let Some(unwinding) = &self.unwinding else { return };
+        for &process in processes {
+            // One that has ended needs none.
+            for range in target::code_of(process).unwrap_or_default() {
+                if let Some(file) = self.modules.of(process, &range) {
+                    unwinding.prepare(file);
+                }
+            }
+        }
+        unwinding.wait();
+    }
+
+    /// Reads what a process has mapped now, which replaces everything that was known of it.
+    pub fn scan(&mut self, process: Tgid, exec_id: u64, timeline: &mut Timeline) {
+        self.scanned_ns.insert(process, boottime_ns());
+        // One that has ended, or is the kernel's, has no code.
+        let code = target::code_of(process).unwrap_or_default();
+        self.clear(process, timeline);
+        for range in code {
+            self.map(process, &range, timeline);
+        }
+        self.runs(process, exec_id);
+    }
+
+    /// Takes what the kernel tells of a process's memory.
+    pub fn event(&mut self, event: &MemoryEvent, timeline: &mut Timeline) {
+        let MemoryEvent { time_ns, tgid, .. } = *event;
+        let is_known = self.scanned_ns.get(&tgid).is_some_and(|&scanned_ns| time_ns < scanned_ns);
+        match &event.change {
+            MemoryChange::Lost(_) => self.scan_wanted = true,
+            _ if is_known || !timeline.has_process(tgid) => {}
+            MemoryChange::Mapped(range) => self.map(tgid, range, timeline),
+            MemoryChange::Replaced => self.clear(tgid, timeline),
+        }
+    }
+
+    /// Takes a record that may be about a process's memory.
+    pub fn record(&self, record: &Record) {
+        match *record {
+            Record::Fork(record::Fork { parent_tgid, tgid, .. }) if parent_tgid != tgid => {
+                if let Some(unwinding) = &self.unwinding {
+                    unwinding.copied(parent_tgid, tgid);
+                }
+            }
+            Record::Exec(record::Exec { tid, exec_id, .. }) => self.runs(Tgid(tid.0), exec_id),
+            _ => {}
+        }
+    }
+
+    /// A process has ended.
+    pub fn ended(&mut self, process: Tgid) {
+        self.scanned_ns.remove(&process);
+        if let Some(unwinding) = &self.unwinding {
+            unwinding.ended(process);
+        }
+    }
+
+    /// Whether events were lost since the last call, so that all processes should be scanned again.
+    pub fn take_scan_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.scan_wanted)
+    }
+
+    /// Waits until the kernel knows of everything.
+    pub fn wait(&self) {
+        if let Some(unwinding) = &self.unwinding {
+            unwinding.wait();
+        }
+    }
+
+    /// What became of it all.
+    pub fn finish(self) -> CodeSummary {
+        let mut without_table = self.modules.unreadable().to_vec();
+        let modules = self.modules.count() as u64;
+        without_table.extend(self.unwinding.map(Unwinding::finish).unwrap_or_default());
+        without_table.sort();
+        without_table.dedup();
+        CodeSummary { modules, without_table }
+    }
+
+    fn map(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {
+        let file = self.modules.of(process, range);
+        let bias = file.as_ref().map_or(0, |file| file.bias(range));
+        timeline.map(Mapped {
+            tgid: process,
+            start: range.start,
+            end: range.end,
+            file_offset: range.file_offset,
+            module: file.as_ref().map(|file| Arc::clone(&file.module)),
+            bias,
+        });
+        if let Some(unwinding) = &self.unwinding {
+            unwinding.mapped(process, range.start..range.end, bias, file);
+        }
+    }
+
+    fn clear(&self, process: Tgid, timeline: &mut Timeline) {
+        timeline.unmap_all(process);
+        if let Some(unwinding) = &self.unwinding {
+            unwinding.cleared(process);
+        }
+    }
+
+    fn runs(&self, process: Tgid, exec_id: u64) {
+        if let Some(unwinding) = &self.unwinding {
+            unwinding.runs(process, exec_id);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Files whose code the recorded processes run, each read once.
+
+use std::{fs::File, io, sync::Arc};
+
+use polletto_common::id::Tgid;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    target::{
+        self, CodeOrigin, CodeRange,
+        image::{Image, Source},
+    },
+    timeline::Module,
+};
+
+/// A file whose code is mapped somewhere.
+#[derive(Debug)]
+pub struct ModuleFile {
+    /// What the trace says of it.
+    pub module: Arc<Module>,
+    /// What it says of itself; nothing if it could not be read or understood.
+    pub image: Option<Image>,
+    /// Its bytes. A file stays open, so that it can be read after its processes have ended and its path leads elsewhere.
+    pub source: Bytes,
+    /// Counts files, in the order in which they were first seen.
+    pub index: usize,
+}
+
+/// Where a module's bytes are.
+#[derive(Debug)]
+pub enum Bytes {
+    /// In a file.
+    File(File),
+    /// In our memory.
+    Memory(Vec<u8>),
+}
+
+impl Source for Bytes {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Bytes::File(file) => file.read_at(offset, bytes),
+            Bytes::Memory(memory) => memory.as_slice().read_at(offset, bytes),
+        }
+    }
+}
+
+/// What tells files apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    device: (u32, u32),
+    inode: u64,
+    name: std::path::PathBuf,
+}
+
+/// All files so far.
+#[derive(Debug, Default)]
+pub struct Modules {
+    known: FxHashMap<Key, Arc<ModuleFile>>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// A file that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Unreadable {
+    /// Its path as its process sees it.
+    pub path: String,
+    /// Why not.
+    pub reason: String,
+}
+
+impl Modules {
+    /// The file that a process has mapped; none where the program compiled the code itself.
+    pub fn of(&mut self, process: Tgid, range: &CodeRange) -> Option<Arc<ModuleFile>> {
+        let origin = range.origin();
+        if origin == CodeOrigin::Anonymous {
+            return None;
+        }
+        let key = Key { device: range.device, inode: range.inode, name: range.name().to_owned() };
+        let index = self.known.len();
+        let Modules { known, unreadable } = self;
+        let file = known.entry(key).or_insert_with(|| {
+            let source = match origin {
+                CodeOrigin::Vdso => target::vdso().map(Bytes::Memory),
+                _ => range.open(process).map(Bytes::File),
+            };
+            let path = range.name().to_string_lossy().into_owned();
+            let mut refuse = |reason: String| unreadable.push(Unreadable { path: path.clone(), reason });
+            let source = source.unwrap_or_else(|error| {
+                refuse(error.to_string());
+                Bytes::Memory(Vec::new())
+            });
+            let is_empty = matches!(&source, Bytes::Memory(bytes) if bytes.is_empty());
+            let image = if is_empty { None } else { Image::read(&source).map_err(|error| refuse(error.to_string())).ok() };
+            let build_id = image.as_ref().and_then(|image| image.build_id.as_ref());
+            let module = Module {
+                path,
+                build_id: build_id.map(|id| id.bytes().to_vec()).unwrap_or_default(),
+                load_bias: image.as_ref().map_or(0, Image::load_bias),
+            };
+            Arc::new(ModuleFile { module: Arc::new(module), image, source, index })
+        });
+        Some(Arc::clone(file))
+    }
+
+    /// How many files there are.
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Those that could not be read.
+    pub fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
+    }
+}
+
+impl ModuleFile {
+    /// What to subtract (wrapping) from an address of this mapping to get the file's own.
+    pub fn bias(&self, range: &CodeRange) -> u64 {
+        let own = self.image.as_ref().and_then(|image| image.address_of(range.file_offset));
+        range.start.wrapping_sub(own.unwrap_or(range.file_offset))
+    }
+}

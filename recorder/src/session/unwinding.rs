@@ -1,0 +1,336 @@
+//! The thread that keeps the kernel's unwind tables and address spaces up to date.
+//!
+//! Making a table can take longer than a ring has room for, so the thread that drains the rings only says what changed.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use anyhow::{Context, Result};
+use polletto_common::{
+    id::Tgid,
+    unwind::{AddressSpace, MAX_MAPPINGS, Mapping},
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::modules::{ModuleFile, Unreadable};
+use crate::{
+    kernel::{Installed, UnwindMaps},
+    unwind::{self, Cache, Table},
+};
+
+/// What happened to processes' memory.
+enum Change {
+    /// Code of this file will be mapped.
+    Prepare(Arc<ModuleFile>),
+    /// Code was mapped.
+    Mapped { process: Tgid, addresses: Range<u64>, bias: u64, file: Option<Arc<ModuleFile>> },
+    /// A process has another's memory as its own from now on.
+    Copied { from: Tgid, to: Tgid },
+    /// A process has lost everything that was mapped.
+    Cleared { process: Tgid },
+    /// A process runs the program with this `exec_id`.
+    Runs { process: Tgid, exec_id: u64 },
+    /// A process has ended.
+    Ended { process: Tgid },
+    /// Everything before is done.
+    Done(SyncSender<()>),
+}
+
+/// The thread, as others see it.
+pub struct Unwinding {
+    changes: Sender<Change>,
+    thread: JoinHandle<Vec<Unreadable>>,
+}
+
+impl Unwinding {
+    /// Starts the thread.
+    pub fn start(maps: UnwindMaps, cache: Cache) -> Result<Unwinding> {
+        let (changes, coming) = channel();
+        let thread = std::thread::Builder::new()
+            .name("polletto-unwind".into())
+            .spawn(move || Worker::new(maps, cache).run(&coming))
+            .context("could not start the thread that makes unwind tables")?;
+        Ok(Unwinding { changes, thread })
+    }
+
+    /// Makes a file's table before anything of it is needed.
+    pub fn prepare(&self, file: Arc<ModuleFile>) {
+        self.send(Change::Prepare(file));
+    }
+
+    /// Code was mapped: `bias` is what to subtract from its addresses to get the file's own.
+    pub fn mapped(&self, process: Tgid, addresses: Range<u64>, bias: u64, file: Option<Arc<ModuleFile>>) {
+        self.send(Change::Mapped { process, addresses, bias, file });
+    }
+
+    /// A process began as a copy of another.
+    pub fn copied(&self, from: Tgid, to: Tgid) {
+        self.send(Change::Copied { from, to });
+    }
+
+    /// A process starts another program: what was mapped is not any more.
+    pub fn cleared(&self, process: Tgid) {
+        self.send(Change::Cleared { process });
+    }
+
+    /// A process runs the program with this `exec_id`.
+    pub fn runs(&self, process: Tgid, exec_id: u64) {
+        self.send(Change::Runs { process, exec_id });
+    }
+
+    /// A process has ended.
+    pub fn ended(&self, process: Tgid) {
+        self.send(Change::Ended { process });
+    }
+
+    /// Waits until the kernel knows of everything so far.
+    pub fn wait(&self) {
+        let (done, is_done) = sync_channel(1);
+        self.send(Change::Done(done));
+        // It only fails when the thread panicked, which `finish` tells.
+        is_done.recv().ok();
+    }
+
+    /// Ends the thread, and says which files have no table and why.
+    pub fn finish(self) -> Vec<Unreadable> {
+        drop(self.changes);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn send(&self, change: Change) {
+        // As above.
+        self.changes.send(change).ok();
+    }
+}
+
+/// A process's memory.
+#[derive(Clone, Default)]
+struct Space {
+    exec_id: Option<u64>,
+    /// Code by its first address. Without overlap.
+    code: BTreeMap<u64, Code>,
+}
+
+/// Code in a process's memory.
+#[derive(Clone)]
+struct Code {
+    end: u64,
+    bias: u64,
+    file: Option<Arc<ModuleFile>>,
+}
+
+/// A table that the kernel has, and the file's own addresses that it covers.
+#[derive(Clone)]
+struct Known {
+    installed: Installed,
+    addresses: Range<u64>,
+}
+
+/// The thread's own.
+struct Worker {
+    maps: UnwindMaps,
+    cache: Cache,
+    spaces: FxHashMap<Tgid, Space>,
+    /// By [`ModuleFile::index`]; none where there is no table.
+    tables: FxHashMap<usize, Option<Known>>,
+    last_version: u32,
+    refused: Vec<Unreadable>,
+}
+
+impl Worker {
+    fn new(maps: UnwindMaps, cache: Cache) -> Worker {
+        Worker {
+            maps,
+            cache,
+            spaces: FxHashMap::default(),
+            tables: FxHashMap::default(),
+            last_version: 0,
+            refused: Vec::new(),
+        }
+    }
+
+    fn run(mut self, coming: &Receiver<Change>) -> Vec<Unreadable> {
+        while let Ok(first) = coming.recv() {
+            let (mut files, mut changed, mut waiting) = (Vec::new(), FxHashSet::default(), Vec::new());
+            for change in std::iter::once(first).chain(coming.try_iter()) {
+                self.apply(change, &mut files, &mut changed, &mut waiting);
+            }
+            self.make_tables(files);
+            for process in changed {
+                self.tell_space(process);
+            }
+            for done in waiting {
+                // Who waits may have given up.
+                done.send(()).ok();
+            }
+        }
+        self.refused
+    }
+
+    fn apply(
+        &mut self,
+        change: Change,
+        files: &mut Vec<Arc<ModuleFile>>,
+        changed: &mut FxHashSet<Tgid>,
+        waiting: &mut Vec<SyncSender<()>>,
+    ) {
+        match change {
+            Change::Prepare(file) => files.push(file),
+            Change::Mapped { process, addresses, bias, file } => {
+                files.extend(file.clone());
+                self.spaces.entry(process).or_default().map(addresses, Code { end: 0, bias, file });
+                changed.insert(process);
+            }
+            Change::Copied { from, to } => {
+                let copy = self.spaces.get(&from).cloned().unwrap_or_default();
+                self.spaces.insert(to, copy);
+                changed.insert(to);
+            }
+            Change::Cleared { process } => {
+                self.spaces.insert(process, Space::default());
+            }
+            Change::Runs { process, exec_id } => {
+                self.spaces.entry(process).or_default().exec_id = Some(exec_id);
+                changed.insert(process);
+            }
+            Change::Ended { process } => {
+                self.spaces.remove(&process);
+                changed.remove(&process);
+                self.maps.remove_space(process);
+            }
+            Change::Done(done) => waiting.push(done),
+        }
+    }
+
+    /// Makes the tables that are missing, all at once.
+    fn make_tables(&mut self, mut files: Vec<Arc<ModuleFile>>) {
+        files.retain(|file| !self.tables.contains_key(&file.index));
+        files.sort_by_key(|file| file.index);
+        files.dedup_by_key(|file| file.index);
+        let (with_image, without): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.image.is_some());
+        self.tables.extend(without.iter().map(|file| (file.index, None)));
+        let jobs: Vec<_> =
+            with_image.iter().filter_map(|file| Some((file.image.as_ref()?, &file.source))).collect();
+        let tables = unwind::build_all(&self.cache, &jobs);
+        for (file, table) in with_image.into_iter().zip(tables) {
+            let known = table.map_err(anyhow::Error::from).and_then(|table| self.install(&table));
+            let known = known.map_err(|error| {
+                self.refused.push(Unreadable { path: file.module.path.clone(), reason: format!("{error:#}") });
+            });
+            self.tables.insert(file.index, known.ok());
+        }
+    }
+
+    fn install(&mut self, table: &Table) -> Result<Known> {
+        anyhow::ensure!(!table.rows.is_empty(), "it has no unwind information (.eh_frame)");
+        Ok(Known { installed: self.maps.install(table)?, addresses: table.addresses() })
+    }
+
+    /// Tells the kernel what a process has mapped, once it is known which program runs.
+    fn tell_space(&mut self, process: Tgid) {
+        let Some(Space { exec_id: Some(exec_id), code }) = self.spaces.get(&process) else { return };
+        self.last_version += 1;
+        let none = Mapping { start: u64::MAX, ..Mapping::default() };
+        let mut space =
+            AddressSpace { exec_id: *exec_id, version: self.last_version, count: 0, mappings: [none; MAX_MAPPINGS] };
+        let mappings = code.iter().filter_map(|(&start, code)| {
+            let known = self.tables.get(&code.file.as_ref()?.index)?.as_ref()?;
+            mapping(start, code, known)
+        });
+        for (slot, mapping) in space.mappings.iter_mut().zip(mappings) {
+            *slot = mapping;
+            space.count += 1;
+        }
+        if let Err(error) = self.maps.set_space(process, &space) {
+            self.refused.push(Unreadable { path: format!("process {process}"), reason: format!("{error:#}") });
+        }
+    }
+}
+
+impl Space {
+    /// What is mapped takes the place of what was there.
+    fn map(&mut self, addresses: Range<u64>, code: Code) {
+        let Range { start, end } = addresses;
+        if start >= end {
+            return;
+        }
+        // What begins before may reach into it, and beyond it.
+        if let Some((&before, reaching)) = self.code.range_mut(..start).next_back()
+            && reaching.end > start
+        {
+            let rest = Code { ..reaching.clone() };
+            reaching.end = start;
+            debug_assert!(before < start);
+            if rest.end > end {
+                self.code.insert(end, rest);
+            }
+        }
+        let inside: Vec<u64> = self.code.range(start..end).map(|(&first, _)| first).collect();
+        for first in inside {
+            if let Some(covered) = self.code.remove(&first)
+                && covered.end > end
+            {
+                self.code.insert(end, covered);
+            }
+        }
+        self.code.insert(start, Code { end, ..code });
+    }
+}
+
+/// The part of a mapping that the file's table covers.
+fn mapping(start: u64, code: &Code, known: &Known) -> Option<Mapping> {
+    let Known { installed: Installed { first_page, first_row }, addresses } = known;
+    let (first, last) = (start.wrapping_sub(code.bias), code.end.wrapping_sub(1).wrapping_sub(code.bias));
+    if first > last || last < addresses.start || first >= addresses.end {
+        return None;
+    }
+    let start = first.max(addresses.start).wrapping_add(code.bias);
+    let end = last.min(addresses.end - 1).wrapping_add(code.bias).wrapping_add(1);
+    Some(Mapping { start, end, bias: code.bias, first_page: *first_page, first_row: *first_row })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(bias: u64) -> Code {
+        Code { end: 0, bias, file: None }
+    }
+
+    fn ranges(space: &Space) -> Vec<(u64, u64, u64)> {
+        space.code.iter().map(|(&start, code)| (start, code.end, code.bias)).collect()
+    }
+
+    #[test]
+    fn what_is_mapped_last_is_what_counts() {
+        let mut space = Space::default();
+        space.map(100..200, code(1));
+        space.map(140..160, code(2));
+        assert_eq!(ranges(&space), [(100, 140, 1), (140, 160, 2), (160, 200, 1)]);
+        space.map(150..170, code(3));
+        assert_eq!(ranges(&space), [(100, 140, 1), (140, 150, 2), (150, 170, 3), (170, 200, 1)]);
+        space.map(0..1000, code(4));
+        assert_eq!(ranges(&space), [(0, 1000, 4)]);
+        space.map(5..5, code(5));
+        assert_eq!(ranges(&space), [(0, 1000, 4)]);
+    }
+
+    #[test]
+    fn a_mapping_is_cut_to_what_its_table_covers() {
+        let known = Known { installed: Installed { first_page: 7, first_row: 9 }, addresses: 0x1000..0x3000 };
+        let cut = |start, end| {
+            mapping(start, &Code { end, bias: 0x10000, file: None }, &known).map(|cut| (cut.start, cut.end))
+        };
+        assert_eq!(cut(0x10000, 0x14000), Some((0x11000, 0x13000)));
+        assert_eq!(cut(0x11800, 0x12000), Some((0x11800, 0x12000)));
+        assert_eq!(cut(0x13000, 0x14000), None);
+        assert_eq!(cut(0x10000, 0x11000), None);
+    }
+}
