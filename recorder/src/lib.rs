@@ -8,6 +8,8 @@ pub mod cli;
 pub mod kernel;
 pub mod preflight;
 pub mod session;
+pub mod symbols;
 pub mod target;
 pub mod timeline;
 pub mod trace;
+pub mod unwind;

@@ -119,7 +119,8 @@ impl Shards {
         let shard = at as usize / SHARD_ENTRIES;
         if shard == self.shards.len() && count > 0 {
             ensure!(shard < MAX_SHARDS, "there is no room for more unwind tables");
-            self.shards.push(self.add(shard as u32)?);
+            let added = self.add(shard as u32)?;
+            self.shards.push(added);
         }
         self.next += count as u32;
         Ok(at)

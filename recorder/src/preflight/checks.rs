@@ -9,11 +9,9 @@ use super::{
     report::{Check, Outcome, Report},
 };
 
-/// The first kernel with ring buffers, task iterators, boot-time clocks in programs, and CAP_BPF.
-const OLDEST_POSSIBLE: (u32, u32) = (5, 8);
-
-/// The first kernel whose `sched_switch` tells programs the state of the thread that leaves.
-const OLDEST_WITH_STATE: (u32, u32) = (5, 18);
+/// The first kernel with ring buffers, task iterators, boot-time clocks in programs, CAP_BPF, arrays of any size in
+/// others, and the current task as programs can read it.
+const OLDEST_POSSIBLE: (u32, u32) = (5, 11);
 
 /// The kernel that polletto is tested on.
 const TESTED: (u32, u32) = (6, 18);
@@ -36,14 +34,15 @@ const FILE_CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_sys_nice
 const CONTAINER_OPTIONS: &str = "--pid=host --cap-add=BPF --cap-add=PERFMON --cap-add=SYS_PTRACE --cap-add=SYS_NICE \
                                  --cap-add=DAC_READ_SEARCH --security-opt seccomp=unconfined";
 
-const NEWER: &str = "boot a kernel of version 5.18 or newer; `uname -r` tells which one runs";
+const NEWER: &str = "boot a kernel of version 5.11 or newer, best 5.18; `uname -r` tells which one runs";
 
 type Judge = fn(&Machine, &Needs) -> Option<Outcome>;
 
 /// In the order in which they matter: what a later check complains of may only follow from an earlier one.
-const CHECKS: [(&str, Judge); 17] = [
+const CHECKS: [(&str, Judge); 18] = [
     ("kernel", kernel),
     ("kernel types", kernel_types),
+    ("stacks", stacks),
     ("user namespace", user_namespace),
     ("capabilities", required_capabilities),
     ("lockdown", lockdown),
@@ -83,11 +82,8 @@ fn kernel(machine: &Machine, _: &Needs) -> Option<Outcome> {
     let Some(version) = version(release) else {
         return warning(format!("{release} is no version that polletto understands"), NEWER);
     };
-    let with_state = machine.types == KernelTypes::SwitchWithState;
     if version < OLDEST_POSSIBLE {
-        fatal(format!("{release} has no ring buffers for programs"), NEWER)
-    } else if version < OLDEST_WITH_STATE && !with_state {
-        fatal(format!("{release} is older than 5.18 and cannot do what recording needs"), NEWER)
+        fatal(format!("{release} is older than 5.11 and cannot do what recording needs"), NEWER)
     } else if version != TESTED {
         ok(format!("{release} (not tested: polletto is tested on {}.{})", TESTED.0, TESTED.1))
     } else {
@@ -111,8 +107,18 @@ fn kernel_types(machine: &Machine, _: &Needs) -> Option<Outcome> {
         KernelTypes::Unreadable(why) => fatal(format!("/sys/kernel/btf/vmlinux cannot be read: {why}"), READ),
         KernelTypes::NoSwitch => fatal("the kernel's types do not describe sched_switch", CONFIGURATION),
         KernelTypes::SwitchWithoutState => {
-            fatal("sched_switch does not tell programs in which state a thread leaves its CPU", NEWER)
+            ok("/sys/kernel/btf/vmlinux; states of threads are read a little late, since sched_switch does not tell them")
         }
+    }
+}
+
+fn stacks(machine: &Machine, _: &Needs) -> Option<Outcome> {
+    match machine.has_loop? {
+        true => ok("unwound without frame pointers"),
+        false => warning(
+            "unwound by frame pointers alone, which most programs don't have: this kernel has no bpf_loop",
+            "boot a kernel of version 5.17 or newer, or record programs built with `-C force-frame-pointers=yes`",
+        ),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Machine {
     pub possible_cpus: Option<usize>,
     /// The kernel's type information.
     pub types: KernelTypes,
+    /// Whether programs can call `bpf_loop`. Not known without the kernel's types.
+    pub has_loop: Option<bool>,
     /// What we may do, as far as capabilities go.
     pub capabilities: CapabilitySet,
     /// Inode of our user namespace.
@@ -96,10 +98,12 @@ impl Machine {
     /// Gathers the facts about this machine.
     pub fn read() -> Machine {
         let open_files = getrlimit(Resource::Nofile);
+        let (types, has_loop) = kernel_types(Path::new("/sys/kernel/btf/vmlinux"));
         Machine {
             kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
             possible_cpus: read("/sys/devices/system/cpu/possible").and_then(|list| cpus_in(&list)),
-            types: kernel_types(Path::new("/sys/kernel/btf/vmlinux")),
+            types,
+            has_loop,
             capabilities: capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective),
             user_namespace: namespace("user"),
             pid_namespace: namespace("pid"),
@@ -148,14 +152,18 @@ fn lockdown(modes: &str) -> Option<Lockdown> {
     }
 }
 
-fn kernel_types(file: &Path) -> KernelTypes {
+/// What the kernel tells of its types, and whether it has `bpf_loop`.
+fn kernel_types(file: &Path) -> (KernelTypes, Option<bool>) {
     match File::open(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => KernelTypes::Absent,
-        Err(error) => KernelTypes::Unreadable(error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (KernelTypes::Absent, None),
+        Err(error) => (KernelTypes::Unreadable(error.to_string()), None),
         // Mapped is five times as fast, but kernels before 6.16 cannot map this file.
         Ok(_) => match Btf::from_file_with_backend(file, Backend::Mmap).or_else(|_| Btf::from_file(file)) {
-            Ok(types) => switch_signature(&types),
-            Err(error) => KernelTypes::Unreadable(error.to_string()),
+            Ok(types) => {
+                let has_loop = types.resolve_types_by_name("bpf_loop").is_ok_and(|found| !found.is_empty());
+                (switch_signature(&types), Some(has_loop))
+            }
+            Err(error) => (KernelTypes::Unreadable(error.to_string()), None),
         },
     }
 }
@@ -267,10 +275,10 @@ mod tests {
     #[test]
     fn types_that_are_absent_or_broken_are_told_apart() {
         let file = std::env::temp_dir().join(format!("polletto-types-{}", std::process::id()));
-        assert_eq!(kernel_types(&file), KernelTypes::Absent);
+        assert_eq!(kernel_types(&file), (KernelTypes::Absent, None));
         for broken in [&b""[..], b"\x9f\xeb", &[0xff; 4096]] {
             fs::write(&file, broken).unwrap();
-            assert!(matches!(kernel_types(&file), KernelTypes::Unreadable(_)), "{broken:?}");
+            assert!(matches!(kernel_types(&file), (KernelTypes::Unreadable(_), None)), "{broken:?}");
         }
         fs::remove_file(file).unwrap();
     }

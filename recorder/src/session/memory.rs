@@ -1,7 +1,7 @@
 //! What is mapped where in the recorded processes: for the timeline, which says whose code a stack is, and for the kernel,
 //! which unwinds it.
 
-use std::sync::Arc;
+use std::{ffi::OsStr, sync::Arc};
 
 use anyhow::Result;
 use polletto_common::{
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     kernel::{MemoryChange, MemoryEvent, UnwindMaps},
-    target::{self, CodeRange},
+    target::{self, CodeRange, image::Image},
     timeline::{Mapped, Timeline},
     unwind::Cache,
 };
@@ -65,6 +65,21 @@ impl Memory {
             }
         }
         unwinding.wait();
+    }
+
+    /// Makes the table of a program that is about to be started. That of its libraries too, where they are ours as well:
+    /// until its first instruction it has the recorder's memory.
+    pub fn prepare_command(&mut self, program: &OsStr, process: Tgid) {
+        self.prepare(&[process]);
+        let Some(unwinding) = &self.unwinding else { return };
+        let range = target::find_program(program).and_then(|path| CodeRange::of_file(&path).ok());
+        // A script, or what can't be read, needs no table, or tells why when it is mapped.
+        if let Some(range) = range.filter(|range| range.open(process).is_ok_and(|file| Image::read(&file).is_ok()))
+            && let Some(file) = self.modules.of(process, &range)
+        {
+            unwinding.prepare(file);
+            unwinding.wait();
+        }
     }
 
     /// Reads what a process has mapped now, which replaces everything that was known of it.

@@ -103,7 +103,10 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     })?;
     let by_tables = config.has_stacks() && loaded.user_frames() == UserFrames::ByTables;
     let mut memory = Memory::new(by_tables.then_some(unwind_maps))?;
-    memory.prepare(&processes);
+    match (&config.subject, &held) {
+        (Subject::Command(command), Some(held)) => memory.prepare_command(&command[0], held.tgid()),
+        _ => memory.prepare(&processes),
+    }
     let path = config.file_for(&processes);
     let file = TraceFile::create(&path, config.overwrite)?;
     let (pipeline, command) = begin(config, loaded, memory, file, held).inspect_err(|_| {

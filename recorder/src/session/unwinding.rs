@@ -218,7 +218,7 @@ impl Worker {
         self.tables.extend(without.iter().map(|file| (file.index, None)));
         let jobs: Vec<_> =
             with_image.iter().filter_map(|file| Some((file.image.as_ref()?, &file.source))).collect();
-        let tables = unwind::build_all(&self.cache, &jobs);
+        let tables = unwind::build_all(&self.cache, jobs);
         for (file, table) in with_image.into_iter().zip(tables) {
             let known = table.map_err(anyhow::Error::from).and_then(|table| self.install(&table));
             let known = known.map_err(|error| {

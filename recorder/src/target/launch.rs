@@ -15,6 +15,7 @@ use std::{
             process::{CommandExt, ExitStatusExt},
         },
     },
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     thread::JoinHandle,
 };
@@ -135,6 +136,15 @@ impl Held {
             Err(error) => Err(why_not(&self.program, Err(error))),
         }
     }
+}
+
+/// The file that a command's first word leads to, as the shell finds it.
+pub fn find_program(program: &OsStr) -> Option<PathBuf> {
+    if Path::new(program).components().count() > 1 {
+        return Some(PathBuf::from(program));
+    }
+    let directories = env::var_os("PATH")?;
+    env::split_paths(&directories).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
 impl Drop for Held {

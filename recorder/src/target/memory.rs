@@ -46,6 +46,14 @@ pub enum CodeOrigin {
 }
 
 impl CodeRange {
+    /// A file, as it would be if all of it were code and mapped nowhere.
+    pub fn of_file(path: &Path) -> io::Result<CodeRange> {
+        let path = path.canonicalize()?;
+        let facts = path.metadata()?;
+        let device = (rustix::fs::major(facts.dev()), rustix::fs::minor(facts.dev()));
+        Ok(CodeRange { start: 0, end: 0, file_offset: 0, device, inode: facts.ino(), path })
+    }
+
     /// What the code comes from.
     pub fn origin(&self) -> CodeOrigin {
         if self.path == Path::new("[vdso]") {
@@ -197,6 +205,15 @@ mod tests {
         assert_eq!(opened.ino(), std::fs::metadata(executable).unwrap().ino());
         let elsewhere = CodeRange { start: 1, inode: range.inode + 1, ..range.clone() };
         assert!(elsewhere.open(own).is_err());
+    }
+
+    #[test]
+    fn a_file_is_told_as_its_mappings_tell_it() {
+        let executable = std::env::current_exe().unwrap();
+        let file = CodeRange::of_file(&executable).unwrap();
+        let code = code_of(Tgid(std::process::id())).unwrap();
+        let range = code.iter().find(|range| range.path == executable).unwrap();
+        assert_eq!((file.device, file.inode, file.path), (range.device, range.inode, range.path.clone()));
     }
 
     #[test]

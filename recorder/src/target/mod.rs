@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod example;
+pub mod image;
 mod launch;
 mod memory;
 mod printable;
@@ -15,7 +16,7 @@ mod process;
 mod select;
 mod watch;
 
-pub use launch::{Held, LaunchError, Running, exit_code};
+pub use launch::{Held, LaunchError, Running, exit_code, find_program};
 pub use memory::{CodeOrigin, CodeRange, code_of, vdso};
 pub use printable::printable;
 pub use process::{Error, Kind, Process, Thread, thread_process, threads_of, with_descendants};

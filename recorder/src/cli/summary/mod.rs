@@ -1,9 +1,12 @@
 //! What a recording came to, for people and for scripts.
 
+mod stacks;
+
 use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
+use self::stacks::StackSummary;
 use crate::session::{Ending, Outcome};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
@@ -35,6 +38,8 @@ pub struct Summary {
     processes_not_followed: u64,
     /// Switches from or to recorded threads that the kernel did not report, each marked in the trace.
     switches_not_reported: u64,
+    #[serde(flatten)]
+    stacks: StackSummary,
     /// What the recorder itself used.
     recorder_cpu_seconds: f64,
     recorder_peak_memory_bytes: u64,
@@ -66,6 +71,7 @@ impl Summary {
             records_lost: outcome.kernel.lost,
             processes_not_followed: outcome.kernel.unfollowed,
             switches_not_reported: outcome.seen.unreported,
+            stacks: StackSummary::new(outcome),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
         }
@@ -82,6 +88,7 @@ impl fmt::Display for Summary {
         if self.switches == 0 {
             writeln!(out, "            nothing of what was to be recorded ran in this time")?;
         }
+        write!(out, "{}", self.stacks)?;
         write!(out, "  trace     {}, {}", self.file.display(), Bytes(self.bytes))?;
         let events = self.switches + self.switches_of_others + self.wakeups;
         // What every trace holds would count for more than its events.

@@ -1,0 +1,5 @@
+//! Names of code.
+
+mod kernel;
+
+pub use kernel::{KernelFunction, KernelFunctions};
