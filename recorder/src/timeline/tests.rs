@@ -4,7 +4,7 @@ use polletto_common::{
     limits::COMM_BYTES,
     record::{Current, Exec, Exit, Fork, Header, Layout, Lost, Rename, Switch, Task, Waking},
 };
-use polletto_protos::{FtraceEventBundle, Trace, TracePacket, trace_packet::Data};
+use polletto_protos::{FtraceEventBundle, Trace, TracePacket, trace_packet::Data, track_event::NameField};
 use prost::Message;
 
 use super::*;
@@ -99,7 +99,9 @@ impl Replay {
     /// When events of this name begin on the recorder's own tracks.
     fn marks(&self, name: &str) -> Vec<u64> {
         let mark = |packet: &TracePacket| match &packet.data {
-            Some(Data::TrackEvent(event)) if event.name() == name => Some(packet.timestamp()),
+            Some(Data::TrackEvent(event)) if event.name_field == Some(NameField::Name(name.to_owned())) => {
+                Some(packet.timestamp())
+            }
             _ => None,
         };
         self.packets.iter().filter_map(mark).collect()
