@@ -4,31 +4,41 @@
 //! processes there are and what they are called, and where records are missing. It is pure: no clock, no files, no
 //! threads, so that a recorded stream of records replays to the same packets.
 
+mod blocked;
+mod frames;
 mod lane;
+mod lives;
+mod mappings;
 mod process_tree;
 mod pseudo;
 mod recorder_track;
+mod samples;
+mod seen;
+mod stacks;
 mod task_state;
 mod threads;
+
+use std::sync::Arc;
 
 use polletto_common::{
     id::{Tgid, Tid},
     record::{self, Record, flags},
 };
-use polletto_protos::{
-    SchedProcessExecFtraceEvent, SchedProcessExitFtraceEvent, SchedProcessFreeFtraceEvent, TaskNewtaskFtraceEvent,
-    TaskRenameFtraceEvent, ftrace_event::Event,
-};
-
 use rustc_hash::FxHashSet;
 
-use self::{lane::Lane, process_tree::ProcessTreeWriter, recorder_track::RecorderTrack, threads::Threads};
+use self::{
+    lane::Lane, process_tree::ProcessTreeWriter, recorder_track::RecorderTrack, samples::Samples, stacks::Stacks,
+    threads::Threads,
+};
 use crate::trace::PacketBuffer;
 
-pub use self::{process_tree::ProcessDescription, recorder_track::RecorderCounters};
-
-/// `CLONE_THREAD`: what was created is a thread of its parent's process.
-const CLONE_THREAD: u64 = 0x0001_0000;
+pub use self::{
+    frames::{KernelSymbol, KernelSymbols},
+    mappings::{Mapped, Module},
+    process_tree::{ProcessDescription, Undescribed},
+    recorder_track::RecorderCounters,
+    seen::{Endings, Seen},
+};
 
 /// How much of the machine a trace shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,37 +47,6 @@ pub enum View {
     Recorded,
     /// Every thread by its name.
     System,
-}
-
-/// What was seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Switches from or to a recorded thread.
-    pub switches: u64,
-    /// Switches between idle and programs that are not recorded.
-    pub switches_of_others: u64,
-    /// Wake-ups.
-    pub wakings: u64,
-    /// Threads that existed at the beginning or started later.
-    pub threads: u64,
-    /// Processes that existed at the beginning or started later.
-    pub processes: u64,
-    /// Records that the kernel programs had no room for.
-    pub lost: u64,
-    /// Switches from or to a recorded thread that the kernel did not report: by the next record, the CPU ran something else
-    /// than by the one before it.
-    pub unreported: u64,
-}
-
-/// A process of which only the id is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Undescribed {
-    /// Its id.
-    pub tgid: Tgid,
-    /// When it became what it is, CLOCK_BOOTTIME nanoseconds.
-    pub since_ns: u64,
-    /// When it started, if that was before the recording; else the trace tells it already.
-    pub started_ns: Option<u64>,
 }
 
 /// The state machine of a recording.
@@ -79,6 +58,8 @@ pub struct Timeline {
     threads: Threads,
     tree: ProcessTreeWriter,
     recorder: RecorderTrack,
+    stacks: Stacks,
+    samples: Samples,
     seen: Seen,
     ended: Vec<Tgid>,
     undescribed: Vec<Undescribed>,
@@ -95,6 +76,8 @@ impl Timeline {
             threads: Threads::default(),
             tree: ProcessTreeWriter::default(),
             recorder: RecorderTrack::new(began_ns, out),
+            stacks: Stacks::new(stacks::MAX_STACKS),
+            samples: Samples::default(),
             seen: Seen::default(),
             ended: Vec::new(),
             undescribed: Vec::new(),
@@ -114,12 +97,30 @@ impl Timeline {
             Record::Current(current) => self.current(current, out),
             Record::Lost(lost) => self.lost(lost, out),
             Record::Task(task) => self.task(task, task.header.time_ns),
-            Record::Sample(_) | Record::Blocked(_) => {}
+            Record::Sample(sample) => return self.samples.sample(sample, &mut self.stacks, &mut self.seen, out),
+            Record::Blocked(blocked) => return self.samples.blocked(blocked, &mut self.stacks, &mut self.seen, out),
         }
         let lane = self.lane(record.header().cpu);
         if lane.is_full() {
             lane.write(out);
         }
+    }
+
+    /// Takes a stack, to which later samples and blocked stretches refer. Its frames are [`record::Stack::frames`]
+    /// addresses, the innermost first; they are looked up among the mappings that the process has by now.
+    pub fn push_stack(&mut self, stack: &record::Stack, frames: &[u64], out: &mut PacketBuffer) {
+        self.stacks.define(stack, frames, &mut self.seen, out);
+    }
+
+    /// A process has mapped code, in place of what stood at these addresses before. A process that is forked from it later
+    /// begins with the same mappings; one that replaces its program begins with none.
+    pub fn map(&mut self, mapping: Mapped) {
+        self.stacks.map(mapping);
+    }
+
+    /// From now on, frames of the kernel are named by these.
+    pub fn name_kernel_frames(&mut self, symbols: Arc<dyn KernelSymbols>) {
+        self.stacks.name_kernel_frames(symbols);
     }
 
     /// Takes the threads that exist at `now_ns`.
@@ -170,7 +171,7 @@ impl Timeline {
 
     /// Shows what the recorder itself used until `now_ns`.
     pub fn show_recorder(&mut self, now_ns: u64, counters: RecorderCounters, out: &mut PacketBuffer) {
-        self.recorder.count(now_ns, counters, self.seen.lost, out);
+        self.recorder.count(now_ns, counters, self.seen.lost + self.seen.samples_lost, out);
     }
 
     /// Writes everything and ends what is still open.
@@ -242,122 +243,20 @@ impl Timeline {
     }
 
     fn lost(&mut self, lost: &record::Lost, out: &mut PacketBuffer) {
-        self.seen.lost += lost.count;
-        self.listing_wanted = true;
         self.recorder.lost(lost, out);
         let record::Header { time_ns, cpu, flags, .. } = lost.header;
+        if flags & flags::SAMPLES_LOST != 0 {
+            self.seen.samples_lost += lost.count;
+            return;
+        }
+        self.seen.lost += lost.count;
+        self.listing_wanted = true;
         if flags & flags::TASKS_LOST != 0 {
             return;
         }
         let at = self.lane_index(cpu);
         if self.lanes[at].lose(time_ns, &self.threads) == lane::Loss::First {
             self.tree.pseudo_thread(pseudo::unobserved(cpu), time_ns);
-        }
-    }
-
-    fn task(&mut self, task: &record::Task, now_ns: u64) {
-        if self.view == View::Recorded && task.header.flags & flags::RECORDED == 0 {
-            return;
-        }
-        let is_new_process = !self.threads.has_process(task.tgid);
-        if self.threads.insert(task.tid, task.tgid, task.comm) {
-            self.seen.threads += 1;
-            self.tree.thread(task.tid, task.tgid, threads::name(&task.comm), now_ns);
-        }
-        if is_new_process {
-            // The leader may be older than the thread, if that is the only one that is recorded.
-            let started_ns = (task.tid == task.tgid.leader()).then_some(task.started_ns);
-            self.process_began(Undescribed { tgid: task.tgid, since_ns: now_ns, started_ns });
-        }
-    }
-
-    fn fork(&mut self, fork: &record::Fork) {
-        let is_new_process = !self.threads.has_process(fork.tgid);
-        let is_new = self.threads.insert(fork.tid, fork.tgid, fork.comm);
-        let is_thread = fork.tgid == fork.parent_tgid;
-        if is_new {
-            self.seen.threads += 1;
-        }
-        if is_new_process {
-            // After the fork: a reader that came to the description first would make two processes of it.
-            let since_ns = fork.header.time_ns + 1;
-            self.process_began(Undescribed { tgid: fork.tgid, since_ns, started_ns: None });
-        }
-        self.forget_name(fork.tid);
-        let event = TaskNewtaskFtraceEvent {
-            pid: Some(fork.tid.0 as i32),
-            comm: Some(threads::name(&fork.comm)),
-            clone_flags: Some(if is_thread { CLONE_THREAD } else { 0 }),
-        };
-        self.event(&fork.header, fork.parent_tid, Event::TaskNewtask(event));
-    }
-
-    fn process_began(&mut self, process: Undescribed) {
-        self.seen.processes += 1;
-        self.undescribed.push(process);
-    }
-
-    fn exec(&mut self, exec: &record::Exec) {
-        let record::Exec { header, tid, old_tid, .. } = *exec;
-        let event =
-            SchedProcessExecFtraceEvent { filename: None, pid: Some(tid.0 as i32), old_pid: Some(old_tid.0 as i32) };
-        self.event(&header, tid, Event::SchedProcessExec(event));
-        let tgid = Tgid(tid.0);
-        let lane = self.lane_index(header.cpu);
-        if old_tid != tid && self.lanes[lane].running() == Some(old_tid) {
-            self.lanes[lane].switch(header.time_ns, task_state::GONE, tid, lane::ORDINARY_PRIO, &self.threads);
-        }
-        for gone in self.threads.keep_only_leader(tgid) {
-            self.free(header.time_ns, header.cpu, gone);
-        }
-        self.undescribed.push(Undescribed { tgid, since_ns: header.time_ns, started_ns: None });
-    }
-
-    fn exit(&mut self, exit: &record::Exit) {
-        let event = SchedProcessExitFtraceEvent {
-            comm: self.threads.name(exit.tid),
-            pid: Some(exit.tid.0 as i32),
-            tgid: Some(exit.tgid.0 as i32),
-        };
-        self.event(&exit.header, exit.tid, Event::SchedProcessExit(event));
-    }
-
-    fn rename(&mut self, rename: &record::Rename) {
-        let record::Rename { header, tid, tgid, comm } = *rename;
-        let newcomm = threads::name(&comm);
-        let event = TaskRenameFtraceEvent {
-            pid: Some(tid.0 as i32),
-            oldcomm: self.threads.name(tid),
-            newcomm: Some(newcomm.clone()),
-        };
-        self.event(&header, tid, Event::TaskRename(event));
-        self.threads.insert(tid, tgid, comm);
-        self.forget_name(tid);
-        self.tree.thread(tid, tgid, newcomm, header.time_ns);
-    }
-
-    fn thread_ended(&mut self, time_ns: u64, cpu: u16, tid: Tid) {
-        let end = self.threads.end(tid);
-        for gone in end.gone {
-            self.free(time_ns, cpu, gone);
-        }
-        self.ended.extend(end.process);
-    }
-
-    /// The id may be used again.
-    fn free(&mut self, time_ns: u64, cpu: u16, tid: Tid) {
-        self.forget_name(tid);
-        let event = SchedProcessFreeFtraceEvent { pid: Some(tid.0 as i32), ..SchedProcessFreeFtraceEvent::default() };
-        self.lane(cpu).event(time_ns, tid, Event::SchedProcessFree(event));
-    }
-
-    fn event(&mut self, header: &record::Header, by: Tid, event: Event) {
-        self.lane(header.cpu).event(header.time_ns, by, event);
-    }
-
-    fn forget_name(&mut self, tid: Tid) {
-        for lane in &mut self.lanes {
-            lane.forget_name(tid);
         }
     }
 

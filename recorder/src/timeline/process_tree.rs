@@ -18,7 +18,7 @@ const ENTRIES_PER_PACKET: usize = 1000;
 pub struct ProcessDescription {
     /// Its id.
     pub tgid: Tgid,
-    /// Since when this is true, CLOCK_BOOTTIME nanoseconds: see [`Undescribed`](super::Undescribed).
+    /// Since when this is true, CLOCK_BOOTTIME nanoseconds: see [`Undescribed`].
     pub since_ns: u64,
     /// The process that made it.
     pub parent: Tgid,
@@ -32,6 +32,17 @@ pub struct ProcessDescription {
     pub started_ns: Option<u64>,
     /// It belongs to the kernel.
     pub is_kernel_thread: bool,
+}
+
+/// A process of which only the id is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undescribed {
+    /// Its id.
+    pub tgid: Tgid,
+    /// When it became what it is, CLOCK_BOOTTIME nanoseconds.
+    pub since_ns: u64,
+    /// When it started, if that was before the recording; else the trace tells it already.
+    pub started_ns: Option<u64>,
 }
 
 /// Collects what is new, to be written with the next flush.

@@ -2,10 +2,10 @@
 //!
 //! Absence of data must never look like absence of activity.
 
-use polletto_common::record;
+use polletto_common::record::{self, flags};
 use polletto_protos::{
-    CounterDescriptor, DebugAnnotation, TrackDescriptor, TrackEvent, counter_descriptor::Unit, debug_annotation::Value,
-    trace_packet::Data, track_descriptor::ChildTracksOrdering, track_event::Type,
+    CounterDescriptor, DebugAnnotation, TrackDescriptor, TrackEvent, counter_descriptor::Unit, debug_annotation,
+    trace_packet::Data, track_descriptor::ChildTracksOrdering, track_event, track_event::Type,
 };
 
 use crate::trace::PacketBuffer;
@@ -18,6 +18,8 @@ const BYTES: u64 = GROUP + 3;
 const CPU_TIME: u64 = GROUP + 4;
 /// Plus the CPU's number.
 const LOST_ON_CPU: u64 = GROUP + 0x1_0000;
+/// Plus the CPU's number.
+const SAMPLES_LOST_ON_CPU: u64 = GROUP + 0x2_0000;
 
 /// What a recording has cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +33,8 @@ pub struct RecorderCounters {
 /// Writes the group `polletto`.
 #[derive(Debug)]
 pub struct RecorderTrack {
-    described_cpus: Vec<u16>,
+    /// Tracks of losses.
+    described: Vec<u64>,
 }
 
 impl RecorderTrack {
@@ -55,7 +58,7 @@ impl RecorderTrack {
             describe(TrackDescriptor { counter: Some(counter), ..child(uuid, name, 1) }, began_ns, out);
         }
         out.push(Some(began_ns), event(RECORDING, Type::SliceBegin, Some("recording")));
-        let mut track = RecorderTrack { described_cpus: Vec::new() };
+        let mut track = RecorderTrack { described: Vec::new() };
         track.count(began_ns, RecorderCounters::default(), 0, out);
         track
     }
@@ -75,15 +78,19 @@ impl RecorderTrack {
 
     /// Marks where records of one CPU are missing.
     pub fn lost(&mut self, lost: &record::Lost, out: &mut PacketBuffer) {
-        let record::Header { time_ns, cpu, .. } = lost.header;
-        let uuid = self.cpu_track(time_ns, cpu, out);
-        let count = DebugAnnotation { name: Some("records".into()), value: Some(Value::UintValue(lost.count)) };
+        let record::Header { time_ns, cpu, flags, .. } = lost.header;
+        let (first_track, name) = if flags & flags::SAMPLES_LOST != 0 {
+            (SAMPLES_LOST_ON_CPU, "samples lost")
+        } else {
+            (LOST_ON_CPU, "records lost")
+        };
+        let uuid = self.cpu_track(first_track, time_ns, cpu, out);
         let begin = TrackEvent {
             r#type: Some(Type::SliceBegin as i32),
             track_uuid: Some(uuid),
-            name: Some("records lost".into()),
+            name_field: Some(track_event::NameField::Name(name.into())),
             categories: vec!["loss".into()],
-            debug_annotations: vec![count],
+            debug_annotations: vec![number("cpu", u64::from(cpu)), number("records", lost.count)],
             ..TrackEvent::default()
         };
         out.push(Some(time_ns), Data::TrackEvent(begin));
@@ -92,23 +99,25 @@ impl RecorderTrack {
 
     /// Marks where the kernel did not report a switch: the next one of this CPU, at `time_ns`, contradicts the last.
     pub fn unreported(&mut self, time_ns: u64, cpu: u16, out: &mut PacketBuffer) {
-        let uuid = self.cpu_track(time_ns, cpu, out);
+        let uuid = self.cpu_track(LOST_ON_CPU, time_ns, cpu, out);
         let instant = TrackEvent {
             r#type: Some(Type::Instant as i32),
             track_uuid: Some(uuid),
-            name: Some("switch not reported".into()),
+            name_field: Some(track_event::NameField::Name("switch not reported".into())),
             categories: vec!["loss".into()],
             ..TrackEvent::default()
         };
         out.push(Some(time_ns), Data::TrackEvent(instant));
     }
 
-    /// The track of what is missing on this CPU, described when it is first needed.
-    fn cpu_track(&mut self, time_ns: u64, cpu: u16, out: &mut PacketBuffer) -> u64 {
-        let uuid = LOST_ON_CPU + u64::from(cpu);
-        if !self.described_cpus.contains(&cpu) {
-            self.described_cpus.push(cpu);
-            describe(child(uuid, &format!("lost on CPU {cpu}"), 2), time_ns, out);
+    /// The track of what is missing on this CPU, described when it is first needed. Samples have one of their own, since
+    /// slices of different losses may overlap.
+    fn cpu_track(&mut self, first: u64, time_ns: u64, cpu: u16, out: &mut PacketBuffer) -> u64 {
+        let uuid = first + u64::from(cpu);
+        if !self.described.contains(&uuid) {
+            self.described.push(uuid);
+            let what = if first == SAMPLES_LOST_ON_CPU { "samples lost" } else { "lost" };
+            describe(child(uuid, &format!("{what} on CPU {cpu}"), 2), time_ns, out);
         }
         uuid
     }
@@ -133,11 +142,18 @@ fn describe(track: TrackDescriptor, now_ns: u64, out: &mut PacketBuffer) {
     out.push(Some(now_ns), Data::TrackDescriptor(track));
 }
 
+fn number(name: &str, value: u64) -> DebugAnnotation {
+    DebugAnnotation {
+        name_field: Some(debug_annotation::NameField::Name(name.to_owned())),
+        value: Some(debug_annotation::Value::UintValue(value)),
+    }
+}
+
 fn event(uuid: u64, kind: Type, name: Option<&str>) -> Data {
     Data::TrackEvent(TrackEvent {
         r#type: Some(kind as i32),
         track_uuid: Some(uuid),
-        name: name.map(str::to_owned),
+        name_field: name.map(|name| track_event::NameField::Name(name.to_owned())),
         ..TrackEvent::default()
     })
 }

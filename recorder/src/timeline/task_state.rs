@@ -55,13 +55,24 @@ pub fn of_switch(switch: &Switch) -> i64 {
     if switch.header.flags & flags::PREEMPTED != 0 {
         return REPORT_PREEMPTED;
     }
-    let state = switch.prev_state;
+    reported(switch.prev_state, u32::from(switch.prev_exit_state))
+}
+
+fn reported(state: u32, exit_state: u32) -> i64 {
     if state & IDLE == IDLE {
         return REPORT_IDLE;
     }
     let waits_uninterruptibly = if state & (RTLOCK_WAIT | FROZEN) != 0 { UNINTERRUPTIBLE } else { 0 };
-    let reported = (state | waits_uninterruptibly | u32::from(switch.prev_exit_state)) & REPORTED;
+    let reported = (state | waits_uninterruptibly | exit_state) & REPORTED;
     reported.checked_ilog2().map_or(RUNNABLE, |highest| 1 << highest)
+}
+
+/// The letters that readers show for states, by the bit that the tracepoint reports.
+pub const LETTERS: [&str; 9] = ["R", "S", "D", "T", "t", "X", "Z", "P", "I"];
+
+/// Which of [`LETTERS`] stands for a thread that left in `state`, a `__state` of the kernel, and came back.
+pub fn letter(state: u32) -> usize {
+    reported(state, 0).checked_ilog2().map_or(0, |bit| bit as usize + 1)
 }
 
 /// Whether the thread that leaves never comes back.
@@ -97,6 +108,15 @@ mod tests {
         ];
         for (what, switch, expected) in cases {
             assert_eq!(of_switch(&switch), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_state_has_the_letter_that_readers_show() {
+        for (state, expected) in
+            [(0, "R"), (0x1, "S"), (0x2001, "S"), (0x102, "D"), (0x8000, "D"), (0x40, "P"), (0x402, "I")]
+        {
+            assert_eq!(LETTERS[letter(state)], expected, "{state:#x}");
         }
     }
 

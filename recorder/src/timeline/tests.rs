@@ -4,10 +4,14 @@ use polletto_common::{
     limits::COMM_BYTES,
     record::{Current, Exec, Exit, Fork, Header, Layout, Lost, Rename, Switch, Task, Waking},
 };
-use polletto_protos::{FtraceEventBundle, Trace, TracePacket, trace_packet::Data};
+use polletto_protos::{
+    FtraceEventBundle, Trace, TracePacket, ftrace_event::Event, trace_packet::Data, track_event::NameField,
+};
 use prost::Message;
 
 use super::*;
+
+mod stacks;
 
 const OURS: u32 = flags::PREV_RECORDED | flags::NEXT_RECORDED;
 const SLEEPS: u32 = 1;
@@ -99,7 +103,9 @@ impl Replay {
     /// When events of this name begin on the recorder's own tracks.
     fn marks(&self, name: &str) -> Vec<u64> {
         let mark = |packet: &TracePacket| match &packet.data {
-            Some(Data::TrackEvent(event)) if event.name() == name => Some(packet.timestamp()),
+            Some(Data::TrackEvent(event)) if event.name_field == Some(NameField::Name(name.to_owned())) => {
+                Some(packet.timestamp())
+            }
             _ => None,
         };
         self.packets.iter().filter_map(mark).collect()
@@ -167,6 +173,24 @@ fn lost_records_of_threads_leave_no_gap_among_switches() {
     assert_eq!(replay.slices(), [(100, 10, 1)]);
     assert_eq!(replay.marks("records lost"), [250]);
     assert_eq!(replay.timeline.seen().lost, 5);
+}
+
+#[test]
+fn lost_samples_are_marked_and_say_nothing_about_switches() {
+    let lost = Lost { header: header::<Lost>(250, flags::SAMPLES_LOST), until_ns: 390, count: 5 };
+    let records = [
+        task(10, 10, "a"),
+        current(100, 10, OURS),
+        Record::Lost(lost),
+        switch(400, 10, SLEEPS, 0, flags::PREV_RECORDED),
+    ];
+    let mut replay = replay(View::Recorded, &records);
+    assert_eq!(replay.slices(), [(100, 10, 1)]);
+    assert_eq!(replay.marks("samples lost"), [250]);
+    assert!(replay.marks("records lost").is_empty());
+    assert_eq!((replay.timeline.seen().samples_lost, replay.timeline.seen().lost), (5, 0));
+    assert!(!replay.bundles().any(|bundle| bundle.lost_events()));
+    assert!(!replay.timeline.take_listing_wanted());
 }
 
 #[test]

@@ -5,16 +5,13 @@ use polletto_protos::{FtraceEvent, FtraceEventBundle, ftrace_event::Event};
 use prost::Message;
 use rustc_hash::FxHashMap;
 
-use super::{
-    PacketBuffer,
-    columns::{Columns, append_field},
-};
+use super::{PacketBuffer, columns::Columns, wire::append_bytes};
 
 /// Events at which a bundle is written even before the next flush. As a packet it stays well below a batch.
 const FULL: usize = 8 * 1024;
 
 /// `FtraceEventBundle.compact_sched`
-const COMPACT_SCHED: u8 = 4;
+const COMPACT_SCHED: u32 = 4;
 
 /// Columns of one CPU. Times never go back: an event that seems to come before the one in front of it is given its time.
 #[derive(Debug)]
@@ -98,7 +95,7 @@ impl SchedBundle {
         let mut columns = Vec::new();
         self.columns.append_to(&mut columns);
         if !columns.is_empty() {
-            append_field(&mut bundle, COMPACT_SCHED, &columns);
+            append_bytes(&mut bundle, COMPACT_SCHED, &columns);
         }
         out.push_ftrace_events(&bundle);
         self.name_of.clear();

@@ -8,13 +8,18 @@ mod bundle;
 mod columns;
 mod compression;
 mod file;
+mod interning;
 mod output;
 mod packets;
 mod preamble;
+mod samples;
+mod wire;
 
 pub use bundle::SchedBundle;
 pub use compression::Compression;
 pub use file::TraceFile;
+pub use interning::InternTable;
 pub use output::{Output, OutputClosed, Written};
 pub use packets::{Batch, PacketBuffer};
 pub use preamble::{Attribute, AttributeValue, Clocks, Preamble, mark_synchronization, snapshot_clocks};
+pub use samples::{Argument, SliceBegin, StackSample, Weights};

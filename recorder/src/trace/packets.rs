@@ -1,9 +1,14 @@
 //! Encoded packets, cut into batches.
 
-use polletto_protos::{BuiltinClock, TracePacket, TracePacketDefaults, trace_packet};
+use polletto_protos::{
+    BuiltinClock, InternedData, StackSampleDefaults, TracePacket, TracePacketDefaults, trace_packet,
+};
 use prost::Message;
 
-use super::columns::append_field;
+use super::{
+    samples,
+    wire::{append_bytes, append_varint},
+};
 
 /// Bytes at which a batch is closed. A compressed packet may have 512 KiB, and a batch that does not compress at all
 /// grows by less than the packet that closes it.
@@ -13,7 +18,11 @@ const BATCH_BYTES: usize = 256 * 1024;
 const SEQUENCE: u32 = 1;
 
 /// `Trace.packet`
-const PACKET: u8 = 1;
+const PACKET: u32 = 1;
+
+/// What every packet but the first begins with, encoded: `trusted_packet_sequence_id` and `sequence_flags`.
+const LATER_PACKET: &[u8] =
+    &[10 << 3, SEQUENCE as u8, 13 << 3, trace_packet::SequenceFlags::SeqNeedsIncrementalState as u8];
 
 /// Whole packets as they stand in an uncompressed file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,9 +41,19 @@ pub struct PacketBuffer {
     open: Vec<u8>,
     full: Vec<Batch>,
     began: bool,
+    /// Said by the first packet, if the trace holds samples.
+    stack_samples: Option<StackSampleDefaults>,
+    /// The packet and the message that are being encoded; kept for their memory.
+    packet: Vec<u8>,
+    message: Vec<u8>,
 }
 
 impl PacketBuffer {
+    /// A buffer for a trace that holds stack samples. The first packet says what they are measured in.
+    pub fn with_stack_samples() -> PacketBuffer {
+        PacketBuffer { stack_samples: Some(samples::defaults()), ..PacketBuffer::default() }
+    }
+
     /// Appends a packet. Its time is CLOCK_BOOTTIME nanoseconds; packets that carry their own times have none.
     pub fn push(&mut self, time_ns: Option<u64>, data: trace_packet::Data) {
         let packet = TracePacket { timestamp: time_ns, data: Some(data), ..self.next_packet() };
@@ -43,11 +62,42 @@ impl PacketBuffer {
 
     /// Appends a packet whose only content is an encoded `FtraceEventBundle`.
     pub fn push_ftrace_events(&mut self, bundle: &[u8]) {
-        const FTRACE_EVENTS: u8 = 1;
+        const FTRACE_EVENTS: u32 = 1;
+        self.push_encoded(None, FTRACE_EVENTS, bundle);
+    }
+
+    /// Appends what later packets refer to by number.
+    pub fn push_interned(&mut self, data: InternedData) {
+        let packet = TracePacket { interned_data: Some(data), ..self.next_packet() };
+        append_packet(self.make_room(packet.encoded_len()), &packet);
+    }
+
+    /// Appends a packet whose only content is an encoded message, which is this field of a `TracePacket`.
+    pub(super) fn push_encoded(&mut self, time_ns: Option<u64>, field: u32, message: &[u8]) {
+        const TIMESTAMP: u32 = 8;
+        let mut packet = std::mem::take(&mut self.packet);
+        packet.clear();
         // Fields of a message may come in any order.
-        let mut packet = self.next_packet().encode_to_vec();
-        append_field(&mut packet, FTRACE_EVENTS, bundle);
-        append_field(self.make_room(packet.len()), PACKET, &packet);
+        if self.began {
+            packet.extend_from_slice(LATER_PACKET);
+        } else {
+            packet.extend(self.next_packet().encode_to_vec());
+        }
+        if let Some(time_ns) = time_ns {
+            append_varint(&mut packet, TIMESTAMP, time_ns);
+        }
+        append_bytes(&mut packet, field, message);
+        append_bytes(self.make_room(packet.len()), PACKET, &packet);
+        self.packet = packet;
+    }
+
+    /// Like [`PacketBuffer::push_encoded`], for a message that `write` encodes.
+    pub(super) fn push_written(&mut self, time_ns: u64, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut message = std::mem::take(&mut self.message);
+        message.clear();
+        write(&mut message);
+        self.push_encoded(Some(time_ns), field, &message);
+        self.message = message;
     }
 
     /// The batches that are full.
@@ -71,11 +121,14 @@ impl PacketBuffer {
         } else {
             trace_packet::SequenceFlags::SeqNeedsIncrementalState
         };
-        let defaults = TracePacketDefaults { timestamp_clock_id: Some(BuiltinClock::Boottime as u32) };
+        let defaults = || TracePacketDefaults {
+            timestamp_clock_id: Some(BuiltinClock::Boottime as u32),
+            stack_sample_defaults: self.stack_samples.take(),
+        };
         TracePacket {
             trusted_packet_sequence_id: Some(SEQUENCE),
             sequence_flags: Some(flags as u32),
-            trace_packet_defaults: is_first.then_some(defaults),
+            trace_packet_defaults: is_first.then(defaults),
             ..TracePacket::default()
         }
     }
@@ -91,7 +144,7 @@ impl PacketBuffer {
 
 /// Appends a packet as a field of a `Trace`.
 pub(super) fn append_packet(trace: &mut Vec<u8>, packet: &TracePacket) {
-    append_field(trace, PACKET, &packet.encode_to_vec());
+    append_bytes(trace, PACKET, &packet.encode_to_vec());
 }
 
 #[cfg(test)]

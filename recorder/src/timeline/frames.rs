@@ -1,0 +1,163 @@
+//! From addresses to the frames of a trace, each of which is written once.
+
+use std::{fmt, sync::Arc};
+
+use polletto_protos::{Frame, InternedData, Mapping, frame::Kind};
+
+use super::mappings::{AddressSpace, Region};
+use crate::trace::InternTable;
+
+/// The names of the kernel's functions.
+pub trait KernelSymbols: fmt::Debug + Send + Sync {
+    /// The function that this address lies in.
+    fn find(&self, address: u64) -> Option<KernelSymbol<'_>>;
+}
+
+/// A function of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelSymbol<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The module that it belongs to; none for the kernel itself.
+    pub module: Option<&'a str>,
+}
+
+/// Code that belongs to no file.
+const ANONYMOUS: &str = "[anon]";
+
+/// An address at which, as far as anyone knows, there is no code.
+const UNMAPPED: &str = "[unknown mapping]";
+
+/// The mapping of the kernel itself. Its modules have mappings of their own.
+const KERNEL: &str = "[kernel]";
+
+/// Numbers of frames, and of all that they consist of.
+#[derive(Debug, Default)]
+pub struct Frames {
+    paths: InternTable<Vec<u8>>,
+    build_ids: InternTable<Vec<u8>>,
+    function_names: InternTable<Vec<u8>>,
+    mappings: InternTable<MappingKey>,
+    frames: InternTable<FrameKey>,
+    kernel_symbols: Option<Arc<dyn KernelSymbols>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum MappingKey {
+    Program(Region),
+    /// By name.
+    Kernel(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum FrameKey {
+    /// Code of a file, or of no file.
+    Address { mapping: u64, rel_pc: u64 },
+    /// A function of the kernel.
+    Kernel { mapping: u64, name: u64 },
+    /// What is no code.
+    Named(u64),
+}
+
+impl Frames {
+    /// From now on, frames of the kernel are named by these.
+    pub fn name_kernel_frames(&mut self, symbols: Arc<dyn KernelSymbols>) {
+        self.kernel_symbols = Some(symbols);
+    }
+
+    /// The program's code at each of these addresses.
+    pub fn of_program<'a>(
+        &'a mut self,
+        space: Option<&'a AddressSpace>,
+        addresses: &'a [u64],
+        new: &'a mut InternedData,
+    ) -> impl Iterator<Item = u64> + 'a {
+        // Neighbours lie mostly in the same mapping.
+        let mut last: Option<(&Region, u64)> = None;
+        addresses.iter().map(move |&address| {
+            let (region, mapping) = match last.filter(|(region, _)| region.contains(address)) {
+                Some(same) => same,
+                None => {
+                    let Some(region) = space.and_then(|space| space.find(address)) else {
+                        return self.named(UNMAPPED, new);
+                    };
+                    (region, self.mapping(region, new))
+                }
+            };
+            last = Some((region, mapping));
+            let rel_pc = address.wrapping_sub(region.bias);
+            let kind = if region.module.is_some() { Kind::Native } else { Kind::Jit };
+            self.frames.iid(&FrameKey::Address { mapping, rel_pc }, |iid| {
+                new.frames.push(Frame {
+                    iid: Some(iid),
+                    function_name_id: None,
+                    mapping_id: Some(mapping),
+                    rel_pc: Some(rel_pc),
+                    kind: Some(kind as i32),
+                });
+            })
+        })
+    }
+
+    /// The kernel's code at this address.
+    pub fn of_kernel(&mut self, address: u64, new: &mut InternedData) -> u64 {
+        let symbols = self.kernel_symbols.clone();
+        let symbol = symbols.as_ref().and_then(|symbols| symbols.find(address));
+        let mapping = self.kernel_mapping(symbol.and_then(|symbol| symbol.module), new);
+        let name = match symbol {
+            Some(symbol) => self.function_name(symbol.name, new),
+            None => self.function_name(&format!("[kernel] {address:#x}"), new),
+        };
+        self.frames.iid(&FrameKey::Kernel { mapping, name }, |iid| {
+            new.frames.push(Frame {
+                iid: Some(iid),
+                function_name_id: Some(name),
+                mapping_id: Some(mapping),
+                rel_pc: Some(0),
+                kind: Some(Kind::Kernel as i32),
+            });
+        })
+    }
+
+    /// A frame that is no code but says something about the stack.
+    pub fn named(&mut self, name: &str, new: &mut InternedData) -> u64 {
+        let name = self.function_name(name, new);
+        self.frames.iid(&FrameKey::Named(name), |iid| {
+            new.frames.push(Frame { iid: Some(iid), function_name_id: Some(name), ..Frame::default() });
+        })
+    }
+
+    fn function_name(&mut self, name: &str, new: &mut InternedData) -> u64 {
+        self.function_names.string(name.as_bytes(), &mut new.function_names)
+    }
+
+    fn mapping(&mut self, region: &Region, new: &mut InternedData) -> u64 {
+        let Frames { paths, build_ids, mappings, .. } = self;
+        mappings.iid(&MappingKey::Program(region.clone()), |iid| {
+            let module = region.module.as_deref();
+            let build_id = module.map(|module| &module.build_id).filter(|build_id| !build_id.is_empty());
+            let build_id = build_id.map(|build_id| build_ids.string(build_id, &mut new.build_ids));
+            let path = module.map_or(ANONYMOUS, |module| &module.path);
+            let names = path.split('/').filter(|name| !name.is_empty());
+            let mapping = Mapping {
+                iid: Some(iid),
+                build_id,
+                exact_offset: Some(region.file_offset),
+                start: Some(region.start),
+                end: Some(region.end),
+                load_bias: module.map(|module| module.load_bias),
+                path_string_ids: names.map(|name| paths.string(name.as_bytes(), &mut new.mapping_paths)).collect(),
+            };
+            new.mappings.push(mapping);
+        })
+    }
+
+    fn kernel_mapping(&mut self, module: Option<&str>, new: &mut InternedData) -> u64 {
+        let Frames { paths, mappings, .. } = self;
+        let name = module.map_or_else(|| KERNEL.to_owned(), |module| format!("[{module}]"));
+        mappings.iid(&MappingKey::Kernel(name.clone()), |iid| {
+            let path_string_ids = vec![paths.string(name.as_bytes(), &mut new.mapping_paths)];
+            new.mappings.push(Mapping { iid: Some(iid), path_string_ids, ..Mapping::default() });
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! Threads and processes that come and go.
+
+use polletto_common::{
+    id::{Tgid, Tid},
+    record::{self, flags},
+};
+use polletto_protos::{
+    SchedProcessExecFtraceEvent, SchedProcessExitFtraceEvent, SchedProcessFreeFtraceEvent, TaskNewtaskFtraceEvent,
+    TaskRenameFtraceEvent, ftrace_event::Event,
+};
+
+use super::{Timeline, Undescribed, View, lane, task_state, threads};
+
+/// `CLONE_THREAD`: what was created is a thread of its parent's process.
+const CLONE_THREAD: u64 = 0x0001_0000;
+
+impl Timeline {
+    pub(super) fn task(&mut self, task: &record::Task, now_ns: u64) {
+        if self.view == View::Recorded && task.header.flags & flags::RECORDED == 0 {
+            return;
+        }
+        let is_new_process = !self.threads.has_process(task.tgid);
+        if self.threads.insert(task.tid, task.tgid, task.comm) {
+            self.seen.threads += 1;
+            self.tree.thread(task.tid, task.tgid, threads::name(&task.comm), now_ns);
+        }
+        if is_new_process {
+            // The leader may be older than the thread, if that is the only one that is recorded.
+            let started_ns = (task.tid == task.tgid.leader()).then_some(task.started_ns);
+            self.process_began(Undescribed { tgid: task.tgid, since_ns: now_ns, started_ns });
+        }
+    }
+
+    pub(super) fn fork(&mut self, fork: &record::Fork) {
+        let is_new_process = !self.threads.has_process(fork.tgid);
+        let is_new = self.threads.insert(fork.tid, fork.tgid, fork.comm);
+        let is_thread = fork.tgid == fork.parent_tgid;
+        if is_new {
+            self.seen.threads += 1;
+        }
+        self.samples.forget_thread(fork.tid);
+        if is_new_process {
+            self.stacks.process_forked(fork.parent_tgid, fork.tgid);
+            // After the fork: a reader that came to the description first would make two processes of it.
+            let since_ns = fork.header.time_ns + 1;
+            self.process_began(Undescribed { tgid: fork.tgid, since_ns, started_ns: None });
+        }
+        self.forget_name(fork.tid);
+        let event = TaskNewtaskFtraceEvent {
+            pid: Some(fork.tid.0 as i32),
+            comm: Some(threads::name(&fork.comm)),
+            clone_flags: Some(if is_thread { CLONE_THREAD } else { 0 }),
+        };
+        self.event(&fork.header, fork.parent_tid, Event::TaskNewtask(event));
+    }
+
+    fn process_began(&mut self, process: Undescribed) {
+        self.seen.processes += 1;
+        self.undescribed.push(process);
+    }
+
+    pub(super) fn exec(&mut self, exec: &record::Exec) {
+        let record::Exec { header, tid, old_tid, .. } = *exec;
+        let event =
+            SchedProcessExecFtraceEvent { filename: None, pid: Some(tid.0 as i32), old_pid: Some(old_tid.0 as i32) };
+        self.event(&header, tid, Event::SchedProcessExec(event));
+        let tgid = Tgid(tid.0);
+        let lane = self.lane_index(header.cpu);
+        if old_tid != tid && self.lanes[lane].running() == Some(old_tid) {
+            self.lanes[lane].switch(header.time_ns, task_state::GONE, tid, lane::ORDINARY_PRIO, &self.threads);
+        }
+        for gone in self.threads.keep_only_leader(tgid) {
+            self.free(header.time_ns, header.cpu, gone);
+        }
+        self.stacks.process_gone(tgid);
+        self.undescribed.push(Undescribed { tgid, since_ns: header.time_ns, started_ns: None });
+    }
+
+    pub(super) fn exit(&mut self, exit: &record::Exit) {
+        let event = SchedProcessExitFtraceEvent {
+            comm: self.threads.name(exit.tid),
+            pid: Some(exit.tid.0 as i32),
+            tgid: Some(exit.tgid.0 as i32),
+        };
+        self.event(&exit.header, exit.tid, Event::SchedProcessExit(event));
+    }
+
+    pub(super) fn rename(&mut self, rename: &record::Rename) {
+        let record::Rename { header, tid, tgid, comm } = *rename;
+        let newcomm = threads::name(&comm);
+        let event = TaskRenameFtraceEvent {
+            pid: Some(tid.0 as i32),
+            oldcomm: self.threads.name(tid),
+            newcomm: Some(newcomm.clone()),
+        };
+        self.event(&header, tid, Event::TaskRename(event));
+        self.threads.insert(tid, tgid, comm);
+        self.forget_name(tid);
+        self.tree.thread(tid, tgid, newcomm, header.time_ns);
+    }
+
+    pub(super) fn thread_ended(&mut self, time_ns: u64, cpu: u16, tid: Tid) {
+        let end = self.threads.end(tid);
+        for gone in end.gone {
+            self.free(time_ns, cpu, gone);
+        }
+        if let Some(process) = end.process {
+            self.stacks.process_gone(process);
+            self.ended.push(process);
+        }
+    }
+
+    /// The id may be used again.
+    fn free(&mut self, time_ns: u64, cpu: u16, tid: Tid) {
+        self.forget_name(tid);
+        self.samples.forget_thread(tid);
+        let event = SchedProcessFreeFtraceEvent { pid: Some(tid.0 as i32), ..SchedProcessFreeFtraceEvent::default() };
+        self.lane(cpu).event(time_ns, tid, Event::SchedProcessFree(event));
+    }
+
+    fn event(&mut self, header: &record::Header, by: Tid, event: Event) {
+        self.lane(header.cpu).event(header.time_ns, by, event);
+    }
+
+    fn forget_name(&mut self, tid: Tid) {
+        for lane in &mut self.lanes {
+            lane.forget_name(tid);
+        }
+    }
+}

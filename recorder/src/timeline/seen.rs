@@ -1,0 +1,88 @@
+//! What a recording has seen so far, in numbers.
+
+use polletto_common::record::StackEnding;
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Switches from or to a recorded thread.
+    pub switches: u64,
+    /// Switches between idle and programs that are not recorded.
+    pub switches_of_others: u64,
+    /// Wake-ups.
+    pub wakings: u64,
+    /// Threads that existed at the beginning or started later.
+    pub threads: u64,
+    /// Processes that existed at the beginning or started later.
+    pub processes: u64,
+    /// Records that the kernel programs had no room for, but for [`Seen::samples_lost`].
+    pub lost: u64,
+    /// Switches from or to a recorded thread that the kernel did not report: by the next record, the CPU ran something else
+    /// than by the one before it.
+    pub unreported: u64,
+
+    /// Samples of running threads.
+    pub samples: u64,
+    /// Those of `samples` whose stack lacks nothing: it reaches the root, or the thread has no part in a program.
+    pub samples_complete: u64,
+    /// Those of `samples` whose stack was found, by how it ends.
+    pub samples_by_ending: Endings,
+    /// Those of `samples` with frames that were found by frame pointers alone.
+    pub by_frame_pointers: u64,
+    /// Stretches in which a thread slept.
+    pub blocked: u64,
+    /// Those of `blocked` whose stack lacks nothing.
+    pub blocked_complete: u64,
+    /// Different stacks.
+    pub stacks: u64,
+    /// Those of `stacks` that lack nothing.
+    pub stacks_complete: u64,
+    /// Samples and blocked stretches whose stack never came.
+    pub stacks_lost: u64,
+    /// Samples and blocked stretches whose stack was not kept, because there were too many.
+    pub stacks_not_kept: u64,
+    /// Samples, blocked stretches and stacks that the kernel programs had no room for.
+    pub samples_lost: u64,
+}
+
+/// How often stacks ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endings([u64; ENDINGS]);
+
+/// The last one stands for all that have no name.
+const ENDINGS: usize = StackEnding::FOREIGN_CODE.0 as usize + 2;
+
+impl Endings {
+    /// How many ended like this.
+    pub fn of(&self, ending: StackEnding) -> u64 {
+        self.0[index(ending)]
+    }
+
+    pub(super) fn count(&mut self, ending: StackEnding) {
+        self.0[index(ending)] += 1;
+    }
+}
+
+fn index(ending: StackEnding) -> usize {
+    (ending.0 as usize).min(ENDINGS - 1)
+}
+
+/// Whether a stack that ends like this lacks nothing.
+pub(super) fn is_complete(ending: StackEnding) -> bool {
+    matches!(ending, StackEnding::ROOT | StackEnding::NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_without_a_name_are_counted_together() {
+        let mut endings = Endings::default();
+        for ending in [StackEnding::ROOT, StackEnding(9), StackEnding(u32::MAX)] {
+            endings.count(ending);
+        }
+        assert_eq!((endings.of(StackEnding::ROOT), endings.of(StackEnding(77))), (1, 2));
+        assert_eq!(endings.of(StackEnding::FOREIGN_CODE), 0);
+    }
+}

@@ -1,0 +1,193 @@
+//! Stacks as the kernel programs number them, and the callstacks that the trace has for them.
+
+use std::sync::Arc;
+
+use polletto_common::{
+    id::Tgid,
+    record::{self, StackEnding, flags},
+};
+use polletto_protos::{Callstack, InternedData};
+use rustc_hash::FxHashMap;
+
+use super::{
+    frames::{Frames, KernelSymbols},
+    mappings::{AddressSpaces, Mapped},
+    seen::{Seen, is_complete},
+};
+use crate::trace::PacketBuffer;
+
+/// Different stacks of a recording that are kept. With their frames they take about 100 MB of the recorder's memory.
+pub const MAX_STACKS: u32 = 1_000_000;
+
+/// A stack of no frames, which a reader would take for an error.
+const EMPTY: &str = "[no frames]";
+
+/// What the trace has for a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Number of the callstack.
+    pub callstack: u64,
+    /// What is wrong with it.
+    pub unwind_error: Option<&'static str>,
+    /// What is known of it.
+    pub origin: Origin,
+}
+
+/// Where a callstack comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The kernel programs' stack.
+    Unwound { ending: StackEnding, by_frame_pointers: bool },
+    /// The stack never came.
+    Lost,
+    /// There were too many.
+    NotKept,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    callstack: u32,
+    /// [`super::mappings::AddressSpace::changes`] when its addresses were looked up.
+    changes: u32,
+    ending: StackEnding,
+    by_frame_pointers: bool,
+}
+
+/// The stacks of a recording.
+#[derive(Debug)]
+pub struct Stacks {
+    spaces: AddressSpaces,
+    frames: Frames,
+    known: FxHashMap<u64, Known>,
+    /// Callstacks written, which are numbered from 1 on.
+    written: u32,
+    limit: u32,
+    lost: Option<u64>,
+    not_kept: Option<u64>,
+}
+
+impl Stacks {
+    /// Keeps up to `limit`.
+    pub fn new(limit: u32) -> Stacks {
+        Stacks {
+            spaces: AddressSpaces::default(),
+            frames: Frames::default(),
+            known: FxHashMap::default(),
+            written: 0,
+            limit,
+            lost: None,
+            not_kept: None,
+        }
+    }
+
+    pub fn name_kernel_frames(&mut self, symbols: Arc<dyn KernelSymbols>) {
+        self.frames.name_kernel_frames(symbols);
+    }
+
+    pub fn map(&mut self, mapped: Mapped) {
+        self.spaces.map(mapped);
+    }
+
+    pub fn process_forked(&mut self, parent: Tgid, child: Tgid) {
+        self.spaces.fork(parent, child);
+    }
+
+    /// It has ended, or begins anew with another program.
+    pub fn process_gone(&mut self, tgid: Tgid) {
+        self.spaces.clear(tgid);
+    }
+
+    /// Takes a stack. It comes once from every CPU, and means the same unless the process's mappings have changed.
+    pub fn define(&mut self, stack: &record::Stack, addresses: &[u64], seen: &mut Seen, out: &mut PacketBuffer) {
+        let changes = self.spaces.of(stack.tgid).map_or(0, |space| space.changes());
+        let before = self.known.get(&stack.id);
+        if before.is_some_and(|known| known.changes == changes) || self.is_full() {
+            return;
+        }
+        if before.is_none() {
+            seen.stacks += 1;
+            seen.stacks_complete += u64::from(is_complete(stack.ending));
+        }
+        let mut new = InternedData::default();
+        let frame_ids = self.frame_ids(stack, addresses, &mut new);
+        let known = Known {
+            callstack: self.write(frame_ids, new, out),
+            changes,
+            ending: stack.ending,
+            by_frame_pointers: stack.header.flags & flags::BY_FRAME_POINTERS != 0,
+        };
+        self.known.insert(stack.id, known);
+    }
+
+    /// The callstack of the stack that the kernel programs gave this number.
+    pub fn find(&mut self, id: u64, out: &mut PacketBuffer) -> Found {
+        if let Some(&Known { callstack, ending, by_frame_pointers, .. }) = self.known.get(&id) {
+            let unwind_error = match missing(ending) {
+                None if by_frame_pointers => Some("by frame pointers, which code need not keep"),
+                missing => missing,
+            };
+            let origin = Origin::Unwound { ending, by_frame_pointers };
+            return Found { callstack: u64::from(callstack), unwind_error, origin };
+        }
+        if self.is_full() {
+            let callstack = self.not_kept.unwrap_or_else(|| self.write_named("[stack not kept: too many]", out));
+            self.not_kept = Some(callstack);
+            return Found { callstack, unwind_error: Some("not kept: too many"), origin: Origin::NotKept };
+        }
+        let callstack = self.lost.unwrap_or_else(|| self.write_named("[stack lost]", out));
+        self.lost = Some(callstack);
+        Found { callstack, unwind_error: Some("lost"), origin: Origin::Lost }
+    }
+
+    /// From then on, a stack that is not known may have come or not.
+    fn is_full(&self) -> bool {
+        self.written >= self.limit
+    }
+
+    /// The outermost first.
+    fn frame_ids(&mut self, stack: &record::Stack, addresses: &[u64], new: &mut InternedData) -> Vec<u64> {
+        let (kernel, program) = addresses.split_at(addresses.len().min(usize::from(stack.kernel_frames)));
+        let mut frame_ids = Vec::with_capacity(addresses.len() + 1);
+        for (depth, &address) in kernel.iter().enumerate() {
+            // All but the first are return addresses: the call is before them.
+            frame_ids.push(self.frames.of_kernel(address.wrapping_sub(u64::from(depth > 0)), new));
+        }
+        frame_ids.extend(self.frames.of_program(self.spaces.of(stack.tgid), program, new));
+        if let Some(reason) = missing(stack.ending) {
+            frame_ids.push(self.frames.named(&format!("[stack incomplete: {reason}]"), new));
+        }
+        if frame_ids.is_empty() {
+            frame_ids.push(self.frames.named(EMPTY, new));
+        }
+        frame_ids.reverse();
+        frame_ids
+    }
+
+    fn write(&mut self, frame_ids: Vec<u64>, mut new: InternedData, out: &mut PacketBuffer) -> u32 {
+        self.written += 1;
+        new.callstacks.push(Callstack { iid: Some(u64::from(self.written)), frame_ids });
+        out.push_interned(new);
+        self.written
+    }
+
+    fn write_named(&mut self, name: &str, out: &mut PacketBuffer) -> u64 {
+        let mut new = InternedData::default();
+        let frame = self.frames.named(name, &mut new);
+        u64::from(self.write(vec![frame], new, out))
+    }
+}
+
+/// Why a stack that ends like this lacks frames, if it does.
+fn missing(ending: StackEnding) -> Option<&'static str> {
+    Some(match ending {
+        StackEnding::NONE | StackEnding::ROOT => return None,
+        StackEnding::NO_RULE => "no unwind information",
+        StackEnding::UNREADABLE => "unreadable memory",
+        StackEnding::UNSUPPORTED => "unsupported unwind information",
+        StackEnding::TOO_DEEP => "too many frames",
+        StackEnding::CONTRADICTION => "contradictory unwind information",
+        StackEnding::MAPPINGS_CHANGED => "mappings changed",
+        StackEnding::FOREIGN_CODE => "code of another architecture",
+        _ => "unknown reason",
+    })
+}

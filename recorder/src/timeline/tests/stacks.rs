@@ -1,0 +1,399 @@
+//! Samples, blocked stretches and their stacks, as a reader of the trace would see them.
+
+use std::collections::HashMap;
+
+use polletto_common::record::{Blocked, Sample, Stack, StackEnding};
+use polletto_protos::{
+    DebugAnnotation, Frame, InternedData, Mapping, StackSample, TrackEvent, debug_annotation, frame::Kind,
+    stack_sample::TaskContext, track_event::Type,
+};
+
+use super::*;
+
+const PROCESS: Tgid = Tgid(10);
+const CHILD: Tgid = Tgid(20);
+const MAIN: u64 = 0x5000_1000;
+const ANON: u64 = 0x7000_1000;
+const NOWHERE: u64 = 0x9000_0000;
+
+#[derive(Debug)]
+struct Symbols;
+
+impl KernelSymbols for Symbols {
+    fn find(&self, address: u64) -> Option<KernelSymbol<'_>> {
+        match address {
+            0xffff_0100..=0xffff_01ff => Some(KernelSymbol { name: "schedule", module: None }),
+            0xffff_0200..=0xffff_02ff => Some(KernelSymbol { name: "ext4_sync", module: Some("ext4") }),
+            _ => None,
+        }
+    }
+}
+
+fn program(tgid: Tgid) -> Mapped {
+    let module = Module { path: "/usr/bin/my program".into(), build_id: vec![0xab, 0xcd], load_bias: 0x200 };
+    Mapped {
+        tgid,
+        start: 0x5000_0000,
+        end: 0x5010_0000,
+        file_offset: 0x4000,
+        module: Some(Arc::new(module)),
+        bias: 0x5000_0000 - 0x4200,
+    }
+}
+
+fn anonymous(tgid: Tgid) -> Mapped {
+    Mapped { tgid, start: 0x7000_0000, end: 0x7001_0000, file_offset: 0, module: None, bias: 0 }
+}
+
+/// A timeline, and what a reader makes of its packets.
+struct Recording {
+    timeline: Timeline,
+    out: PacketBuffer,
+}
+
+/// Everything that was interned, and what refers to it.
+#[derive(Default)]
+struct Read {
+    interned: InternedData,
+    samples: Vec<(u64, StackSample)>,
+    events: Vec<(u64, TrackEvent)>,
+    threads: HashMap<u64, (i32, i64)>,
+}
+
+impl Recording {
+    fn new() -> Recording {
+        let mut out = PacketBuffer::with_stack_samples();
+        let mut timeline = Timeline::new(View::Recorded, 1, &mut out);
+        timeline.push(&task(10, 10, "a"), &mut out);
+        timeline.map(program(PROCESS));
+        timeline.map(anonymous(PROCESS));
+        timeline.name_kernel_frames(Arc::new(Symbols));
+        Recording { timeline, out }
+    }
+
+    fn push(&mut self, record: Record) {
+        self.timeline.push(&Record::decode(record.encode()).unwrap(), &mut self.out);
+    }
+
+    fn stack(&mut self, id: u64, tgid: Tgid, kernel: &[u64], program: &[u64], ending: StackEnding, flags: u32) {
+        let stack = Stack {
+            header: header::<Stack>(50, flags),
+            id,
+            tgid,
+            kernel_frames: kernel.len() as u16,
+            user_frames: program.len() as u16,
+            ending,
+            reserved: 0,
+        };
+        self.timeline.push_stack(&stack, &[kernel, program].concat(), &mut self.out);
+    }
+
+    fn sample(&mut self, time_ns: u64, stack: u64, tgid: Tgid) {
+        let header = header::<Sample>(time_ns, 0);
+        self.push(Record::Sample(Sample { header, stack, tid: tgid.leader(), tgid, period_ns: 1_000 }));
+    }
+
+    fn blocked(&mut self, returned_ns: u64, stack: u64, left_ns: u64, tid: u32, waker: u32) {
+        self.push(Record::Blocked(Blocked {
+            header: header::<Blocked>(returned_ns, 0),
+            stack,
+            left_ns,
+            woken_ns: returned_ns - 10,
+            tid: Tid(tid),
+            tgid: PROCESS,
+            waker_tid: Tid(waker),
+            prev_state: 0x2002,
+        }));
+    }
+
+    fn fork(&mut self, tid: u32, tgid: Tgid) {
+        self.push(Record::Fork(Fork {
+            header: header::<Fork>(60, 0),
+            parent_tid: Tid(10),
+            parent_tgid: PROCESS,
+            tid: Tid(tid),
+            tgid,
+            comm: comm("new"),
+        }));
+    }
+
+    fn read(&mut self) -> Read {
+        let mut read = Read::default();
+        for packet in self.out.take_all().flat_map(|batch| Trace::decode(batch.bytes()).unwrap().packet) {
+            if let Some(new) = &packet.interned_data {
+                read.interned.merge(new.encode_to_vec().as_slice()).unwrap();
+            }
+            match packet.data {
+                Some(Data::StackSample(sample)) => read.samples.push((packet.timestamp.unwrap(), sample)),
+                Some(Data::TrackEvent(event)) => read.events.push((packet.timestamp.unwrap(), event)),
+                Some(Data::TrackDescriptor(track)) => {
+                    let thread = track.thread.as_ref().map(|thread| (thread.pid(), thread.tid()));
+                    read.threads.extend(thread.map(|thread| (track.uuid(), thread)));
+                }
+                _ => {}
+            }
+        }
+        read
+    }
+}
+
+fn text(entries: &[polletto_protos::InternedString], iid: u64) -> String {
+    let found: Vec<_> = entries.iter().filter(|entry| entry.iid() == iid).collect();
+    assert_eq!(found.len(), 1, "{iid} of {entries:?}");
+    String::from_utf8(found[0].str().to_vec()).unwrap()
+}
+
+impl Read {
+    fn mapping(&self, iid: u64) -> &Mapping {
+        self.interned.mappings.iter().find(|mapping| mapping.iid() == iid).unwrap()
+    }
+
+    fn path(&self, mapping: &Mapping) -> String {
+        let parts = mapping.path_string_ids.iter();
+        parts.map(|&iid| format!("/{}", text(&self.interned.mapping_paths, iid))).collect()
+    }
+
+    /// Frames of a callstack, the outermost first.
+    fn frames(&self, callstack: u64) -> Vec<&Frame> {
+        let callstacks: Vec<_> = self.interned.callstacks.iter().filter(|entry| entry.iid() == callstack).collect();
+        assert_eq!(callstacks.len(), 1);
+        let frame = |&iid| self.interned.frames.iter().find(|frame| frame.iid() == iid).unwrap();
+        callstacks[0].frame_ids.iter().map(frame).collect()
+    }
+
+    /// Each frame by its name, or by its file and the address in it.
+    fn shown(&self, callstack: u64) -> Vec<String> {
+        let show = |frame: &&Frame| match frame.function_name_id {
+            Some(name) => text(&self.interned.function_names, name),
+            None => format!("{}+{:#x}", self.path(self.mapping(frame.mapping_id())), frame.rel_pc()),
+        };
+        self.frames(callstack).iter().map(show).collect()
+    }
+
+    fn shown_samples(&self) -> Vec<Vec<String>> {
+        self.samples.iter().map(|(_, sample)| self.shown(sample.callstack_iid())).collect()
+    }
+
+    fn task(&self, sample: &StackSample) -> &TaskContext {
+        let mut contexts = self.interned.stack_sample_task_contexts.iter();
+        contexts.find(|context| context.iid() == sample.task_context_iid()).unwrap()
+    }
+
+    fn argument(&self, argument: &DebugAnnotation) -> (String, String) {
+        let Some(debug_annotation::NameField::NameIid(iid)) = argument.name_field else { panic!("{argument:?}") };
+        let names = &self.interned.debug_annotation_names;
+        let name = names.iter().find(|name| name.iid() == iid).unwrap().name().to_owned();
+        let value = match argument.value.as_ref().unwrap() {
+            debug_annotation::Value::UintValue(number) => number.to_string(),
+            debug_annotation::Value::StringValueIid(iid) => text(&self.interned.debug_annotation_string_values, *iid),
+            other => panic!("{other:?}"),
+        };
+        (name, value)
+    }
+
+    fn blocked(&self) -> impl Iterator<Item = &(u64, TrackEvent)> {
+        self.events.iter().filter(|(_, event)| self.threads.contains_key(&event.track_uuid()))
+    }
+}
+
+#[test]
+fn a_callstack_leads_from_the_root_through_the_program_into_the_kernel() {
+    let mut recording = Recording::new();
+    // The second address is where the call returns to: the first one after its function.
+    recording.stack(7, PROCESS, &[0xffff_0200, 0xffff_0200, 0xfff0], &[MAIN + 5, ANON], StackEnding::ROOT, 0);
+    recording.sample(100, 7, PROCESS);
+    let read = recording.read();
+    let expected = ["/[anon]+0x70001000", "/usr/bin/my program+0x5205", "[kernel] 0xffef", "schedule", "ext4_sync"];
+    assert_eq!(read.shown_samples(), [expected]);
+    let frames = read.frames(read.samples[0].1.callstack_iid());
+    let kinds = [Kind::Jit, Kind::Native, Kind::Kernel, Kind::Kernel, Kind::Kernel];
+    assert_eq!(frames.iter().map(|frame| frame.kind()).collect::<Vec<_>>(), kinds);
+    let kernel = [2, 3, 4].map(|at: usize| read.path(read.mapping(frames[at].mapping_id())));
+    assert_eq!(kernel, ["/[kernel]", "/[kernel]", "/[ext4]"]);
+    let mapping = read.mapping(frames[1].mapping_id());
+    assert_eq!((mapping.start(), mapping.end(), mapping.exact_offset()), (0x5000_0000, 0x5010_0000, 0x4000));
+    assert_eq!(mapping.load_bias(), 0x200);
+    assert_eq!(read.interned.build_ids[0].str(), [0xab, 0xcd]);
+    assert_eq!(mapping.build_id(), read.interned.build_ids[0].iid());
+}
+
+#[test]
+fn a_sample_is_running_time_of_a_thread_on_a_cpu() {
+    let mut recording = Recording::new();
+    recording.stack(7, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(100, 7, PROCESS);
+    recording.sample(200, 7, PROCESS);
+    let read = recording.read();
+    assert_eq!(read.samples.iter().map(|(time_ns, _)| *time_ns).collect::<Vec<_>>(), [100, 200]);
+    let sample = &read.samples[1].1;
+    assert_eq!((sample.primary_weight(), &sample.follower_weights[..]), (1_000, &[1_000, 0, 0][..]));
+    assert_eq!((read.task(sample).pid(), read.task(sample).tid()), (10, 10));
+    assert_eq!(sample.execution_context_iid(), read.interned.stack_sample_execution_contexts[0].iid());
+    assert_eq!(sample.unwind_error, None);
+    assert_eq!(read.interned.stack_sample_task_contexts.len(), 1);
+    assert_eq!(read.interned.stack_sample_execution_contexts.len(), 1);
+    assert_eq!(recording.timeline.seen().samples_complete, 2);
+}
+
+#[test]
+fn a_blocked_stretch_is_a_slice_of_its_thread_and_a_sample_of_its_length() {
+    let mut recording = Recording::new();
+    recording.stack(7, PROCESS, &[0xffff_0100], &[MAIN], StackEnding::ROOT, 0);
+    recording.blocked(1_100, 7, 1_000, 11, 12);
+    recording.blocked(1_500, 7, 1_400, 11, 0);
+    let read = recording.read();
+    let blocked: Vec<_> = read.blocked().collect();
+    assert_eq!(blocked.iter().map(|(time_ns, _)| *time_ns).collect::<Vec<_>>(), [1_000, 1_100, 1_400, 1_500]);
+    assert_eq!(read.threads.values().collect::<Vec<_>>(), [&(10, 11)]);
+    let begin = &blocked[0].1;
+    assert_eq!((begin.r#type(), blocked[1].1.r#type()), (Type::SliceBegin, Type::SliceEnd));
+    assert_eq!(read.shown(begin.callstack_iid()), ["/usr/bin/my program+0x5200", "schedule"]);
+    let arguments: Vec<_> = begin.debug_annotations.iter().map(|argument| read.argument(argument)).collect();
+    let expected = [("state", "D"), ("sleep_ns", "90"), ("runqueue_ns", "10"), ("waker_tid", "12")];
+    assert_eq!(arguments, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(blocked[2].1.debug_annotations.len(), 3, "nobody is known to have woken it");
+    assert_eq!(read.interned.event_names[0].name(), "blocked");
+    assert_eq!(read.interned.event_categories[0].name(), "blocked");
+
+    let (time_ns, sample) = &read.samples[0];
+    assert_eq!((*time_ns, sample.execution_context_iid), (1_100, None));
+    assert_eq!((sample.primary_weight(), &sample.follower_weights[..]), (100, &[0, 90, 10][..]));
+    assert_eq!(recording.timeline.seen().blocked_complete, 2);
+}
+
+#[test]
+fn a_stack_that_was_cut_says_so_where_it_was_cut() {
+    let cases = [
+        (StackEnding::ROOT, 0, None, None),
+        (StackEnding::NONE, 0, None, None),
+        (StackEnding::ROOT, flags::BY_FRAME_POINTERS, None, Some("by frame pointers, which code need not keep")),
+        (StackEnding::UNREADABLE, 0, Some("[stack incomplete: unreadable memory]"), Some("unreadable memory")),
+        (
+            StackEnding::NO_RULE,
+            flags::BY_FRAME_POINTERS,
+            Some("[stack incomplete: no unwind information]"),
+            Some("no unwind information"),
+        ),
+        (StackEnding(99), 0, Some("[stack incomplete: unknown reason]"), Some("unknown reason")),
+    ];
+    for (ending, flags, outermost, unwind_error) in cases {
+        let mut recording = Recording::new();
+        recording.stack(7, PROCESS, &[], &[MAIN], ending, flags);
+        recording.sample(100, 7, PROCESS);
+        let read = recording.read();
+        let expected: Vec<&str> = outermost.into_iter().chain(["/usr/bin/my program+0x5200"]).collect();
+        assert_eq!(read.shown_samples(), [expected], "{ending:?}");
+        assert_eq!(read.samples[0].1.unwind_error.as_deref(), unwind_error, "{ending:?}");
+        let seen = recording.timeline.seen();
+        assert_eq!(seen.samples_complete == 1, outermost.is_none());
+        assert_eq!(seen.by_frame_pointers == 1, flags != 0);
+        assert_eq!(seen.samples_by_ending.of(ending), 1);
+    }
+}
+
+#[test]
+fn a_stack_without_any_frame_is_still_a_callstack() {
+    let mut recording = Recording::new();
+    recording.stack(7, PROCESS, &[], &[], StackEnding::NONE, 0);
+    recording.sample(100, 7, PROCESS);
+    assert_eq!(recording.read().shown_samples(), [["[no frames]"]]);
+}
+
+#[test]
+fn an_address_outside_of_all_mappings_is_not_given_to_any() {
+    let mut recording = Recording::new();
+    recording.stack(7, PROCESS, &[], &[NOWHERE, MAIN, NOWHERE + 1], StackEnding::ROOT, 0);
+    recording.sample(100, 7, PROCESS);
+    let expected = ["[unknown mapping]", "/usr/bin/my program+0x5200", "[unknown mapping]"];
+    assert_eq!(recording.read().shown_samples(), [expected]);
+}
+
+#[test]
+fn a_stack_that_never_came_is_shown_as_lost() {
+    let mut recording = Recording::new();
+    recording.sample(100, 7, PROCESS);
+    recording.blocked(1_100, 8, 1_000, 11, 12);
+    recording.stack(7, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(200, 7, PROCESS);
+    let read = recording.read();
+    assert_eq!(read.shown_samples(), [["[stack lost]"], ["[stack lost]"], ["/usr/bin/my program+0x5200"]]);
+    assert_eq!(read.interned.callstacks.len(), 2);
+    let seen = recording.timeline.seen();
+    assert_eq!((seen.samples, seen.blocked, seen.stacks_lost, seen.samples_complete), (2, 1, 2, 1));
+}
+
+#[test]
+fn more_stacks_than_can_be_kept_are_never_taken_for_others() {
+    let mut recording = Recording::new();
+    recording.timeline.stacks = super::super::stacks::Stacks::new(2);
+    for id in 0..4 {
+        recording.stack(id, PROCESS, &[], &[NOWHERE, NOWHERE + id], StackEnding::ROOT, 0);
+        recording.sample(100 + id, id, PROCESS);
+    }
+    recording.sample(200, 0, PROCESS);
+    let read = recording.read();
+    let kept = vec!["[unknown mapping]"; 2];
+    let not_kept = vec!["[stack not kept: too many]"];
+    assert_eq!(read.shown_samples(), [kept.clone(), kept.clone(), not_kept.clone(), not_kept, kept]);
+    let seen = recording.timeline.seen();
+    assert_eq!((seen.stacks, seen.stacks_not_kept, seen.stacks_lost), (2, 2, 0));
+}
+
+#[test]
+fn a_stack_that_comes_from_every_cpu_is_written_once_unless_mappings_have_changed() {
+    let mut recording = Recording::new();
+    for _ in 0..3 {
+        recording.stack(7, PROCESS, &[], &[MAIN, NOWHERE], StackEnding::ROOT, 0);
+    }
+    recording.sample(100, 7, PROCESS);
+    recording.timeline.map(Mapped { start: NOWHERE, end: NOWHERE + 0x1000, ..anonymous(PROCESS) });
+    recording.stack(7, PROCESS, &[], &[MAIN, NOWHERE], StackEnding::ROOT, 0);
+    recording.sample(200, 7, PROCESS);
+    let read = recording.read();
+    let shown = |root| [root, "/usr/bin/my program+0x5200"];
+    assert_eq!(read.shown_samples(), [shown("[unknown mapping]"), shown("/[anon]+0x90000000")]);
+    assert_eq!(read.interned.callstacks.len(), 2);
+    assert_eq!(recording.timeline.seen().stacks, 1);
+}
+
+#[test]
+fn a_forked_process_has_its_parent_s_mappings_until_it_replaces_its_program() {
+    let mut recording = Recording::new();
+    recording.fork(20, CHILD);
+    recording.stack(1, CHILD, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(100, 1, CHILD);
+    recording.push(Record::Exec(Exec { header: header::<Exec>(150, 0), tid: Tid(20), old_tid: Tid(20), exec_id: 1 }));
+    recording.stack(2, CHILD, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(200, 2, CHILD);
+    recording.stack(3, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(300, 3, PROCESS);
+    let ours = "/usr/bin/my program+0x5200";
+    assert_eq!(recording.read().shown_samples(), [[ours], ["[unknown mapping]"], [ours]]);
+}
+
+#[test]
+fn a_process_s_mappings_end_with_it() {
+    let mut recording = Recording::new();
+    recording.push(current(80, 10, OURS));
+    recording.push(switch(90, 10, DEAD, 0, flags::PREV_RECORDED));
+    recording.stack(1, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(100, 1, PROCESS);
+    assert_eq!(recording.read().shown_samples(), [["[unknown mapping]"]]);
+}
+
+#[test]
+fn a_thread_that_gets_the_id_of_another_is_not_that_thread() {
+    let mut recording = Recording::new();
+    recording.fork(11, PROCESS);
+    recording.blocked(1_100, 7, 1_000, 11, 12);
+    recording.push(current(1_100, 11, OURS));
+    recording.push(switch(1_200, 11, DEAD, 0, flags::PREV_RECORDED));
+    recording.fork(11, PROCESS);
+    recording.blocked(2_100, 7, 2_000, 11, 12);
+    let read = recording.read();
+    let tracks: Vec<u64> = read.blocked().map(|(_, event)| event.track_uuid()).collect();
+    assert_eq!((tracks[0], tracks[2]), (tracks[1], tracks[3]));
+    assert_ne!(tracks[0], tracks[2]);
+    let contexts: Vec<u64> = read.samples.iter().map(|(_, sample)| sample.task_context_iid()).collect();
+    assert_ne!(contexts[0], contexts[1]);
+}
