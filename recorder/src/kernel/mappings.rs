@@ -108,10 +108,7 @@ impl Ring {
         let control = self.memory.as_mut_ptr().cast::<bindings::perf_event_mmap_page>();
         // SAFETY: the first page is the kernel's control page, and these two words are shared with it.
         let (head, tail) = unsafe {
-            (
-                AtomicU64::from_ptr(&raw mut (*control).data_head),
-                AtomicU64::from_ptr(&raw mut (*control).data_tail),
-            )
+            (AtomicU64::from_ptr(&raw mut (*control).data_head), AtomicU64::from_ptr(&raw mut (*control).data_tail))
         };
         let end = head.load(Ordering::Acquire);
         let mut at = tail.load(Ordering::Relaxed);
@@ -222,7 +219,11 @@ mod tests {
     fn mapping() -> Vec<u8> {
         let numbers: Vec<u8> = [0x1000_u64, 0x200, 0x3000].iter().flat_map(|word| word.to_ne_bytes()).collect();
         let file: Vec<u8> = [8_u32, 1, 77, 0, 5, 0, 5, 2].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        record(bindings::PERF_RECORD_MMAP2, 0, &[&7_u32.to_ne_bytes(), &8_u32.to_ne_bytes(), &numbers, &file, b"/a b\n\0\0\0"])
+        record(
+            bindings::PERF_RECORD_MMAP2,
+            0,
+            &[&7_u32.to_ne_bytes(), &8_u32.to_ne_bytes(), &numbers, &file, b"/a b\n\0\0\0"],
+        )
     }
 
     #[test]

@@ -264,8 +264,7 @@ impl Detached {
     pub fn drain(&mut self, now_ns: u64, mut take: impl FnMut(Taken)) -> Result<()> {
         self.rings.drain_all(&mut take)?;
         for (cpu, stats) in self.stats()?.into_iter().enumerate() {
-            let channels =
-                [(stats.stream, 0), (stats.tasks, flags::TASKS_LOST), (stats.samples, flags::SAMPLES_LOST)];
+            let channels = [(stats.stream, 0), (stats.tasks, flags::TASKS_LOST), (stats.samples, flags::SAMPLES_LOST)];
             for (channel, flags) in channels {
                 let ChannelStats { unannounced: count, first_unannounced_ns: time_ns, .. } = channel;
                 if count > 0 {

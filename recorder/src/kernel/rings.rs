@@ -100,7 +100,11 @@ impl Rings {
         let Rings { streams, sample_rings, task_rings, memory, merge, .. } = self;
         let mut queue = 0;
         for stream in streams {
-            read(until_ns, || stream.next().map(|record| Ok(Taken::Record(record?))), |taken| merge.push(queue, taken))?;
+            read(
+                until_ns,
+                || stream.next().map(|record| Ok(Taken::Record(record?))),
+                |taken| merge.push(queue, taken),
+            )?;
             queue += 1;
         }
         for ring in sample_rings.iter_mut().chain(task_rings) {

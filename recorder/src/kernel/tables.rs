@@ -69,7 +69,8 @@ impl UnwindMaps {
             let own = table.rows.get(own).context("the table refers to rows that it does not have")?;
             let at = self.rows.reserve_together(own.len())?;
             for (index, row) in own.iter().enumerate() {
-                let rule = rules.get(row.rule() as usize).context("the table refers to a rule that it does not have")?;
+                let rule =
+                    rules.get(row.rule() as usize).context("the table refers to a rule that it does not have")?;
                 self.rows.set(at + index as u32, Row::new(row.address() as u8, *rule).0);
             }
             let from_first = at - first_row;
@@ -86,7 +87,9 @@ impl UnwindMaps {
 
     /// Says what is mapped in a process.
     pub fn set_space(&mut self, process: Tgid, space: &AddressSpace) -> Result<()> {
-        self.spaces.insert(process.0, Space(*space), 0).with_context(|| format!("no room for the mappings of {process}"))
+        self.spaces
+            .insert(process.0, Space(*space), 0)
+            .with_context(|| format!("no room for the mappings of {process}"))
     }
 
     /// Forgets a process.
@@ -128,7 +131,8 @@ impl Shards {
 
     fn add(&mut self, index: u32) -> Result<MmapRaw> {
         let definition = aya_obj::Map::new_from_params(ARRAY, 4, SHARD_BYTES as u32, 1, MAPPABLE);
-        let map = MapData::create(definition, "polletto_tables", None).context("could not make room for unwind tables")?;
+        let map =
+            MapData::create(definition, "polletto_tables", None).context("could not make room for unwind tables")?;
         self.outer.set(index, &map, 0).context("could not give the programs their unwind tables")?;
         mapped(&map, SHARD_BYTES)
     }
@@ -170,5 +174,8 @@ impl Rules {
 const _: () = assert!(MAX_RULES == u16::MAX as usize + 1);
 
 fn mapped(map: &MapData, bytes: usize) -> Result<MmapRaw> {
-    MmapOptions::new().len(bytes).map_raw(map.fd().as_fd().as_raw_fd()).context("could not map unwind tables into memory")
+    MmapOptions::new()
+        .len(bytes)
+        .map_raw(map.fd().as_fd().as_raw_fd())
+        .context("could not map unwind tables into memory")
 }

@@ -4,9 +4,7 @@
 use anyhow::{Context, Result};
 use aya::programs::{
     PerfEvent,
-    perf_event::{
-        HardwareEvent, PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent,
-    },
+    perf_event::{HardwareEvent, PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent},
 };
 
 /// What drives the timer.

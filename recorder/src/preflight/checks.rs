@@ -106,9 +106,9 @@ fn kernel_types(machine: &Machine, _: &Needs) -> Option<Outcome> {
         KernelTypes::Absent => fatal("the kernel does not describe its types", CONFIGURATION),
         KernelTypes::Unreadable(why) => fatal(format!("/sys/kernel/btf/vmlinux cannot be read: {why}"), READ),
         KernelTypes::NoSwitch => fatal("the kernel's types do not describe sched_switch", CONFIGURATION),
-        KernelTypes::SwitchWithoutState => {
-            ok("/sys/kernel/btf/vmlinux; states of threads are read a little late, since sched_switch does not tell them")
-        }
+        KernelTypes::SwitchWithoutState => ok(
+            "/sys/kernel/btf/vmlinux; states of threads are read a little late, since sched_switch does not tell them",
+        ),
     }
 }
 

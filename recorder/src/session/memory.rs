@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     kernel::{MemoryChange, MemoryEvent, UnwindMaps},
+    symbols::{KernelFunction, KernelFunctions},
     target::{self, CodeRange, image::Image},
-    timeline::{Mapped, Timeline},
+    timeline::{KernelSymbol, KernelSymbols, Mapped, Timeline},
     unwind::Cache,
 };
 
@@ -30,6 +31,12 @@ pub struct Memory {
     /// When a process's mappings were read as a whole: what was told of it before is known better.
     scanned_ns: FxHashMap<Tgid, u64>,
     scan_wanted: bool,
+}
+
+impl KernelSymbols for KernelFunctions {
+    fn find(&self, address: u64) -> Option<KernelSymbol<'_>> {
+        self.find(address).map(|KernelFunction { name, module }| KernelSymbol { name, module })
+    }
 }
 
 /// What became of files and their tables.
@@ -45,12 +52,7 @@ impl Memory {
     /// Nothing is known yet. With `maps`, the kernel is told of everything.
     pub fn new(maps: Option<UnwindMaps>) -> Result<Memory> {
         let unwinding = maps.map(|maps| Unwinding::start(maps, Cache::open(Cache::default_directory()))).transpose()?;
-        Ok(Memory {
-            modules: Modules::default(),
-            unwinding,
-            scanned_ns: FxHashMap::default(),
-            scan_wanted: false,
-        })
+        Ok(Memory { modules: Modules::default(), unwinding, scanned_ns: FxHashMap::default(), scan_wanted: false })
     }
 
     /// Makes the tables that these processes need now, before anything of them is recorded, and waits for them.

@@ -90,7 +90,8 @@ impl Modules {
                 Bytes::Memory(Vec::new())
             });
             let is_empty = matches!(&source, Bytes::Memory(bytes) if bytes.is_empty());
-            let image = if is_empty { None } else { Image::read(&source).map_err(|error| refuse(error.to_string())).ok() };
+            let image =
+                if is_empty { None } else { Image::read(&source).map_err(|error| refuse(error.to_string())).ok() };
             let build_id = image.as_ref().and_then(|image| image.build_id.as_ref());
             let module = Module {
                 path,

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     kernel::{Attached, Counted, Taken},
+    symbols::KernelFunctions,
     target::{Kind, Process},
     timeline::{ProcessDescription, RecorderCounters, Seen, Timeline, Undescribed},
     trace::{Batch, Clocks, Output, PacketBuffer, Written, mark_synchronization, snapshot_clocks},
@@ -138,9 +139,14 @@ impl Pipeline {
         config: &Config,
         began: Clocks,
     ) -> Result<Pipeline> {
-        let mut packets = PacketBuffer::default();
+        let mut packets =
+            if config.has_stacks() { PacketBuffer::with_stack_samples() } else { PacketBuffer::default() };
         preamble::preamble(config, began)?.write(&mut packets);
-        let timeline = Timeline::new(config.subject.view(), began.boottime_ns, &mut packets);
+        let mut timeline = Timeline::new(config.subject.view(), began.boottime_ns, &mut packets);
+        if config.stacks.kernel {
+            let functions = KernelFunctions::read().context("could not read the names of the kernel's functions")?;
+            timeline.name_kernel_frames(Arc::new(functions));
+        }
         let progress = Progress {
             began: Instant::now(),
             records: AtomicU64::new(0),

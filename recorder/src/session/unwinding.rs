@@ -216,8 +216,7 @@ impl Worker {
         files.dedup_by_key(|file| file.index);
         let (with_image, without): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.image.is_some());
         self.tables.extend(without.iter().map(|file| (file.index, None)));
-        let jobs: Vec<_> =
-            with_image.iter().filter_map(|file| Some((file.image.as_ref()?, &file.source))).collect();
+        let jobs: Vec<_> = with_image.iter().filter_map(|file| Some((file.image.as_ref()?, &file.source))).collect();
         let tables = unwind::build_all(&self.cache, jobs);
         for (file, table) in with_image.into_iter().zip(tables) {
             let known = table.map_err(anyhow::Error::from).and_then(|table| self.install(&table));

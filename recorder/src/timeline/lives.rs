@@ -72,7 +72,6 @@ impl Timeline {
         for gone in self.threads.keep_only_leader(tgid) {
             self.free(header.time_ns, header.cpu, gone);
         }
-        self.stacks.process_gone(tgid);
         self.undescribed.push(Undescribed { tgid, since_ns: header.time_ns, started_ns: None });
     }
 

@@ -113,9 +113,19 @@ impl Timeline {
     }
 
     /// A process has mapped code, in place of what stood at these addresses before. A process that is forked from it later
-    /// begins with the same mappings; one that replaces its program begins with none.
+    /// begins with the same mappings.
     pub fn map(&mut self, mapping: Mapped) {
         self.stacks.map(mapping);
+    }
+
+    /// A process has nothing mapped any more: it is about to run another program.
+    pub fn unmap_all(&mut self, tgid: Tgid) {
+        self.stacks.process_gone(tgid);
+    }
+
+    /// Whether the process is recorded and has not ended.
+    pub fn has_process(&self, tgid: Tgid) -> bool {
+        self.threads.has_process(tgid)
     }
 
     /// From now on, frames of the kernel are named by these.

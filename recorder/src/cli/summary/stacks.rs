@@ -60,9 +60,8 @@ const REASONS: [(StackEnding, &str); 7] = [
 impl StackSummary {
     pub fn new(outcome: &Outcome) -> StackSummary {
         let Outcome { seen, kernel, code, .. } = outcome;
-        let incomplete = REASONS.iter().map(|&(ending, reason)| {
-            Incomplete { reason, samples: seen.samples_by_ending.of(ending) }
-        });
+        let incomplete =
+            REASONS.iter().map(|&(ending, reason)| Incomplete { reason, samples: seen.samples_by_ending.of(ending) });
         StackSummary {
             samples: seen.samples,
             samples_to_root: seen.samples_complete,
@@ -90,13 +89,20 @@ impl fmt::Display for StackSummary {
             (Reached(self.samples, self.samples_to_root), Reached(self.blocked, self.blocked_to_root));
         writeln!(out, "  stacks    {} of running threads{samples}", several(self.samples, "sample", "samples"))?;
         let stretches = several(self.blocked, "stretch", "stretches");
-        writeln!(out, "            {stretches} of sleep{blocked}; {}", several(self.stacks, "stack", "different stacks"))?;
+        writeln!(
+            out,
+            "            {stretches} of sleep{blocked}; {}",
+            several(self.stacks, "stack", "different stacks")
+        )?;
         for Incomplete { reason, samples } in &self.samples_incomplete {
             writeln!(out, "            {} cut short: {reason}", several(*samples, "sample", "samples"))?;
         }
         if self.samples_by_frame_pointers > 0 {
             let samples = several(self.samples_by_frame_pointers, "sample", "samples");
-            writeln!(out, "            {samples} with callers found by frame pointers, where code has no unwind information")?;
+            writeln!(
+                out,
+                "            {samples} with callers found by frame pointers, where code has no unwind information"
+            )?;
         }
         for (count, what) in [
             (self.stacks_lost, "whose stack was lost"),

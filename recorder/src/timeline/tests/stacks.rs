@@ -362,7 +362,7 @@ fn a_forked_process_has_its_parent_s_mappings_until_it_replaces_its_program() {
     recording.fork(20, CHILD);
     recording.stack(1, CHILD, &[], &[MAIN], StackEnding::ROOT, 0);
     recording.sample(100, 1, CHILD);
-    recording.push(Record::Exec(Exec { header: header::<Exec>(150, 0), tid: Tid(20), old_tid: Tid(20), exec_id: 1 }));
+    recording.timeline.unmap_all(CHILD);
     recording.stack(2, CHILD, &[], &[MAIN], StackEnding::ROOT, 0);
     recording.sample(200, 2, CHILD);
     recording.stack(3, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
