@@ -86,11 +86,15 @@ impl Frames {
             };
             last = Some((region, mapping));
             let rel_pc = address.wrapping_sub(region.bias);
-            let kind = if region.module.is_some() { Kind::Native } else { Kind::Jit };
+            let (kind, function_name_id) = match region.module {
+                Some(_) => (Kind::Native, None),
+                // Nobody will ever find a name for it, and a reader would show it as `unknown`.
+                None => (Kind::Jit, Some(self.function_name(ANONYMOUS, new))),
+            };
             self.frames.iid(&FrameKey::Address { mapping, rel_pc }, |iid| {
                 new.frames.push(Frame {
                     iid: Some(iid),
-                    function_name_id: None,
+                    function_name_id,
                     mapping_id: Some(mapping),
                     rel_pc: Some(rel_pc),
                     kind: Some(kind as i32),

@@ -135,7 +135,10 @@ mod tests {
         Mapped { tgid: PROCESS, start, end, file_offset, module: None, bias: start.wrapping_sub(file_offset) }
     }
 
-    fn regions(spaces: &AddressSpaces, tgid: Tgid) -> Vec<(u64, u64, u64)> {
+    /// `(start, end, file offset)`
+    type Shown = (u64, u64, u64);
+
+    fn regions(spaces: &AddressSpaces, tgid: Tgid) -> Vec<Shown> {
         let regions = spaces.of(tgid).into_iter().flat_map(|space| &space.regions);
         regions.map(|region| (region.start, region.end, region.file_offset)).collect()
     }
@@ -143,7 +146,7 @@ mod tests {
     #[test]
     fn a_mapping_replaces_what_it_overlaps() {
         let before = [mapped(10, 20, 100), mapped(20, 30, 200), mapped(40, 50, 300)];
-        let cases: [(&str, (u64, u64), &[(u64, u64, u64)]); 7] = [
+        let cases: [(&str, (u64, u64), &[Shown]); 7] = [
             ("in a gap", (30, 40), &[(10, 20, 100), (20, 30, 200), (30, 40, 7), (40, 50, 300)]),
             ("the same", (20, 30), &[(10, 20, 100), (20, 30, 7), (40, 50, 300)]),
             ("inside", (12, 15), &[(10, 12, 100), (12, 15, 7), (15, 20, 105), (20, 30, 200), (40, 50, 300)]),

@@ -1,8 +1,8 @@
 //! From records to what happened.
 //!
 //! A [`Timeline`] takes records in the order of time and writes packets. It knows what each CPU runs, which threads and
-//! processes there are and what they are called, and where records are missing. It is pure: no clock, no files, no
-//! threads, so that a recorded stream of records replays to the same packets.
+//! processes there are and what they are called, which code stands where in their memory, and where records are missing.
+//! It is pure: no clock, no files, no threads, so that a recorded stream of records replays to the same packets.
 
 mod blocked;
 mod frames;

@@ -7,7 +7,6 @@ use polletto_common::{
 use polletto_protos::{
     DebugAnnotationName, EventCategory, EventName, InternedData, InternedString, ThreadDescriptor, TrackDescriptor,
     stack_sample::{ExecutionContext, Mode, TaskContext},
-    trace_packet::Data,
 };
 use rustc_hash::FxHashMap;
 
@@ -148,7 +147,7 @@ impl Samples {
         self.tracks = next;
         let descriptor = ThreadDescriptor { pid: Some(tgid.0 as i32), tid: Some(i64::from(tid.0)) };
         let track = TrackDescriptor { uuid: Some(next), thread: Some(descriptor), ..TrackDescriptor::default() };
-        out.push(Some(since_ns), Data::TrackDescriptor(track));
+        out.push_thread_track(since_ns, track);
         next
     }
 

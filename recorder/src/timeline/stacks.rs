@@ -16,7 +16,7 @@ use super::{
 };
 use crate::trace::PacketBuffer;
 
-/// Different stacks of a recording that are kept. With their frames they take about 100 MB of the recorder's memory.
+/// Different stacks of a recording that are kept. Measured: with as many different frames, they take 170 MB of memory.
 pub const MAX_STACKS: u32 = 1_000_000;
 
 /// A stack of no frames, which a reader would take for an error.

@@ -1,7 +1,7 @@
 //! Encoded packets, cut into batches.
 
 use polletto_protos::{
-    BuiltinClock, InternedData, StackSampleDefaults, TracePacket, TracePacketDefaults, trace_packet,
+    BuiltinClock, InternedData, StackSampleDefaults, TracePacket, TracePacketDefaults, TrackDescriptor, trace_packet,
 };
 use prost::Message;
 
@@ -14,8 +14,11 @@ use super::{
 /// grows by less than the packet that closes it.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// The id of the one sequence that polletto writes.
+/// The id of the sequence that has all of polletto's packets, but for those that describe tracks of threads.
 const SEQUENCE: u32 = 1;
+
+/// The id of the sequence that has those.
+const THREAD_TRACKS: u32 = 2;
 
 /// `Trace.packet`
 const PACKET: u32 = 1;
@@ -57,6 +60,19 @@ impl PacketBuffer {
     /// Appends a packet. Its time is CLOCK_BOOTTIME nanoseconds; packets that carry their own times have none.
     pub fn push(&mut self, time_ns: Option<u64>, data: trace_packet::Data) {
         let packet = TracePacket { timestamp: time_ns, data: Some(data), ..self.next_packet() };
+        append_packet(self.make_room(packet.encoded_len()), &packet);
+    }
+
+    /// Appends the description of a thread's track. It belongs to another sequence, since a reader takes the thread that
+    /// a sequence described last for that of all its events that have none, the recorder's own among them.
+    pub fn push_thread_track(&mut self, time_ns: u64, track: TrackDescriptor) {
+        let packet = TracePacket {
+            timestamp: Some(time_ns),
+            timestamp_clock_id: Some(BuiltinClock::Boottime as u32),
+            trusted_packet_sequence_id: Some(THREAD_TRACKS),
+            data: Some(trace_packet::Data::TrackDescriptor(track)),
+            ..TracePacket::default()
+        };
         append_packet(self.make_room(packet.encoded_len()), &packet);
     }
 

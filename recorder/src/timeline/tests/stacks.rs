@@ -127,6 +127,8 @@ impl Recording {
                 Some(Data::StackSample(sample)) => read.samples.push((packet.timestamp.unwrap(), sample)),
                 Some(Data::TrackEvent(event)) => read.events.push((packet.timestamp.unwrap(), event)),
                 Some(Data::TrackDescriptor(track)) => {
+                    let is_apart = packet.trusted_packet_sequence_id != Some(1);
+                    assert_eq!(is_apart, track.thread.is_some(), "a sequence's other events are not this thread's");
                     let thread = track.thread.as_ref().map(|thread| (thread.pid(), thread.tid()));
                     read.threads.extend(thread.map(|thread| (track.uuid(), thread)));
                 }
@@ -164,8 +166,8 @@ impl Read {
     /// Each frame by its name, or by its file and the address in it.
     fn shown(&self, callstack: u64) -> Vec<String> {
         let show = |frame: &&Frame| match frame.function_name_id {
-            Some(name) => text(&self.interned.function_names, name),
-            None => format!("{}+{:#x}", self.path(self.mapping(frame.mapping_id())), frame.rel_pc()),
+            Some(name) if frame.kind() != Kind::Jit => text(&self.interned.function_names, name),
+            _ => format!("{}+{:#x}", self.path(self.mapping(frame.mapping_id())), frame.rel_pc()),
         };
         self.frames(callstack).iter().map(show).collect()
     }
@@ -206,6 +208,7 @@ fn a_callstack_leads_from_the_root_through_the_program_into_the_kernel() {
     let expected = ["/[anon]+0x70001000", "/usr/bin/my program+0x5205", "[kernel] 0xffef", "schedule", "ext4_sync"];
     assert_eq!(read.shown_samples(), [expected]);
     let frames = read.frames(read.samples[0].1.callstack_iid());
+    assert_eq!(text(&read.interned.function_names, frames[0].function_name_id()), "[anon]");
     let kinds = [Kind::Jit, Kind::Native, Kind::Kernel, Kind::Kernel, Kind::Kernel];
     assert_eq!(frames.iter().map(|frame| frame.kind()).collect::<Vec<_>>(), kinds);
     let kernel = [2, 3, 4].map(|at: usize| read.path(read.mapping(frames[at].mapping_id())));
