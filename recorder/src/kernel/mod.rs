@@ -6,6 +6,7 @@
 mod btf;
 mod mappings;
 mod merge;
+mod outer;
 mod rings;
 mod settings;
 mod stream;

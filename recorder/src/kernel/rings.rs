@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
-    maps::{ArrayOfMaps, Map, MapData, RingBuf},
+    maps::{Map, MapData, RingBuf},
 };
 use polletto_common::{
     limits::TASK_RING_BYTES,
@@ -14,6 +14,7 @@ use polletto_common::{
 use super::{
     mappings::{MemoryEvent, MemoryEvents},
     merge::{Merge, Timed},
+    outer::OuterMap,
     stream::Stream,
 };
 
@@ -50,35 +51,29 @@ pub struct Rings {
     memory: MemoryEvents,
     merge: Merge<Taken>,
     /// Keep the maps alive, as long as programs may use them.
-    _outer: [ArrayOfMaps<MapData>; 3],
+    _outer: [OuterMap; 3],
 }
 
 impl Rings {
     /// Makes streams for the CPUs whose switches are wanted, and rings for all, since threads begin, wake and are renamed
     /// anywhere; and gives them to the programs.
     pub fn create(ebpf: &mut Ebpf, wanted_cpus: &[u32], all_cpus: &[u32], stream_slots: u32) -> Result<Rings> {
-        let mut outer = |name| -> Result<ArrayOfMaps<MapData>> {
-            Ok(ebpf.take_map(name).with_context(|| format!("no map `{name}`"))?.try_into()?)
-        };
-        let (mut outer_streams, mut outer_samples, mut outer_tasks) =
-            (outer("STREAMS")?, outer("SAMPLE_RINGS")?, outer("TASK_RINGS")?);
+        let mut outer = |name| OuterMap::new(ebpf.take_map(name).with_context(|| format!("no map `{name}`"))?);
+        let mut outer = [outer("STREAMS")?, outer("SAMPLE_RINGS")?, outer("TASK_RINGS")?];
+        let [outer_streams, outer_samples, outer_tasks] = &mut outer;
         let stream_bytes = stream_slots * size_of::<Slot>() as u32;
-        let (mut streams, mut sample_rings, mut task_rings) = (Vec::new(), Vec::new(), Vec::new());
-        for &cpu in wanted_cpus {
-            let (stream, map) = Stream::create(stream_slots)
-                .with_context(|| format!("could not make a stream of {} KiB for CPU {cpu}", stream_bytes / 1024))?;
-            outer_streams.set(cpu, &map, 0).with_context(|| format!("could not give CPU {cpu} its stream"))?;
-            streams.push(stream);
-            // A ring has at least a page.
-            let bytes = (stream_bytes / 2).max(4096);
-            sample_rings.push(ring(&mut outer_samples, cpu, bytes, "polletto_samples")?);
-        }
-        for &cpu in all_cpus {
-            task_rings.push(ring(&mut outer_tasks, cpu, TASK_RING_BYTES as u32, "polletto_tasks")?);
-        }
+        let stream = |_| {
+            Stream::create(stream_slots)
+                .with_context(|| format!("could not make a stream of {} KiB", stream_bytes / 1024))
+        };
+        let streams = (0..wanted_cpus.len()).map(stream).collect::<Result<Vec<_>>>()?;
+        let (streams, stream_maps): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+        give(outer_streams, wanted_cpus, &stream_maps)?;
+        // A ring has at least a page.
+        let sample_rings = rings(outer_samples, wanted_cpus, (stream_bytes / 2).max(4096), "polletto_samples")?;
+        let task_rings = rings(outer_tasks, all_cpus, TASK_RING_BYTES as u32, "polletto_tasks")?;
         let memory = MemoryEvents::open(all_cpus)?;
         let merge = Merge::new(streams.len() + sample_rings.len() + task_rings.len() + memory.rings());
-        let outer = [outer_streams, outer_samples, outer_tasks];
         Ok(Rings { streams, sample_rings, task_rings, memory, merge, _outer: outer })
     }
 
@@ -118,12 +113,21 @@ impl Rings {
     }
 }
 
-fn ring(outer: &mut ArrayOfMaps<MapData>, cpu: u32, bytes: u32, name: &str) -> Result<RingBuf<MapData>> {
-    let definition = aya_obj::Map::new_from_params(RING_BUFFER, 0, 0, bytes, 0);
-    let ring = MapData::create(definition, name, None)
-        .with_context(|| format!("could not make a ring of {} KiB for CPU {cpu}", bytes / 1024))?;
-    outer.set(cpu, &ring, 0).with_context(|| format!("could not give CPU {cpu} its ring"))?;
-    Ok(RingBuf::try_from(Map::RingBuf(ring))?)
+/// A ring for each of these CPUs.
+fn rings(outer: &mut OuterMap, cpus: &[u32], bytes: u32, name: &str) -> Result<Vec<RingBuf<MapData>>> {
+    let create = |_| {
+        MapData::create(aya_obj::Map::new_from_params(RING_BUFFER, 0, 0, bytes, 0), name, None)
+            .with_context(|| format!("could not make a ring of {} KiB", bytes / 1024))
+    };
+    let rings = (0..cpus.len()).map(create).collect::<Result<Vec<_>>>()?;
+    give(outer, cpus, &rings)?;
+    rings.into_iter().map(|ring| Ok(RingBuf::try_from(Map::RingBuf(ring))?)).collect()
+}
+
+/// Gives each of these CPUs its map.
+fn give(outer: &mut OuterMap, cpus: &[u32], maps: &[MapData]) -> Result<()> {
+    let elements: Vec<_> = cpus.iter().copied().zip(maps).collect();
+    outer.set(&elements).context("could not give CPUs their rings")
 }
 
 /// Stacks are no [`Record`]s: they have a tail.

@@ -2,10 +2,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use aya::{
     Ebpf, Pod,
-    maps::{ArrayOfMaps, HashMap, Map, MapData},
+    maps::{HashMap, Map, MapData},
 };
 use memmap2::{MmapOptions, MmapRaw};
 use polletto_common::{
@@ -14,6 +14,7 @@ use polletto_common::{
 };
 use rustc_hash::FxHashMap;
 
+use super::outer::OuterMap;
 use crate::unwind::Table;
 
 /// `BPF_MAP_TYPE_ARRAY`
@@ -59,30 +60,46 @@ impl UnwindMaps {
         })
     }
 
-    /// Copies a table into the kernel's.
-    pub fn install(&mut self, table: &Table) -> Result<Installed> {
-        let rules = table.rules.iter().map(|&rule| self.rules.index(rule)).collect::<Result<Vec<u16>>>()?;
+    /// Copies tables into the kernel's. All at once, since making room for them takes the kernel ten milliseconds.
+    pub fn install(&mut self, tables: &[&Table]) -> Vec<Result<Installed>> {
+        let placed: Vec<_> = tables.iter().map(|table| self.place(table)).collect();
+        let grown = self.rows.grow().and_then(|()| self.pages.grow());
+        let tables = tables.iter().zip(placed);
+        tables
+            .map(|(table, placed)| {
+                let place = placed?;
+                match &grown {
+                    Ok(()) => self.fill(table, &place),
+                    Err(error) => Err(anyhow!("{error:#}")),
+                }
+            })
+            .collect()
+    }
+
+    /// Finds room for a table.
+    fn place(&mut self, table: &Table) -> Result<Place> {
         let first_row = self.rows.next;
-        let mut pages = Vec::with_capacity(table.pages.len());
-        for page in &table.pages {
+        let page_rows = table.pages.iter().map(|page| self.rows.reserve(page.rows())).collect::<Result<Vec<u32>>>()?;
+        let first_page = self.pages.reserve_many(table.pages.len())?;
+        Ok(Place { first_page, first_row, page_rows })
+    }
+
+    fn fill(&mut self, table: &Table, place: &Place) -> Result<Installed> {
+        let rules = table.rules.iter().map(|&rule| self.rules.index(rule)).collect::<Result<Vec<u16>>>()?;
+        let rule = |row: &Row| rules.get(row.rule() as usize).copied();
+        for (index, (page, &at)) in table.pages.iter().zip(&place.page_rows).enumerate() {
             let own = page.first_row() as usize..(page.first_row() + page.rows()) as usize;
             let own = table.rows.get(own).context("the table refers to rows that it does not have")?;
-            let at = self.rows.reserve_together(own.len())?;
-            for (index, row) in own.iter().enumerate() {
-                let rule =
-                    rules.get(row.rule() as usize).context("the table refers to a rule that it does not have")?;
-                self.rows.set(at + index as u32, Row::new(row.address() as u8, *rule).0);
+            for (to, row) in self.rows.slots(at).zip(own) {
+                let rule = rule(row).context("the table refers to a rule that it does not have")?;
+                to.set(Row::new(row.address() as u8, rule).0);
             }
-            let from_first = at - first_row;
+            let from_first = at - place.first_row;
             ensure!(from_first <= Page::MAX_FIRST_ROW, "the table has too many rows");
-            pages.push(Page::new(from_first, own.len() as u8));
+            let page = Page::new(from_first, own.len() as u8);
+            self.pages.slots(place.first_page + index as u32).take(1).for_each(|to| to.set(page.0));
         }
-        let first_page = self.pages.next;
-        for page in pages {
-            let at = self.pages.reserve_together(1)?;
-            self.pages.set(at, page.0);
-        }
-        Ok(Installed { first_page: first_page.wrapping_sub(table.first_page as u32), first_row })
+        Ok(Installed { first_page: place.first_page.wrapping_sub(table.first_page as u32), first_row: place.first_row })
     }
 
     /// Says what is mapped in a process.
@@ -99,50 +116,85 @@ impl UnwindMaps {
     }
 }
 
+/// Where a table will stand.
+struct Place {
+    first_page: u32,
+    first_row: u32,
+    /// Where the rows of each page begin.
+    page_rows: Vec<u32>,
+}
+
 /// Entries that stand one after another in arrays of the same size.
 struct Shards {
-    outer: ArrayOfMaps<MapData>,
+    outer: OuterMap,
     shards: Vec<MmapRaw>,
-    /// The entry that is written next.
+    /// The first entry that is free.
     next: u32,
 }
 
 impl Shards {
     fn new(outer: Map) -> Result<Shards> {
-        Ok(Shards { outer: outer.try_into()?, shards: Vec::new(), next: 0 })
+        let mut shards = Shards { outer: OuterMap::new(outer)?, shards: Vec::new(), next: 0 };
+        shards.grow()?;
+        Ok(shards)
     }
 
-    /// Makes room for so many entries in one shard, and returns where they begin.
-    fn reserve_together(&mut self, count: usize) -> Result<u32> {
-        let used = self.next as usize % SHARD_ENTRIES;
-        if used + count > SHARD_ENTRIES {
-            self.next += (SHARD_ENTRIES - used) as u32;
+    /// Finds room for so many entries, fewer than a shard has, that must not lie in two.
+    fn reserve(&mut self, count: u32) -> Result<u32> {
+        let rest = SHARD_ENTRIES as u32 - self.next % SHARD_ENTRIES as u32;
+        if count > rest {
+            self.next += rest;
         }
+        self.reserve_many(count as usize)
+    }
+
+    /// Finds room for so many entries.
+    fn reserve_many(&mut self, count: usize) -> Result<u32> {
         let at = self.next;
-        let shard = at as usize / SHARD_ENTRIES;
-        if shard == self.shards.len() && count > 0 {
-            ensure!(shard < MAX_SHARDS, "there is no room for more unwind tables");
-            let added = self.add(shard as u32)?;
-            self.shards.push(added);
-        }
-        self.next += count as u32;
+        let end = at as usize + count;
+        ensure!(end <= MAX_SHARDS * SHARD_ENTRIES, "there is no room for more unwind tables");
+        self.next = end as u32;
         Ok(at)
     }
 
-    fn add(&mut self, index: u32) -> Result<MmapRaw> {
-        let definition = aya_obj::Map::new_from_params(ARRAY, 4, SHARD_BYTES as u32, 1, MAPPABLE);
-        let map =
-            MapData::create(definition, "polletto_tables", None).context("could not make room for unwind tables")?;
-        self.outer.set(index, &map, 0).context("could not give the programs their unwind tables")?;
-        mapped(&map, SHARD_BYTES)
+    /// Makes shards for everything that was reserved, and for a table of ordinary size that may come next.
+    fn grow(&mut self) -> Result<()> {
+        let wanted = (self.next as usize / SHARD_ENTRIES + 2).min(MAX_SHARDS);
+        let first = self.shards.len();
+        if self.next as usize <= first * SHARD_ENTRIES && first > 0 {
+            return Ok(());
+        }
+        let made = (first..wanted).map(|_| shard()).collect::<Result<Vec<_>>>()?;
+        let elements: Vec<_> = made.iter().enumerate().map(|(index, (map, _))| ((first + index) as u32, map)).collect();
+        self.outer.set(&elements).context("could not give the programs their unwind tables")?;
+        self.shards.extend(made.into_iter().map(|(_, memory)| memory));
+        Ok(())
     }
 
-    /// `at` was reserved.
-    fn set(&mut self, at: u32, value: u32) {
-        let shard = self.shards[at as usize / SHARD_ENTRIES].as_mut_ptr().cast::<u32>();
-        // SAFETY: a shard has as many entries; programs read them once a mapping refers to them, and not before.
-        unsafe { shard.add(at as usize % SHARD_ENTRIES).write_volatile(value) };
+    /// The entries from `at` on, up to their shard's end. They were reserved, and there is a shard for them.
+    fn slots(&self, at: u32) -> impl Iterator<Item = Slot> + '_ {
+        let (shard, first) = (at as usize / SHARD_ENTRIES, at as usize % SHARD_ENTRIES);
+        let shard = self.shards[shard].as_mut_ptr().cast::<u32>();
+        // SAFETY: a shard has as many entries.
+        (first..SHARD_ENTRIES).map(move |index| Slot(unsafe { shard.add(index) }))
     }
+}
+
+/// An entry in a shard.
+struct Slot(*mut u32);
+
+impl Slot {
+    fn set(self, value: u32) {
+        // SAFETY: it is inside a shard; programs read it once a mapping refers to it, and not before.
+        unsafe { self.0.write_volatile(value) };
+    }
+}
+
+fn shard() -> Result<(MapData, MmapRaw)> {
+    let definition = aya_obj::Map::new_from_params(ARRAY, 4, SHARD_BYTES as u32, 1, MAPPABLE);
+    let map = MapData::create(definition, "polletto_tables", None).context("could not make room for unwind tables")?;
+    let memory = mapped(&map, SHARD_BYTES)?;
+    Ok((map, memory))
 }
 
 /// The rules of all tables, each of them once.

@@ -114,7 +114,15 @@ impl Modules {
     }
 }
 
+/// Bytes of unwind information beyond which making a table takes tens of milliseconds.
+const LARGE_EH_FRAME: u64 = 1 << 20;
+
 impl ModuleFile {
+    /// Whether its table takes long to make.
+    pub fn takes_long(&self) -> bool {
+        self.image.as_ref().and_then(|image| image.eh_frame).is_some_and(|eh_frame| eh_frame.size > LARGE_EH_FRAME)
+    }
+
     /// What to subtract (wrapping) from an address of this mapping to get the file's own.
     pub fn bias(&self, range: &CodeRange) -> u64 {
         let own = self.image.as_ref().and_then(|image| image.address_of(range.file_offset));

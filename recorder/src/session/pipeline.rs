@@ -40,8 +40,8 @@ const COUNTERS_PERIOD: Duration = Duration::from_secs(1);
 /// How often clocks are compared again.
 const CLOCKS_PERIOD: Duration = Duration::from_secs(10);
 
-/// Between nice 0 and the threads of the kernel: on a machine that is busy with what is recorded, the rings must not
-/// wait for their turn.
+/// Between nice 0 and the threads of the kernel: on a machine that is busy with what is recorded, neither the rings nor
+/// unwind tables must wait for their turn.
 const NICENESS: i32 = -15;
 
 /// How a recording goes.
@@ -370,7 +370,8 @@ fn description(undescribed: Undescribed, process: Process) -> ProcessDescription
     }
 }
 
-fn raise_priority() {
+/// Lets the calling thread, and those that it starts, go before others.
+pub(super) fn raise_priority() {
     // Without CAP_SYS_NICE the recorder takes its turn like anyone, and shows what it loses.
     rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS).ok();
 }

@@ -19,10 +19,13 @@ use polletto_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::modules::{ModuleFile, Unreadable};
+use super::{
+    modules::{ModuleFile, Unreadable},
+    pipeline::raise_priority,
+};
 use crate::{
     kernel::{Installed, UnwindMaps},
-    unwind::{self, Cache, Table},
+    unwind::{self, Cache},
 };
 
 /// What happened to processes' memory.
@@ -157,14 +160,18 @@ impl Worker {
     }
 
     fn run(mut self, coming: &Receiver<Change>) -> Vec<Unreadable> {
+        raise_priority();
         while let Ok(first) = coming.recv() {
             let (mut files, mut changed, mut waiting) = (Vec::new(), FxHashSet::default(), Vec::new());
             for change in std::iter::once(first).chain(coming.try_iter()) {
                 self.apply(change, &mut files, &mut changed, &mut waiting);
             }
-            self.make_tables(files);
-            for process in changed {
-                self.tell_space(process);
+            // What takes long must not hold up what does not.
+            let (large, small) = files.into_iter().partition(|file: &Arc<ModuleFile>| file.takes_long());
+            self.make_tables(small);
+            changed.iter().for_each(|&process| self.tell_space(process));
+            if self.make_tables(large) > 0 {
+                changed.iter().for_each(|&process| self.tell_space(process));
             }
             for done in waiting {
                 // Who waits may have given up.
@@ -209,8 +216,8 @@ impl Worker {
         }
     }
 
-    /// Makes the tables that are missing, all at once.
-    fn make_tables(&mut self, mut files: Vec<Arc<ModuleFile>>) {
+    /// Makes the tables that are missing, all at once. Returns how many.
+    fn make_tables(&mut self, mut files: Vec<Arc<ModuleFile>>) -> usize {
         files.retain(|file| !self.tables.contains_key(&file.index));
         files.sort_by_key(|file| file.index);
         files.dedup_by_key(|file| file.index);
@@ -218,18 +225,31 @@ impl Worker {
         self.tables.extend(without.iter().map(|file| (file.index, None)));
         let jobs: Vec<_> = with_image.iter().filter_map(|file| Some((file.image.as_ref()?, &file.source))).collect();
         let tables = unwind::build_all(&self.cache, jobs);
+        let made = tables.len();
+        let mut good = Vec::new();
         for (file, table) in with_image.into_iter().zip(tables) {
-            let known = table.map_err(anyhow::Error::from).and_then(|table| self.install(&table));
-            let known = known.map_err(|error| {
-                self.refused.push(Unreadable { path: file.module.path.clone(), reason: format!("{error:#}") });
-            });
-            self.tables.insert(file.index, known.ok());
+            match table {
+                Ok(table) if !table.rows.is_empty() => good.push((file, table)),
+                Ok(_) => self.refuse(&file, "it has no unwind information (.eh_frame)".to_owned()),
+                Err(error) => self.refuse(&file, error.to_string()),
+            }
         }
+        let installed = self.maps.install(&good.iter().map(|(_, table)| table).collect::<Vec<_>>());
+        for ((file, table), installed) in good.into_iter().zip(installed) {
+            match installed {
+                Ok(installed) => {
+                    self.tables.insert(file.index, Some(Known { installed, addresses: table.addresses() }));
+                }
+                Err(error) => self.refuse(&file, format!("{error:#}")),
+            }
+        }
+        made
     }
 
-    fn install(&mut self, table: &Table) -> Result<Known> {
-        anyhow::ensure!(!table.rows.is_empty(), "it has no unwind information (.eh_frame)");
-        Ok(Known { installed: self.maps.install(table)?, addresses: table.addresses() })
+    /// A file has no table.
+    fn refuse(&mut self, file: &ModuleFile, reason: String) {
+        self.refused.push(Unreadable { path: file.module.path.clone(), reason });
+        self.tables.insert(file.index, None);
     }
 
     /// Tells the kernel what a process has mapped, once it is known which program runs.
