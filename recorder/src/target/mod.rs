@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod example;
+pub mod image;
 mod launch;
 mod printable;
 mod process;
