@@ -11,3 +11,4 @@ pub mod session;
 pub mod target;
 pub mod timeline;
 pub mod trace;
+pub mod unwind;

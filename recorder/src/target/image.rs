@@ -228,6 +228,19 @@ impl Source for [u8] {
     }
 }
 
+impl Source for Vec<u8> {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        self[..].read_at(offset, bytes)
+    }
+}
+
+/// For files and copies of memory side by side.
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(offset, bytes)
+    }
+}
+
 /// Reads `size` bytes, which must all be there and no more than `limit`.
 fn read_exactly(
     source: &(impl Source + ?Sized),

@@ -8,6 +8,10 @@ fn read(bytes: &[u8]) -> Result<Image, ImageError> {
     Image::read(bytes)
 }
 
+fn pairs(ranges: &[Range<u64>]) -> Vec<(u64, u64)> {
+    ranges.iter().map(|range| (range.start, range.end)).collect()
+}
+
 #[test]
 fn a_file_says_where_its_code_and_its_unwind_information_are() {
     let example = ExampleElf {
@@ -21,9 +25,9 @@ fn a_file_says_where_its_code_and_its_unwind_information_are() {
     let code = example.code_address();
     assert_eq!(image.architecture, Architecture::X86_64);
     assert_eq!(image.build_id.as_ref().map(ToString::to_string), Some("ab".repeat(20)));
-    assert_eq!(image.code_addresses(), [code..code + 0x1000]);
+    assert_eq!(pairs(&image.code_addresses()), [(code, code + 0x1000)]);
     assert_eq!(image.text, Some(code));
-    assert_eq!(image.linkage_tables, [code + 0xf00..code + 0x1000]);
+    assert_eq!(pairs(&image.linkage_tables), [(code + 0xf00, code + 0x1000)]);
     let expected = EhFrame { address: example.eh_frame_address(), file_offset: 0x2010, size: 8, end: End::Section };
     assert_eq!(image.eh_frame, Some(expected));
     assert_eq!(image.read_eh_frame(&example.bytes()[..]).unwrap(), [0; 8]);
@@ -123,7 +127,7 @@ fn overlapping_code_is_one_range() {
     let mut image = read(&ExampleElf::default().bytes()).unwrap();
     let segment = |address, file_size| Segment { file_offset: 0, file_size, address, memory_size: 0, executable: true };
     image.segments = vec![segment(30, 10), segment(5, 10), segment(10, 3), segment(50, 0), segment(15, 5)];
-    assert_eq!(image.code_addresses(), [5..20, 30..40]);
+    assert_eq!(pairs(&image.code_addresses()), [(5, 20), (30, 40)]);
 }
 
 #[test]
@@ -213,7 +217,7 @@ fn no_change_of_a_header_makes_it_panic() {
     let examples = [true, false].map(|section_headers| {
         ExampleElf { eh_frame: vec![0; 64], section_headers, code: 64, ..ExampleElf::default() }.bytes()
     });
-    for round in 0..20_000 {
+    for round in 0..6000 {
         let mut bytes = examples[round % 2].clone();
         // What is not code: the headers before it, and all that stands behind it.
         let places = 0x300 + bytes.len() as u64 - 0x2000;
