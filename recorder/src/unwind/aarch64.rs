@@ -29,7 +29,8 @@ impl Cpu for Aarch64 {
         }
     }
 
-    /// Stubs leave the stack and the link register alone.
+    /// Stubs leave the stack and the link register alone. Only what they have in common for binding a function when it is
+    /// first called saves two registers, but where a linker leaves no unwind information, they are mostly bound at the start.
     fn linkage_rule() -> Rule {
         CfaPart::new(Cfa::STACK_POINTER, 0).with((Saved::UNCHANGED, 0), (Saved::UNCHANGED, 0))
     }

@@ -30,7 +30,7 @@ pub(super) fn read(source: &(impl Source + ?Sized)) -> Result<Image, ImageError>
     let eh_frame = match sections.named(b".eh_frame") {
         Some(section) => Some(eh_frame_of_section(section)?),
         // A file may be stripped of its section headers, but a program needs this one to unwind itself.
-        None if sections.is_empty() => eh_frame_of_header(source, &programs, &segments)?,
+        None if !sections.has(b".eh_frame") => eh_frame_of_header(source, &programs, &segments)?,
         None => None,
     };
     Ok(Image {
@@ -161,15 +161,17 @@ struct Sections {
 }
 
 impl Sections {
-    fn is_empty(&self) -> bool {
-        self.headers.is_empty()
+    fn has(&self, name: &[u8]) -> bool {
+        self.all_named(name).next().is_some()
     }
 
     /// The first section of that name that the file has the bytes of. Files with debug information alone have none.
     fn named(&self, name: &[u8]) -> Option<&Section> {
-        self.headers.iter().find(|section| {
-            section.sh_type.get(LE) != elf::SHT_NOBITS && self.name(section).is_some_and(|found| found == name)
-        })
+        self.all_named(name).find(|section| section.sh_type.get(LE) != elf::SHT_NOBITS)
+    }
+
+    fn all_named(&self, name: &[u8]) -> impl Iterator<Item = &Section> {
+        self.headers.iter().filter(move |section| self.name(section) == Some(name))
     }
 
     fn linkage_tables(&self) -> Vec<Range<u64>> {
@@ -181,9 +183,10 @@ impl Sections {
         ranges.filter(|range| !range.is_empty()).collect()
     }
 
+    /// A section's name, cut where it is longer than any that is looked for: all sections may share one endless name.
     fn name(&self, section: &Section) -> Option<&[u8]> {
         let rest = self.names.get(usize::try_from(section.sh_name.get(LE)).ok()?..)?;
-        rest.split(|&byte| byte == 0).next()
+        rest[..rest.len().min(32)].split(|&byte| byte == 0).next()
     }
 }
 
@@ -219,8 +222,8 @@ fn eh_frame_of_header(
         .and_then(|header| header.eh_frame_ptr().direct())
         .map_err(|_| ImageError::Malformed("its .eh_frame_hdr is damaged"))?;
     let within = |segment: &&Segment| segment.addresses().contains(&address);
-    let segment =
-        segments.iter().find(within).ok_or(ImageError::Malformed("its .eh_frame_hdr points to where nothing is"))?;
+    // An empty one may stand behind the end of its segment.
+    let Some(segment) = segments.iter().find(within) else { return Ok(None) };
     let skipped = address - segment.address;
     Ok(Some(EhFrame {
         address,

@@ -1,4 +1,8 @@
-use std::{cell::Cell, os::unix::fs::FileExt};
+use std::{
+    cell::Cell,
+    os::unix::fs::FileExt,
+    time::{Duration, Instant},
+};
 
 use object::elf;
 
@@ -198,6 +202,22 @@ fn a_huge_sparse_file_takes_no_memory() {
     file.write_all_at(&example, 0).unwrap();
     file.set_len(10 << 30).unwrap();
     assert_eq!(Image::read(&file).unwrap(), read(&example).unwrap());
+}
+
+#[test]
+fn sections_that_share_one_endless_name_take_no_time() {
+    let mut bytes = ExampleElf::default().bytes();
+    let (sections_at, count, names) = (bytes.len(), 0xfff0_u16, vec![b'.'; 1 << 20]);
+    let mut section = [0; 64];
+    section[24..32].copy_from_slice(&((sections_at + 64 * usize::from(count)) as u64).to_le_bytes());
+    section[32..40].copy_from_slice(&(names.len() as u64).to_le_bytes());
+    bytes.extend(section.repeat(count.into()));
+    bytes.extend(names);
+    bytes[SECTIONS_AT..SECTIONS_AT + 8].copy_from_slice(&(sections_at as u64).to_le_bytes());
+    bytes[SECTION_COUNT..SECTION_COUNT + 2].copy_from_slice(&count.to_le_bytes());
+    let started = Instant::now();
+    assert!(read(&bytes).unwrap().linkage_tables.is_empty());
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }
 
 #[test]

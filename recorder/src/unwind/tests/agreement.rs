@@ -62,7 +62,7 @@ fn compare(source: &(impl Source + ?Sized), unsupported: u64) -> Table {
     for _ in 0..ADDRESSES {
         compared.looked_up(start + numbers.below(end - start));
     }
-    let step = reference.functions.len().div_ceil(FUNCTIONS);
+    let step = reference.functions.len().div_ceil(FUNCTIONS).max(1);
     for function in reference.functions.iter().step_by(step) {
         // Whom these belong to is another question than what this function says.
         for around in [function.initial_address() - 1, function.end_address()] {
