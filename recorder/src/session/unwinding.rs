@@ -224,7 +224,7 @@ impl Worker {
         let (with_image, without): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.image.is_some());
         self.tables.extend(without.iter().map(|file| (file.index, None)));
         let jobs: Vec<_> = with_image.iter().filter_map(|file| Some((file.image.as_ref()?, &file.source))).collect();
-        let tables = unwind::build_all(&self.cache, jobs);
+        let tables = unwind::build_all(&self.cache, &jobs);
         let made = tables.len();
         let mut good = Vec::new();
         for (file, table) in with_image.into_iter().zip(tables) {
