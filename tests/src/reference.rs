@@ -25,6 +25,9 @@ use crate::{
 
 const PAGE_BYTES: usize = 4096;
 
+/// `mov rax, 15; syscall`: x86-64's return from a signal handler, wherever it stands.
+const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+
 /// A frame by the file's own address, as a trace has it: inside of the calling instruction for a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -41,6 +44,8 @@ pub struct Reference {
     pub at: Nanoseconds,
     /// The innermost first.
     pub places: Vec<Place>,
+    /// Which of them is the code that a signal handler returns to: its address can be seen as that of a call or not.
+    pub trampoline: Option<usize>,
 }
 
 /// An unwinder for one process. It knows the files that were mapped when it was made.
@@ -81,18 +86,24 @@ impl ReferenceUnwinder {
         let stopped = Stopped::stop(tid)?;
         let registers = stopped.registers()?;
         let memory = Memory::of_thread(tid)?;
-        let mut read = |address| memory.word(address).ok_or(());
-        let unwind_registers = UnwindRegsNative::new(registers.rip, registers.rsp, registers.rbp);
-        let mut frames = self.unwinder.iter_frames(registers.rip, unwind_registers, &mut self.cache, &mut read);
-        let mut addresses: Vec<FrameAddress> = Vec::new();
-        while let Some(frame) = frames.next().map_err(|error| {
-            io::Error::other(format!("thread {tid}: {error} after {} frames: {addresses:x?}", addresses.len()))
-        })? {
-            addresses.push(frame);
+        let mut registers = UnwindRegsNative::new(registers.rip, registers.rsp, registers.rbp);
+        let mut next = Some(FrameAddress::from_instruction_pointer(registers.ip()));
+        let (mut addresses, mut trampoline) = (Vec::new(), None);
+        while let Some(address) = next {
+            addresses.push(address);
+            next = if memory.bytes(address.address()) == Some(TRAMPOLINE) {
+                trampoline = Some(addresses.len() - 1);
+                interrupted(&memory, &mut registers)
+            } else {
+                let mut read = |address| memory.word(address).ok_or(());
+                let caller = self.unwinder.unwind_frame(address, &mut registers, &mut self.cache, &mut read);
+                let caller = caller.map_err(|error| io::Error::other(format!("{error}, after {addresses:x?}")))?;
+                caller.and_then(FrameAddress::from_return_address)
+            };
         }
         drop(stopped);
         let places = addresses.into_iter().map(|address| self.place(address.address_for_lookup())).collect();
-        Ok(Reference { at, places })
+        Ok(Reference { at, places, trampoline })
     }
 
     fn place(&self, address: u64) -> Place {
@@ -101,6 +112,19 @@ impl ReferenceUnwinder {
             None => Place { path: String::new(), address },
         }
     }
+}
+
+/// What a signal interrupted, by the registers that the kernel has put on the stack. framehop doesn't follow those.
+fn interrupted(memory: &Memory, registers: &mut UnwindRegsNative) -> Option<FrameAddress> {
+    // The stack pointer is at a `ucontext_t`; these are offsets into it.
+    const RBP: u64 = 120;
+    const RSP: u64 = 160;
+    const RIP: u64 = 168;
+    let context = registers.sp();
+    let saved = |offset| memory.word(context + offset);
+    let (bp, sp, ip) = (saved(RBP)?, saved(RSP)?, saved(RIP)?);
+    *registers = UnwindRegsNative::new(ip, sp, bp);
+    Some(FrameAddress::from_instruction_pointer(ip))
 }
 
 /// Addresses, offset and path of a line of `/proc/PID/maps` about code of a file.
@@ -196,8 +220,12 @@ impl Memory {
         Ok(Memory { file: File::open(format!("/proc/{tid}/mem"))?, pages: RefCell::default() })
     }
 
-    /// Eight bytes. None where there is no memory, and across pages, where no word of a stack is.
     fn word(&self, address: u64) -> Option<u64> {
+        self.bytes(address).map(u64::from_ne_bytes)
+    }
+
+    /// None where there is no memory, and across pages, where no word of a stack is.
+    fn bytes<const COUNT: usize>(&self, address: u64) -> Option<[u8; COUNT]> {
         let within = usize::try_from(address % PAGE_BYTES as u64).ok()?;
         let first = address - within as u64;
         let mut pages = self.pages.borrow_mut();
@@ -205,8 +233,7 @@ impl Memory {
             let mut page = Box::new([0; PAGE_BYTES]);
             self.file.read_exact_at(&mut *page, first).is_ok().then_some(page)
         });
-        let bytes = page.as_ref()?.get(within..within + 8)?;
-        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+        page.as_ref()?.get(within..within + COUNT)?.try_into().ok()
     }
 }
 
