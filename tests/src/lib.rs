@@ -4,6 +4,7 @@
 //! ([`recorder`]), and reads the trace with a decoder that shares nothing with polletto ([`trace`], [`check`]).
 
 pub mod check;
+pub mod duties;
 pub mod paths;
 pub mod plugin;
 pub mod program;

@@ -54,6 +54,20 @@ impl Symbols {
     }
 }
 
+/// A file's build id in hexadecimal digits; empty if it has none.
+pub fn build_id(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = object::File::parse(&*bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let id = file.build_id().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    id.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The address of a file's first instruction, `_start` of a program.
+pub fn entry_point(path: &Path) -> Option<u64> {
+    let bytes = fs::read(path).ok()?;
+    object::File::parse(&*bytes).ok().map(|file| file.entry())
+}
+
 /// Functions of a file, sorted by their address.
 #[derive(Default)]
 struct Functions(Vec<Function>);

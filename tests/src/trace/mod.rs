@@ -12,7 +12,7 @@ mod packets;
 mod replay;
 mod stacks;
 #[cfg(test)]
-mod synthetic;
+pub(crate) mod synthetic;
 mod tasks;
 mod wire;
 
