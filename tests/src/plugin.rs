@@ -26,18 +26,21 @@ fn plugin_burn(seed: u64) -> u64 {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn plugin_work(callback: extern "C" fn(*mut u8) -> i32, context: *mut u8) -> u64 {
-    let mut value = 1;
+    let room = core::hint::black_box([1_u64; ROOM]);
+    let mut value = room[0];
     while callback(context) != 0 {
         value ^= core::hint::black_box(plugin_burn(value));
     }
-    value
+    value ^ core::hint::black_box(&room)[ROOM - 1]
 }
 "#;
 
 /// Makes `libNAME.so` in `directory`. It exports `plugin_work`, which spends nearly all of its time in `plugin_burn`.
-pub fn build(directory: &Path, name: &str) -> PathBuf {
+///
+/// `plugin_work` has `room` words on its stack: by the unwind table of another object one finds no caller.
+pub fn build(directory: &Path, name: &str, room: usize) -> PathBuf {
     let source = directory.join(format!("{name}.rs"));
-    fs::write(&source, SOURCE).expect("the directory is writable");
+    fs::write(&source, format!("{SOURCE}\nconst ROOM: usize = {room};\n")).expect("the directory is writable");
     let path = directory.join(format!("lib{name}.so"));
     let mut command = Command::new(rustc());
     command.args(["--crate-type", "cdylib", "--edition", "2024", "-C", "opt-level=2", "-C", "panic=abort"]);

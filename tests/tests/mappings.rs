@@ -77,7 +77,7 @@ fn a_library_is_known_soon_after_it_is_loaded_also_where_another_one_was() {
     let _turn = Turn::with_others();
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path().canonicalize().expect("it is there");
-    let libraries = ["first", "other"].map(|name| plugin::build(&directory, name));
+    let libraries = [("first", 4), ("other", 300)].map(|(name, room)| plugin::build(&directory, name, room));
     let [first, other] = &libraries;
     let arguments =
         ["wait", "open", text(first), "call", "300", "close", "open", text(other), "call", "300", "spin", "1"];
@@ -100,7 +100,7 @@ fn parent_and_child_have_different_libraries_at_the_same_address() {
     let _turn = Turn::with_others();
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path().canonicalize().expect("it is there");
-    let libraries = ["child", "other"].map(|name| plugin::build(&directory, name));
+    let libraries = [("child", 300), ("other", 4)].map(|(name, room)| plugin::build(&directory, name, room));
     let [of_child, of_parent] = &libraries;
     let arguments = [
         "wait",

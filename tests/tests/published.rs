@@ -42,7 +42,8 @@ fn assert_stacks_are_whole(command: &[&str], file: &str) {
     let mut roots = Roots::default();
     for is_blocked in [false, true] {
         let samples: Vec<_> = trace.samples.iter().filter(|sample| sample.is_blocked() == is_blocked).collect();
-        let (whole, others): (Vec<_>, Vec<_>) = samples.iter().partition(|sample| roots.reached_by(sample));
+        let (whole, others): (Vec<&StackSample>, Vec<&StackSample>) =
+            samples.iter().partition(|sample| roots.reached_by(sample));
         let what = if is_blocked { "blocked" } else { "on a CPU" };
         println!("{}, {what}: {} of {} reach the root", command[0], whole.len(), samples.len());
         let mut endings: BTreeMap<_, usize> = BTreeMap::new();
@@ -88,9 +89,9 @@ for thread in threads: thread.join()
 }
 
 /// Source code that keeps a compiler busy for a second or more.
-fn source(directory: &Path, name: &str, function: impl Fn(&mut String, usize)) -> PathBuf {
+fn source(directory: &Path, name: &str, functions: usize, function: impl Fn(&mut String, usize)) -> PathBuf {
     let mut text = String::new();
-    (0..400).for_each(|index| function(&mut text, index));
+    (0..functions).for_each(|index| function(&mut text, index));
     let path = directory.join(name);
     fs::write(&path, text).expect("the directory is writable");
     path
@@ -100,7 +101,7 @@ fn source(directory: &Path, name: &str, function: impl Fn(&mut String, usize)) -
 fn the_rust_compiler_is_whole() {
     let _turn = Turn::with_others();
     let directory = tempfile::tempdir().expect("a directory");
-    let source = source(directory.path(), "busy.rs", |text, index| {
+    let source = source(directory.path(), "busy.rs", 20, |text, index| {
         writeln!(
             text,
             "#[derive(Clone, Debug, PartialEq, PartialOrd, Hash)] pub struct S{index} {{ pub a: Vec<u64>, pub b: String }}
@@ -121,7 +122,7 @@ fn the_rust_compiler_is_whole() {
 fn the_c_compiler_is_whole() {
     let _turn = Turn::with_others();
     let directory = tempfile::tempdir().expect("a directory");
-    let source = source(directory.path(), "busy.c", |text, index| {
+    let source = source(directory.path(), "busy.c", 200, |text, index| {
         writeln!(
             text,
             "double f{index}(const double *a, double *b, int n) {{ double s = {index}; for (int i = 1; i < n - 1; i++) {{
