@@ -4,8 +4,13 @@
 //! ([`recorder`]), and reads the trace with a decoder that shares nothing with polletto ([`trace`], [`check`]).
 
 pub mod check;
+pub mod duties;
+pub mod paths;
+pub mod plugin;
 pub mod program;
 pub mod recorder;
+pub mod reference;
+pub mod symbols;
 pub mod trace;
 pub mod turn;
 pub mod workload;

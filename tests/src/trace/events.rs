@@ -1,6 +1,9 @@
 //! Track events and the tracks that they are on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use perfetto_protos::{
     debug_annotation::{DebugAnnotation, debug_annotation},
@@ -10,12 +13,7 @@ use perfetto_protos::{
     track_event::{TrackEvent, track_event},
 };
 
-use super::Nanoseconds;
-
-/// `BUILTIN_CLOCK_BOOTTIME`.
-const BOOTTIME: u32 = 6;
-/// `SEQ_INCREMENTAL_STATE_CLEARED`.
-const STATE_CLEARED: u32 = 1;
+use super::{BOOTTIME, Nanoseconds, STATE_CLEARED, Tid, callstacks::Callstack};
 
 /// A description of a track.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +24,8 @@ pub struct Track {
     pub parent: Option<u64>,
     /// Whether it holds values of a counter.
     pub is_counter: bool,
+    /// The thread that it is of.
+    pub thread: Option<Tid>,
 }
 
 /// Something on a track.
@@ -39,8 +39,12 @@ pub struct Event {
     pub kind: EventKind,
     /// Its name. Ends of slices and counters have none.
     pub name: String,
+    /// Its categories.
+    pub categories: Vec<String>,
     /// Debug annotations by their name.
     pub arguments: BTreeMap<String, Value>,
+    /// The stack that it came from.
+    pub stack: Option<Arc<Callstack>>,
 }
 
 /// What an event does.
@@ -82,13 +86,15 @@ pub(super) struct Reader {
 struct Sequence {
     clock: Option<u32>,
     default_track: u64,
+    categories: HashMap<u64, String>,
     event_names: HashMap<u64, String>,
     annotation_names: HashMap<u64, String>,
     strings: HashMap<u64, String>,
 }
 
 impl Reader {
-    pub fn take(&mut self, packet: &TracePacket) {
+    /// `stack` is what the packet's event refers to.
+    pub fn take(&mut self, packet: &TracePacket, stack: Option<Arc<Callstack>>) {
         let sequence = self.sequences.entry(packet.trusted_packet_sequence_id()).or_default();
         if packet.sequence_flags() & STATE_CLEARED != 0 {
             *sequence = Sequence::default();
@@ -107,7 +113,7 @@ impl Reader {
             Some(trace_packet::Data::TrackEvent(event)) => {
                 let clock = packet.timestamp_clock_id.or(sequence.clock).unwrap_or(BOOTTIME);
                 assert_eq!(clock, BOOTTIME, "an event's time is of another clock");
-                self.events.push(sequence.event(packet.timestamp(), event));
+                self.events.push(Event { stack, ..sequence.event(packet.timestamp(), event) });
             }
             _ => {}
         }
@@ -122,6 +128,7 @@ impl Reader {
 
 impl Sequence {
     fn learn(&mut self, interned: &InternedData) {
+        self.categories.extend(interned.event_categories.iter().map(|entry| (entry.iid(), entry.name().to_owned())));
         self.event_names.extend(interned.event_names.iter().map(|entry| (entry.iid(), entry.name().to_owned())));
         self.annotation_names
             .extend(interned.debug_annotation_names.iter().map(|entry| (entry.iid(), entry.name().to_owned())));
@@ -148,7 +155,9 @@ impl Sequence {
         };
         let track = event.track_uuid.unwrap_or(self.default_track);
         let arguments = event.debug_annotations.iter().map(|annotation| self.argument(annotation)).collect();
-        Event { at, track, kind, name, arguments }
+        let interned = event.category_iids.iter().map(|iid| known(&self.categories, *iid));
+        let categories = event.categories.iter().cloned().chain(interned).collect();
+        Event { at, track, kind, name, categories, arguments, stack: None }
     }
 
     fn argument(&self, annotation: &DebugAnnotation) -> (String, Value) {
@@ -184,12 +193,16 @@ fn described(track: &TrackDescriptor) -> Track {
         (None, Some(process)) => process.process_name(),
         (None, None) => "",
     };
-    Track { name: name.to_owned(), parent: track.parent_uuid, is_counter: track.counter.is_some() }
+    let thread = track.thread.as_ref().map(|thread| thread.tid());
+    Track { name: name.to_owned(), parent: track.parent_uuid, is_counter: track.counter.is_some(), thread }
 }
 
 #[cfg(test)]
 mod tests {
-    use perfetto_protos::{debug_annotation::DebugAnnotationName, track_event::EventName};
+    use perfetto_protos::{
+        debug_annotation::DebugAnnotationName,
+        track_event::{EventCategory, EventName},
+    };
 
     use super::*;
 
@@ -214,17 +227,24 @@ mod tests {
         argument_name.set_name("records".to_owned());
         interned.event_names.push(event_name);
         interned.debug_annotation_names.push(argument_name);
+        let mut category = EventCategory::new();
+        category.set_iid(1);
+        category.set_name("recorder".to_owned());
+        interned.event_categories.push(category);
         let mut argument = DebugAnnotation::new();
         argument.set_name_iid(1);
         argument.set_uint_value(3);
-        packet.mut_track_event().debug_annotations.push(argument);
+        let event = packet.mut_track_event();
+        event.debug_annotations.push(argument);
+        event.category_iids.push(1);
 
         let mut reader = Reader::default();
-        reader.take(&packet);
-        reader.take(&instant(10, track_event::Name_field::Name("before".to_owned())));
+        reader.take(&packet, None);
+        reader.take(&instant(10, track_event::Name_field::Name("before".to_owned())), None);
         let (_, events) = reader.finish();
         assert_eq!(events.iter().map(|event| event.name.as_str()).collect::<Vec<_>>(), ["before", "lost"]);
         assert_eq!(events[1].arguments["records"], Value::Integer(3));
+        assert_eq!(events[1].categories, ["recorder"]);
     }
 
     #[test]
@@ -237,7 +257,7 @@ mod tests {
         let mut second = instant(2, track_event::Name_field::NameIid(1));
         second.set_sequence_flags(STATE_CLEARED);
         let mut reader = Reader::default();
-        reader.take(&first);
-        reader.take(&second);
+        reader.take(&first, None);
+        reader.take(&second, None);
     }
 }

@@ -5,13 +5,16 @@
 //! killed recorder leaves behind ([`Trace::truncated_bytes`]).
 
 mod attributes;
+mod callstacks;
 mod compact;
 mod events;
 mod packets;
 mod replay;
+mod stacks;
 #[cfg(test)]
-mod synthetic;
+pub(crate) mod synthetic;
 mod tasks;
+mod wire;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -22,9 +25,11 @@ use perfetto_protos::{
 
 pub use self::{
     attributes::{Attribute, Attributes},
+    callstacks::{Callstack, Frame, FrameKind, Mapping},
     compact::{EndState, Switch, Waking},
     events::{Event, EventKind, Track, Value},
     replay::{Interval, Slice, State, ThreadIntervals},
+    stacks::{Execution, Mode, StackSample},
     tasks::{Process, Tasks, Thread},
 };
 
@@ -35,6 +40,11 @@ pub type Tid = i32;
 
 /// Threads that stand for others begin above the largest id that Linux gives.
 pub const FIRST_PSEUDO_TID: Tid = 4_194_305;
+
+/// `BUILTIN_CLOCK_BOOTTIME`.
+const BOOTTIME: u32 = 6;
+/// `SEQ_INCREMENTAL_STATE_CLEARED`.
+const STATE_CLEARED: u32 = 1;
 
 /// What a stretch is called from which records are missing.
 const LOSS: &str = "records lost";
@@ -64,6 +74,8 @@ pub struct Trace {
     pub tracks: BTreeMap<u64, Track>,
     /// Slices, instants and counters, in the order of their time.
     pub events: Vec<Event>,
+    /// Stacks of threads that ran or were blocked, in the order of their time.
+    pub samples: Vec<StackSample>,
     /// What each CPU ran, in the order of its time.
     pub slices: Vec<Slice>,
     /// Every switch of every CPU, in the order of time.
@@ -106,16 +118,19 @@ impl Trace {
             ..Trace::default()
         };
         let mut events = events::Reader::default();
+        let mut stacks = stacks::Reader::default();
         for packet in &file.packets {
-            trace.take(packet, &mut events);
+            let stack = stacks.take(packet);
+            events.take(packet, stack);
+            trace.take(packet);
         }
         (trace.tracks, trace.events) = events.finish();
+        trace.samples = stacks.finish();
         trace.replay();
         trace
     }
 
-    fn take(&mut self, packet: &TracePacket, events: &mut events::Reader) {
-        events.take(packet);
+    fn take(&mut self, packet: &TracePacket) {
         self.attributes.take(packet);
         match &packet.data {
             Some(trace_packet::Data::ClockSnapshot(snapshot)) => self.clock_snapshots.push(clocks(snapshot)),

@@ -4,10 +4,14 @@ use std::io::Write;
 
 use flate2::{Compression, write::ZlibEncoder};
 use perfetto_protos::{
-    clock_snapshot::clock_snapshot::Clock, ftrace_event_bundle::FtraceEventBundle, trace::Trace,
+    clock_snapshot::clock_snapshot::Clock,
+    ftrace_event_bundle::FtraceEventBundle,
+    interned_data::InternedData,
+    profile_common::{Callstack, Frame, InternedString, Mapping},
+    trace::Trace,
     trace_packet::TracePacket,
 };
-use protobuf::Message;
+use protobuf::{Message, UnknownFields, well_known_types::empty::Empty};
 
 use super::{Nanoseconds, Tid};
 
@@ -54,6 +58,113 @@ pub fn clock_packet(boottime: Nanoseconds) -> TracePacket {
     let mut packet = TracePacket::new();
     packet.mut_clock_snapshot().clocks.push(clock);
     packet
+}
+
+/// Callstack 1: the code at 0x1234 of `/usr/bin/thing`, whose callers could not be found.
+pub fn stacks() -> InternedData {
+    let mut interned = InternedData::new();
+    interned.mapping_paths.extend([string(1, b"/usr"), string(2, b"bin"), string(3, b"thing")]);
+    interned.build_ids.push(string(1, &[0xc0, 0xff, 0xee]));
+    interned.function_names.push(string(1, b"[stack incomplete: no rule]"));
+    let mut mapping = Mapping::new();
+    mapping.set_iid(1);
+    mapping.set_build_id(1);
+    mapping.path_string_ids = vec![1, 2, 3];
+    interned.mappings.push(mapping);
+    let (mut inner, mut outer, mut stack) = (Frame::new(), Frame::new(), Callstack::new());
+    inner.set_iid(1);
+    inner.set_mapping_id(1);
+    inner.set_rel_pc(0x1234);
+    inner.special_fields.mut_unknown_fields().add_varint(7, 1);
+    outer.set_iid(2);
+    outer.set_function_name_id(1);
+    stack.set_iid(1);
+    stack.frame_ids = vec![2, 1];
+    interned.frames.extend([inner, outer]);
+    interned.callstacks.push(stack);
+    interned
+}
+
+/// What stands before samples: their counters, and [`stacks`].
+pub fn stack_defaults() -> TracePacket {
+    let counter = |name: &str| {
+        message(|fields| {
+            fields.add_length_delimited(2, name.as_bytes().to_vec());
+            fields.add_varint(3, 1);
+        })
+    };
+    let defaults = message(|fields| {
+        fields.add_length_delimited(1, b"polletto".to_vec());
+        fields.add_length_delimited(2, counter("wall-time"));
+        for name in ["cpu-time", "off-cpu-time", "run-queue-time"] {
+            fields.add_length_delimited(3, counter(name));
+        }
+    });
+    let mut packet = TracePacket::new();
+    packet.set_sequence_flags(1);
+    let packet_defaults = packet.trace_packet_defaults.mut_or_insert_default();
+    packet_defaults.special_fields.mut_unknown_fields().add_length_delimited(100, defaults);
+    packet.interned_data = Some(stacks()).into();
+    packet
+}
+
+/// A thread with callstack 1, found by the timer.
+pub fn timer_sample(at: Nanoseconds, pid: u64, tid: u64, cpu: u64, period: u64) -> TracePacket {
+    sample(at, pid, tid, Some(cpu), [period, period, 0, 0])
+}
+
+/// A thread with callstack 1, back from being blocked.
+pub fn blocked(at: Nanoseconds, pid: u64, tid: u64, sleep: u64, wait: u64) -> TracePacket {
+    sample(at, pid, tid, None, [sleep + wait, 0, sleep, wait])
+}
+
+fn sample(at: Nanoseconds, pid: u64, tid: u64, cpu: Option<u64>, weights: [u64; 4]) -> TracePacket {
+    let task = message(|fields| {
+        fields.add_varint(2, pid);
+        fields.add_varint(3, tid);
+    });
+    let sample = message(|fields| {
+        fields.add_length_delimited(1, task);
+        if let Some(cpu) = cpu {
+            let execution = message(|fields| {
+                fields.add_varint(2, cpu);
+                fields.add_varint(3, 1);
+            });
+            fields.add_length_delimited(3, execution);
+        }
+        fields.add_varint(6, 1);
+        fields.add_length_delimited(7, b"no rule".to_vec());
+        fields.add_varint(11, weights[0]);
+        fields.add_length_delimited(14, weights[1..].iter().flat_map(|weight| varint(*weight)).collect());
+    });
+    let mut packet = TracePacket::new();
+    packet.set_timestamp(at);
+    packet.special_fields.mut_unknown_fields().add_length_delimited(135, sample);
+    packet
+}
+
+/// A message made of fields that our definitions don't know.
+fn message(fill: impl FnOnce(&mut UnknownFields)) -> Vec<u8> {
+    let mut message = Empty::new();
+    fill(message.special_fields.mut_unknown_fields());
+    message.write_to_bytes().unwrap()
+}
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+        value >>= 7;
+    }
+    bytes.push(u8::try_from(value).unwrap());
+    bytes
+}
+
+fn string(iid: u64, text: &[u8]) -> InternedString {
+    let mut string = InternedString::new();
+    string.set_iid(iid);
+    string.set_str(text.to_vec());
+    string
 }
 
 pub fn serialized(packets: &[TracePacket]) -> Vec<u8> {

@@ -10,9 +10,16 @@
 //! | `thread NAME` | starts a thread of that name, which spins 20 ms, sleeps 1 ms and ends |
 //! | `exec NAME` | executes itself under another name |
 //! | `exec-from-thread NAME` | the same from a thread that does not lead the process |
+//! | `become PATH` | executes another program, with what follows as its arguments |
+//! | `vfork MS` | the child sleeps for so long and ends; meanwhile the parent waits for it in the kernel, state `D` |
+//! | `open PATH`, `close` | loads a shared object, unloads it |
+//! | `call MS` | calls its `plugin_work` for so long |
 //! | `exit CODE`, `signal NUMBER` | ends |
 //!
-//! Every step prints `STEP PID TID BOOTTIME` before it is taken.
+//! Every step prints `STEP PID TID BOOTTIME` before it is taken. `open` and `call` print the same as `opened` and `called`
+//! after it, `opened` with the object's first address behind it.
+
+mod shared_object;
 
 use std::{
     env, fs, io,
@@ -24,6 +31,8 @@ use std::{
 };
 
 use polletto_tests::workload::{boottime, line_came, own_tid, say, spin};
+use shared_object::SharedObject;
+
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 fn main() -> io::Result<ExitCode> {
@@ -32,8 +41,9 @@ fn main() -> io::Result<ExitCode> {
 
 /// Takes the steps in turn, until the last or one that ends the process.
 fn take(mut steps: &[String]) -> io::Result<ExitCode> {
+    let mut object = None;
     while let [step, rest @ ..] = steps {
-        say(format_args!("{step} {} {} {}", process::id(), own_tid(), boottime()));
+        announce(step);
         steps = match (step.as_str(), rest) {
             ("wait", rest) => {
                 say(format_args!("ready {}", process::id()));
@@ -69,12 +79,36 @@ fn take(mut steps: &[String]) -> io::Result<ExitCode> {
                 let attempt = thread::Builder::new().name("shape-exec".to_owned()).spawn(move || exec(&name, &rest))?;
                 return Err(attempt.join().expect("exec does not panic"));
             }
+            ("become", [path, rest @ ..]) => return Err(Command::new(path).args(rest).exec()),
+            ("vfork", [length, rest @ ..]) => {
+                wait_for_vforked(milliseconds(length)?)?;
+                rest
+            }
+            ("open", [path, rest @ ..]) => {
+                let opened = object.insert(SharedObject::open(path)?);
+                say(format_args!("opened {} {} {} {:#x}", process::id(), own_tid(), boottime(), opened.base()));
+                rest
+            }
+            ("call", [length, rest @ ..]) => {
+                let object = object.as_ref().ok_or_else(|| io::Error::other("nothing is open"))?;
+                object.call(milliseconds(length)?);
+                announce("called");
+                rest
+            }
+            ("close", rest) => {
+                object.take().ok_or_else(|| io::Error::other("nothing is open"))?.close()?;
+                rest
+            }
             ("exit", [code, ..]) => return Ok(ExitCode::from(code.parse::<u8>().map_err(io::Error::other)?)),
             ("signal", [number, ..]) => return Err(die_by(number.parse().map_err(io::Error::other)?)),
             _ => return Err(io::Error::other(format!("no step {step:?} with what follows it"))),
         };
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn announce(step: &str) {
+    say(format_args!("{step} {} {} {}", process::id(), own_tid(), boottime()));
 }
 
 fn milliseconds(text: &str) -> io::Result<Duration> {
@@ -91,6 +125,24 @@ fn forked(steps: &[String]) -> io::Result<Option<ExitCode>> {
         child => {
             waitpid(Pid::from_raw(child), WaitOptions::empty())?;
             Ok(None)
+        }
+    }
+}
+
+/// Makes a process that has its own memory, and yet keeps this one waiting until it ends, as `vfork` does.
+fn wait_for_vforked(length: Duration) -> io::Result<()> {
+    let flags = u64::try_from(libc::CLONE_VFORK | libc::SIGCHLD).expect("flags are positive");
+    // SAFETY: without CLONE_VM and without a stack of its own this is `fork`, of a process with a single thread. The raw
+    // call takes flags, stack, two ids and a TLS pointer.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            thread::sleep(length);
+            process::exit(0)
+        }
+        child => {
+            waitpid(Pid::from_raw(i32::try_from(child).expect("an id")), WaitOptions::empty())?;
+            Ok(())
         }
     }
 }

@@ -1,0 +1,186 @@
+//! Stacks of a program that is built as everybody builds theirs: without frame pointers, with and without symbols.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
+
+use std::{collections::BTreeMap, fs, path::Path as FilePath, process::Command};
+
+use polletto_tests::{
+    paths::{Path, leads_through},
+    program,
+    program::Program,
+    recorder::{Outcome, Record},
+    symbols::Symbols,
+    trace::{StackSample, Trace},
+    turn::Turn,
+};
+use serde_json::Value;
+
+/// How often each of the threads takes every path: thousands of samples, and as many blocked stretches.
+const ROUNDS: usize = 40;
+const THREADS: usize = 2;
+
+/// A recording of `deep-stacks`, from its first path to its last.
+struct Deep {
+    outcome: Outcome,
+    trace: Trace,
+    paths: Vec<Path>,
+}
+
+fn recorded(program: &FilePath, arguments: &[&str]) -> Deep {
+    let (rounds, threads) = (ROUNDS.to_string(), THREADS.to_string());
+    let mut program = Program::start(program, &["--rounds", &rounds, "--threads", &threads]);
+    let recording = Record::new().process(program.pid()).arguments(["-F", "997"]).arguments(arguments).start();
+    program.begin();
+    program.wait_for("done");
+    let (_, lines) = program.finish();
+    let outcome = recording.wait().expect_success();
+    let trace = outcome.trace();
+    Deep { outcome, trace, paths: lines.iter().filter_map(|line| Path::read(line)).collect() }
+}
+
+fn count(summary: &Value, name: &str) -> usize {
+    let number = summary[name].as_u64().unwrap_or_else(|| panic!("{name}: {summary}"));
+    usize::try_from(number).expect("a count")
+}
+
+/// Whether a stack ends where threads and programs begin, by what we know of them and no unwind table says.
+///
+/// The main thread begins in the program's `_start`. Any other begins in functions of libc, which has no names for
+/// them, and which call the standard library's `thread_start` once the thread is set up.
+fn reaches_root(sample: &StackSample, symbols: &mut Symbols) -> bool {
+    let frames: Vec<_> = sample.stack.user_frames().collect();
+    let Some(outermost) = frames.last() else { return false };
+    if sample.stack.is_incomplete() {
+        return false;
+    }
+    if symbols.name(outermost) == Some("_start") {
+        return true;
+    }
+    let is_libc = |path: Option<&str>| path.is_some_and(|path| path.contains("libc.so") || path.contains("libc-2"));
+    let libc = frames.iter().rev().take_while(|frame| is_libc(frame.path())).count();
+    match frames.len() - libc {
+        // It is not set up yet, or has left what it was started for.
+        0 => libc > 0,
+        program => libc >= 2 && symbols.name(frames[program - 1]) == Some("thread_start"),
+    }
+}
+
+/// At least `wanted` thousandths of these samples reach the root.
+fn assert_share_to_root<'trace>(
+    what: &str,
+    wanted: usize,
+    samples: impl Iterator<Item = &'trace StackSample>,
+    symbols: &mut Symbols,
+) {
+    let (whole, others): (Vec<_>, Vec<_>) = samples.partition(|sample| reaches_root(sample, symbols));
+    let all = whole.len() + others.len();
+    println!("{what}: {} of {all} reach the root", whole.len());
+    let mut endings: BTreeMap<_, usize> = BTreeMap::new();
+    for sample in &others {
+        let ending = sample.stack.user_frames().last().map(|frame| format!("{frame:?}"));
+        *endings.entry((sample.unwind_error.clone(), ending)).or_default() += 1;
+    }
+    assert!(all >= 1000, "{what}: only {all} samples");
+    assert!(
+        whole.len() * 1000 >= all * wanted,
+        "{what}: {} of {all} reach the root; others: {endings:#?}",
+        whole.len()
+    );
+}
+
+/// All of them, and what the summary says of them.
+fn assert_stacks_are_whole(deep: &Deep, symbols: &mut Symbols) {
+    let of_kind = |blocked| deep.trace.samples.iter().filter(move |sample| sample.is_blocked() == blocked);
+    assert_share_to_root("on a CPU", 995, of_kind(false), symbols);
+    assert_share_to_root("blocked", 999, of_kind(true), symbols);
+    let summary = deep.outcome.summary();
+    for (all, whole, blocked) in [("samples", "samples_to_root", false), ("blocked", "blocked_to_root", true)] {
+        assert_eq!(count(&summary, all), of_kind(blocked).count(), "{all}");
+        let in_trace = of_kind(blocked).filter(|sample| sample.unwind_error.is_none()).count();
+        assert_eq!(count(&summary, whole), in_trace, "{whole}");
+    }
+    assert_eq!((count(&summary, "stacks_lost"), count(&summary, "samples_lost")), (0, 0));
+    assert_eq!(count(&summary, "samples_by_frame_pointers"), 0, "every module here has a table");
+    assert_eq!(summary["modules_without_table"], serde_json::json!([]));
+    assert!(count(&summary, "modules") >= 4, "the program, libc, libgcc_s and the dynamic linker: {summary}");
+}
+
+/// Every time that a path was taken, what was on it is on the recorded stacks.
+fn assert_paths_are_seen(deep: &Deep, symbols: &mut Symbols) {
+    let mut burnt: BTreeMap<&str, usize> = BTreeMap::new();
+    let (mut taken, mut unseen) = (0, Vec::new());
+    for path in &deep.paths {
+        let within = deep.trace.samples.iter().filter(|sample| {
+            sample.tid == path.tid && path.within.contains(&sample.at) && !sample.stack.is_incomplete()
+        });
+        let mut has_blocked = path.blocking.is_empty();
+        for sample in within {
+            let through = if sample.is_blocked() { &path.blocking } else { &path.burning };
+            let names = symbols.names(&sample.stack);
+            // Not where the path ends: on the way there, or back.
+            let Some(leaf) = through.first().filter(|leaf| names.contains(leaf)) else { continue };
+            let section = &path.section;
+            assert!(leads_through(&names, through), "{section}: {leaf} was reached by {names:?}, not by {through:?}");
+            if sample.is_blocked() {
+                has_blocked = true;
+            } else {
+                *burnt.entry(section).or_default() += 1;
+            }
+        }
+        taken += 1;
+        if !has_blocked {
+            unseen.push((&path.section, path.tid, path.within.clone()));
+        }
+    }
+    println!("samples at the end of each path: {burnt:?}");
+    // Each path blocks for longer than the shortest stretch that is recorded.
+    assert!(unseen.len() * 1000 <= taken, "{} of {taken} were not seen to block: {unseen:?}", unseen.len());
+    // It burns for one and a half periods or more each time.
+    for path in deep.paths.iter().filter(|path| !path.burning.is_empty()) {
+        let seen = burnt.get(path.section.as_str()).copied().unwrap_or_default();
+        assert!(seen >= ROUNDS * THREADS, "{} was seen burning {seen} times", path.section);
+    }
+}
+
+#[test]
+fn stacks_of_a_release_build_are_whole() {
+    let _turn = Turn::alone();
+    let deep = recorded(program!("deep-stacks"), &[]);
+    let mut symbols = Symbols::new();
+    assert_stacks_are_whole(&deep, &mut symbols);
+    assert_paths_are_seen(&deep, &mut symbols);
+}
+
+#[test]
+fn stacks_of_a_stripped_program_are_as_whole() {
+    let _turn = Turn::alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path().canonicalize().expect("it is there");
+    let (original, stripped) = (program!("deep-stacks"), directory.join("deep-stripped"));
+    let status = Command::new("strip").arg("-s").arg("-o").arg(&stripped).arg(original).status().expect("strip starts");
+    assert!(status.success(), "strip fails");
+    let path = stripped.to_str().expect("a plain path");
+    let bytes = fs::read(&stripped).expect("it was made");
+    assert!(!bytes.windows(b"through_qsort".len()).any(|window| window == b"through_qsort"), "names are left in it");
+
+    let deep = recorded(&stripped, &[]);
+    let mut symbols = Symbols::new().with_original(&stripped, original);
+    assert!(
+        deep.trace.samples.iter().any(|sample| sample.stack.frames().iter().any(|frame| frame.path() == Some(path)))
+    );
+    assert_stacks_are_whole(&deep, &mut symbols);
+    assert_paths_are_seen(&deep, &mut symbols);
+}
+
+#[test]
+fn frame_pointers_alone_would_not_do() {
+    let _turn = Turn::alone();
+    let deep = recorded(program!("deep-stacks"), &["--unwind", "frame-pointers"]);
+    let mut symbols = Symbols::new();
+    let (whole, others): (Vec<_>, Vec<_>) =
+        deep.trace.samples.iter().partition(|sample| reaches_root(sample, &mut symbols));
+    println!("{} of {} reach the root by frame pointers", whole.len(), whole.len() + others.len());
+    assert!(others.len() > whole.len(), "this build has frame pointers: it proves nothing about tables");
+    let summary = deep.outcome.summary();
+    assert!(count(&summary, "samples_by_frame_pointers") > 0, "{summary}");
+}
