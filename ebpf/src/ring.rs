@@ -14,13 +14,14 @@ use polletto_common::{
     limits::{MAX_CPUS, TASK_RING_BYTES, TEMPLATE_SAMPLE_RING_BYTES, TEMPLATE_STREAM_SLOTS},
     record::{Header, Layout, Lost, flags},
     stats::{ChannelStats, CpuStats},
-    stream::{OWNER_WORD, Slot, Streamed, words_of},
+    stream::{OWNER_WORD, SLOT_WORDS, Streamed, words_of},
 };
 
 /// The recorder maps it into its memory, and it may have another size than the template.
 const STREAM_FLAGS: usize = (BPF_F_MMAPABLE | BPF_F_INNER_MAP) as usize;
 
-type Stream = Array<Slot, TEMPLATE_STREAM_SLOTS, STREAM_FLAGS>;
+/// Of words and not of `Slot`s: before Linux 6.2 no stream could take the template's place if that had a structure's type.
+type Stream = Array<[u64; SLOT_WORDS], TEMPLATE_STREAM_SLOTS, STREAM_FLAGS>;
 type TaskRing = RingBuf<u8, TASK_RING_BYTES>;
 type SampleRing = RingBuf<u8, TEMPLATE_SAMPLE_RING_BYTES>;
 
@@ -145,7 +146,7 @@ impl<R: Streamed> Put<R> for StreamPut<'_> {
         // written last. Volatile stores stay in order here, and on x86 for the recorder too, which refuses to be built
         // for anything else.
         unsafe {
-            let word = |at: usize| (&raw mut (*slot).0[at]);
+            let word = |at: usize| (&raw mut (*slot)[at]);
             if word(OWNER_WORD).read_volatile() != 0 {
                 return false;
             }

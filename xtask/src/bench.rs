@@ -5,6 +5,7 @@
 
 mod cost;
 mod size;
+mod stacks;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ pub fn run() -> Result<()> {
     std::fs::create_dir_all(&recordings).with_context(|| format!("{} can't be made", recordings.display()))?;
     let bench = Bench { privilege, programs: workspace::release_programs(), recordings };
     cost::run(&bench)?;
-    size::run(&bench)
+    size::run(&bench)?;
+    stacks::run(&bench)
 }
 
 impl Bench {

@@ -34,6 +34,7 @@ use polletto_common::{
 
 use self::rings::Rings;
 pub use self::{
+    btf::open_types,
     mappings::{MemoryChange, MemoryEvent},
     rings::Taken,
     settings::{Recorded, Settings, Stacks, UserFrames},

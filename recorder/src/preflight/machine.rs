@@ -7,12 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use btf_rs::{Backend, Btf, Type};
+use btf_rs::{Btf, Type};
 use rustix::{
     io::Errno,
     process::{Resource, getrlimit},
     thread::{CapabilitySet, capabilities},
 };
+
+use crate::kernel;
 
 use super::{
     memory::{MemoryLimit, tightest_limit},
@@ -157,8 +159,7 @@ fn kernel_types(file: &Path) -> (KernelTypes, Option<bool>) {
     match File::open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => (KernelTypes::Absent, None),
         Err(error) => (KernelTypes::Unreadable(error.to_string()), None),
-        // Mapped is five times as fast, but kernels before 6.16 cannot map this file.
-        Ok(_) => match Btf::from_file_with_backend(file, Backend::Mmap).or_else(|_| Btf::from_file(file)) {
+        Ok(_) => match kernel::open_types(file) {
             Ok(types) => {
                 let has_loop = types.resolve_types_by_name("bpf_loop").is_ok_and(|found| !found.is_empty());
                 (switch_signature(&types), Some(has_loop))
