@@ -181,6 +181,9 @@ impl<'a> Reader<'a> {
         let (own, mut unsupported) = (changes.len(), 0);
         let mut rows = function.rows(&self.section, &self.bases, &mut self.context).ok()?;
         while let Some(row) = rows.next_row().ok()? {
+            if row.start_address() == row.end_address() {
+                continue;
+            }
             let address = match code.offset(row.start_address()) {
                 Some(address) if address < addresses.end => address,
                 // Rows are in order: there are no more of this function.
@@ -189,8 +192,7 @@ impl<'a> Reader<'a> {
             let rule = C::rule(&Frame { row, section: &self.section, common: function.cie() });
             unsupported += u64::from(rule.cfa == Cfa::UNSUPPORTED);
             let rule = rules.index(rule);
-            match changes[own..].last_mut() {
-                Some(last) if last.address == address => last.rule = rule,
+            match changes[own..].last() {
                 Some(last) if last.rule == rule => {}
                 _ => changes.push(Change { address, rule }),
             }
