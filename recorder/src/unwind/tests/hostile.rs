@@ -161,6 +161,20 @@ fn code_that_lies_too_far_apart_is_an_error() {
 }
 
 #[test]
+fn code_at_the_very_last_addresses_has_a_table() {
+    let bytes = ExampleElf::default().bytes();
+    let mut image = Image::read(&bytes[..]).unwrap();
+    let last = u64::MAX - 1;
+    image.segments[1].address = u64::MAX - 0xfff;
+    for end in [last, u64::MAX] {
+        image.linkage_tables = vec![u64::MAX - 0x10..end];
+        let table = Table::build(&image, &bytes[..]).unwrap();
+        assert_eq!(table.addresses(), u64::MAX - 0xff..u64::MAX);
+        assert_eq!([u64::MAX - 0x20, u64::MAX - 0x10].map(|at| is_known(&table, at)), [false, true]);
+    }
+}
+
+#[test]
 fn a_common_entry_that_costs_more_than_all_functions_is_an_error() {
     let example = with_eh_frame(ExampleElf::default(), |written, code| {
         let common = written.common("zR", RELATIVE, 16, &vec![0; 100_000]);
