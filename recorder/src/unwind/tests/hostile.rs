@@ -108,6 +108,18 @@ fn entries_that_point_at_each_other_are_broken() {
 }
 
 #[test]
+fn a_pointer_to_what_is_no_common_entry_loses_one_function() {
+    let table = between_good_ones(|written, code, common| {
+        // What looks like an entry of two gigabytes, in the midst of instructions that do nothing.
+        written.function(common, code + 0x100..code + 0x110, &[0, 0xf0, 0xff, 0xff, 0x7f, 0, 0, 0, 0]);
+        let huge = written.bytes.len() - 8;
+        written.function(huge, code + 0x200..code + 0x210, &[]);
+    });
+    assert_eq!(table.omissions, omitted(|omissions| omissions.broken = 1));
+    assert!(is_known(&table, 0x1100) && !is_known(&table, 0x1200));
+}
+
+#[test]
 fn an_entry_that_reaches_behind_the_end_loses_what_follows() {
     for length in [0x1000_u32, 0xffff_fff0, u32::MAX] {
         let table = table_of(ExampleElf::default(), |written, code| {
@@ -177,7 +189,7 @@ fn code_at_the_very_last_addresses_has_a_table() {
 #[test]
 fn a_common_entry_that_costs_more_than_all_functions_is_an_error() {
     let example = with_eh_frame(ExampleElf::default(), |written, code| {
-        let common = written.common("zR", RELATIVE, 16, &vec![0; 100_000]);
+        let common = written.common("zR", RELATIVE, 16, &vec![0; 50_000]);
         for _ in 0..1000 {
             written.function(common, code..code + 1, &[]);
         }
