@@ -179,7 +179,8 @@ fn code_at_the_very_last_addresses_has_a_table() {
     let last = u64::MAX - 1;
     image.segments[1].address = u64::MAX - 0xfff;
     for end in [last, u64::MAX] {
-        image.linkage_tables = vec![u64::MAX - 0x10..end];
+        image.linkage_tables.clear();
+        image.linkage_tables.push(u64::MAX - 0x10..end);
         let table = Table::build(&image, &bytes[..]).unwrap();
         assert_eq!(table.addresses(), u64::MAX - 0xff..u64::MAX);
         assert_eq!([u64::MAX - 0x20, u64::MAX - 0x10].map(|at| is_known(&table, at)), [false, true]);
