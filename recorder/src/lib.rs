@@ -1,8 +1,8 @@
 //! polletto records what a running, unmodified program does as one Perfetto trace.
 //!
 //! One record goes one way, once: [`kernel`] drains the rings that the kernel programs fill, [`timeline`] turns records
-//! into what happened, [`trace`] writes that as compressed packets. [`session`] holds a recording's life together, and
-//! [`cli`] is what people see of it.
+//! into what happened, [`trace`] writes that as compressed packets. [`unwind`] prepares what the kernel programs unwind
+//! stacks by. [`session`] holds a recording's life together, and [`cli`] is what people see of it.
 
 pub mod cli;
 pub mod kernel;

@@ -1,7 +1,9 @@
-//! What the machine's processes are, as `/proc` tells it: no kernel program, and no privilege where none is needed.
+//! What the machine's processes are, as `/proc` and their files tell it: no kernel program, and no privilege where none
+//! is needed.
 //!
 //! [`select`] turns a name into the process that the user means, [`Watch`] notices when processes end, and
 //! [`Held::launch`] starts a command that waits before its first instruction until everything is attached to it.
+//! [`image`] reads what a program's files say of themselves.
 //!
 //! Names and command lines are written by the processes themselves. They are bounded and made valid UTF-8 on reading,
 //! but may hold any character: print them through [`printable`].

@@ -1,6 +1,7 @@
 //! Tables on disk: making one takes up to a second, reading one a few milliseconds.
 
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     fs::{self, DirBuilder, File},
     io::{self, Read, Write as _},
@@ -50,9 +51,7 @@ impl Cache {
     /// Where tables are kept unless somebody says otherwise: `$XDG_CACHE_HOME/polletto/unwind`, or
     /// `$HOME/.cache/polletto/unwind`.
     pub fn default_directory() -> Option<PathBuf> {
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-        Some(caches.join("polletto/unwind"))
+        directory_by(|name| std::env::var_os(name))
     }
 
     /// The table of a file: read if it was made before, made and kept otherwise.
@@ -144,6 +143,13 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// The default directory in an environment of these variables. Relative paths mean nothing, as the XDG rules have it.
+pub(super) fn directory_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(caches.join("polletto/unwind"))
 }
 
 /// Opens a directory that nobody else can write to, and makes it if it is not there.

@@ -149,12 +149,14 @@ impl<'a> Reader<'a> {
     fn description(&mut self, offset: usize) -> Result<Option<FrameDescriptionEntry<Bytes<'a>>>, Error> {
         /// Common entries that are remembered. Files have about a dozen.
         const REMEMBERED: usize = 4096;
+        /// Bytes of a common entry. They have about 30; and what a wrong pointer leads to mostly claims to be huge.
+        const LARGEST: usize = 64 << 10;
         let Reader { bytes, section, bases, commons, work, .. } = self;
         let Ok(partial) = section.partial_fde_from_offset(bases, EhFrameOffset(offset)) else { return Ok(None) };
+        let common_size = size_of_entry(bytes, partial.cie_offset().0);
+        let Some(common_size) = common_size.filter(|&size| size <= LARGEST) else { return Ok(None) };
         // Every function runs the common instructions again.
-        let common = partial.cie_offset().0;
-        work.spend(size_of_entry(bytes, common).unwrap_or(0))?;
-        work.spend(partial.entry_len())?;
+        work.spend(common_size + partial.entry_len())?;
         let parsed = partial.parse(|section, bases, offset| match commons.get(&offset.0) {
             Some(known) => Ok(known.clone()),
             None => {
@@ -181,6 +183,9 @@ impl<'a> Reader<'a> {
         let (own, mut unsupported) = (changes.len(), 0);
         let mut rows = function.rows(&self.section, &self.bases, &mut self.context).ok()?;
         while let Some(row) = rows.next_row().ok()? {
+            if row.start_address() == row.end_address() {
+                continue;
+            }
             let address = match code.offset(row.start_address()) {
                 Some(address) if address < addresses.end => address,
                 // Rows are in order: there are no more of this function.
@@ -189,8 +194,7 @@ impl<'a> Reader<'a> {
             let rule = C::rule(&Frame { row, section: &self.section, common: function.cie() });
             unsupported += u64::from(rule.cfa == Cfa::UNSUPPORTED);
             let rule = rules.index(rule);
-            match changes[own..].last_mut() {
-                Some(last) if last.address == address => last.rule = rule,
+            match changes[own..].last() {
                 Some(last) if last.rule == rule => {}
                 _ => changes.push(Change { address, rule }),
             }

@@ -120,7 +120,8 @@ impl Table {
 
     /// The file's own addresses that the table covers.
     pub fn addresses(&self) -> Range<u64> {
-        self.first_page * PAGE_BYTES..(self.first_page + self.pages.len() as u64) * PAGE_BYTES
+        let address = |page: u64| page.saturating_mul(PAGE_BYTES);
+        address(self.first_page)..address(self.first_page + self.pages.len() as u64)
     }
 
     /// What the table says about one of the file's own addresses: the very search that the kernel programs do. `None`

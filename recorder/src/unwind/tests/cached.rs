@@ -11,7 +11,7 @@ use std::{
 use super::written::*;
 use crate::{
     target::image::{Image, example::ExampleElf},
-    unwind::{Cache, Table, build_all},
+    unwind::{Cache, Table, build_all, cache::directory_by},
 };
 
 /// A directory of a test's own, removed at its end.
@@ -69,6 +69,22 @@ fn modified(path: &Path) -> SystemTime {
 
 fn set_modified(path: &Path, time: SystemTime) {
     File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+#[test]
+fn tables_are_kept_where_caches_are() {
+    for (xdg, home, expected) in [
+        (Some("/x"), Some("/h"), Some("/x/polletto/unwind")),
+        (None, Some("/h"), Some("/h/.cache/polletto/unwind")),
+        (Some(""), Some("/h"), Some("/h/.cache/polletto/unwind")),
+        (Some("relative"), Some("/h"), Some("/h/.cache/polletto/unwind")),
+        (Some("/x"), None, Some("/x/polletto/unwind")),
+        (None, None, None),
+        (None, Some("relative"), None),
+    ] {
+        let found = directory_by(|name| if name == "HOME" { home } else { xdg }.map(Into::into));
+        assert_eq!(found, expected.map(PathBuf::from), "{xdg:?}, {home:?}");
+    }
 }
 
 #[test]
