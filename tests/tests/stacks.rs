@@ -26,8 +26,8 @@ struct Deep {
     paths: Vec<Path>,
 }
 
-fn recorded(program: &FilePath, arguments: &[&str]) -> Deep {
-    let (rounds, threads) = (ROUNDS.to_string(), THREADS.to_string());
+fn recorded(program: &FilePath, rounds: usize, arguments: &[&str]) -> Deep {
+    let (rounds, threads) = (rounds.to_string(), THREADS.to_string());
     let mut program = Program::start(program, &["--rounds", &rounds, "--threads", &threads]);
     let recording = Record::new().process(program.pid()).arguments(["-F", "997"]).arguments(arguments).start();
     program.begin();
@@ -108,13 +108,17 @@ fn assert_stacks_are_whole(deep: &Deep, symbols: &mut Symbols) {
 /// Every time that a path was taken, what was on it is on the recorded stacks.
 fn assert_paths_are_seen(deep: &Deep, symbols: &mut Symbols) {
     let mut burnt: BTreeMap<&str, usize> = BTreeMap::new();
-    let (mut taken, mut unseen) = (0, Vec::new());
+    let (mut unseen, mut without_begin) = (Vec::new(), Vec::new());
     for path in &deep.paths {
         let within = deep.trace.samples.iter().filter(|sample| {
             sample.tid == path.tid && path.within.contains(&sample.at) && !sample.stack.is_incomplete()
         });
         let mut has_blocked = path.blocking.is_empty();
         for sample in within {
+            if sample.is_blocked() && sample.stretch().start < path.within.start {
+                without_begin.push((&path.section, path.tid, sample.stretch()));
+                continue;
+            }
             let through = if sample.is_blocked() { &path.blocking } else { &path.burning };
             let names = symbols.names(&sample.stack);
             // Not where the path ends: on the way there, or back.
@@ -132,14 +136,18 @@ fn assert_paths_are_seen(deep: &Deep, symbols: &mut Symbols) {
                 *burnt.entry(section).or_default() += 1;
             }
         }
-        taken += 1;
         if !has_blocked {
             unseen.push((&path.section, path.tid, path.within.clone()));
         }
     }
     println!("samples at the end of each path: {burnt:?}");
-    // Each path blocks for longer than the shortest stretch that is recorded.
-    assert!(unseen.len() * 1000 <= taken, "{} of {taken} were not seen to block: {unseen:?}", unseen.len());
+    // Each path blocks for longer than the shortest stretch that is recorded. A machine that hides switches makes two
+    // stretches one, or none; how often it does is in the summary.
+    let (taken, hidden) = (deep.paths.len(), count(&deep.outcome.summary(), "switches_not_reported"));
+    println!("{hidden} switches were not reported; stretches without a begin: {without_begin:?}; paths: {unseen:?}");
+    assert!(without_begin.len() <= hidden, "threads were not blocked for so long: {without_begin:?}");
+    let allowed = taken / 1000 + hidden;
+    assert!(unseen.len() <= allowed, "{} of {taken} were not seen to block: {unseen:?}", unseen.len());
     // It burns for one and a half periods or more each time.
     for path in deep.paths.iter().filter(|path| !path.burning.is_empty()) {
         let seen = burnt.get(path.section.as_str()).copied().unwrap_or_default();
@@ -150,7 +158,7 @@ fn assert_paths_are_seen(deep: &Deep, symbols: &mut Symbols) {
 #[test]
 fn stacks_of_a_release_build_are_whole() {
     let _turn = Turn::alone();
-    let deep = recorded(program!("deep-stacks"), &[]);
+    let deep = recorded(program!("deep-stacks"), ROUNDS, &[]);
     let mut symbols = Symbols::new();
     assert_stacks_are_whole(&deep, &mut symbols);
     assert_paths_are_seen(&deep, &mut symbols);
@@ -171,7 +179,7 @@ fn stacks_of_a_stripped_program_are_as_whole() {
     };
     assert!(has_symbol(original) && !has_symbol(&stripped), "stripping made no difference");
 
-    let deep = recorded(&stripped, &[]);
+    let deep = recorded(&stripped, ROUNDS, &[]);
     let path = stripped.to_str().expect("a plain path");
     let mut symbols = Symbols::new().with_original(&stripped, original);
     assert!(
@@ -184,7 +192,7 @@ fn stacks_of_a_stripped_program_are_as_whole() {
 #[test]
 fn frame_pointers_alone_would_not_do() {
     let _turn = Turn::alone();
-    let deep = recorded(program!("deep-stacks"), &["--unwind", "frame-pointers"]);
+    let deep = recorded(program!("deep-stacks"), 5, &["--unwind", "frame-pointers"]);
     let mut symbols = Symbols::new();
     let (whole, others): (Vec<_>, Vec<_>) =
         deep.trace.samples.iter().partition(|sample| reaches_root(sample, &mut symbols));
