@@ -50,11 +50,13 @@ fn assert_stacks_are_whole(command: &[&str], file: &str) {
     assert!(inside * 2 > trace.samples.len(), "{inside} of {} samples are in {file}", trace.samples.len());
     let begin = trace.samples.iter().find(is_inside).expect("there is one").at;
     let mut roots = Roots::default();
+    // A blocked thread's stack is looked at when it leaves.
+    let seen_at = |sample: &StackSample| if sample.is_blocked() { sample.stretch().start } else { sample.at };
     for is_blocked in [false, true] {
         let samples: Vec<_> = trace.samples.iter().filter(|sample| sample.is_blocked() == is_blocked).collect();
         let what = format!("{} {}", command[0], if is_blocked { "blocked" } else { "on a CPU" });
         let (early, samples): (Vec<&StackSample>, Vec<&StackSample>) =
-            samples.into_iter().partition(|sample| sample.at < begin + LEARNT_NS);
+            samples.into_iter().partition(|sample| seen_at(sample) < begin + LEARNT_NS);
         let early_whole = early.iter().filter(|sample| roots.reached_by(sample)).count();
         let (whole, others): (Vec<&StackSample>, Vec<&StackSample>) =
             samples.iter().partition(|sample| roots.reached_by(sample));
@@ -68,6 +70,10 @@ fn assert_stacks_are_whole(command: &[&str], file: &str) {
         for sample in others {
             let file = sample.stack.user_frames().next_back().and_then(|frame| frame.path());
             *endings.entry((sample.unwind_error.as_deref(), file)).or_default() += 1;
+        }
+        // Compilers hardly ever block: of so few, one could be more than what is allowed.
+        if is_blocked && samples.len() < 100 / (100 - WHOLE_PERCENT) {
+            continue;
         }
         assert!(is_blocked || samples.len() >= 500, "{what}: only {} samples", samples.len());
         let is_enough = whole.len() * 100 >= samples.len() * WHOLE_PERCENT;
