@@ -71,7 +71,7 @@ fn is_same(sample: &StackSample, absence: &Absence) -> bool {
 fn recorded_weights(seconds: &str, threads: &str, arguments: &[&str]) -> (Outcome, Trace, Vec<Duty>) {
     let program = Program::start(program!("weights"), &["--seconds", seconds, "--threads", threads]);
     let recording = Record::new().process(program.pid()).arguments(arguments).start();
-    let duties = Duty::all_of(program);
+    let duties = Duty::all_of(program, seconds);
     let outcome = recording.wait().expect_success();
     let trace = outcome.trace();
     (outcome, trace, duties)

@@ -92,7 +92,7 @@ fn python_is_whole() {
     let script = "
 import json, re, threading, time
 def work():
-    for turn in range(60):
+    for turn in range(200):
         value = {str(i): [i, i * 2.5, {'nested': 'x' * (i % 17)}] for i in range(2000)}
         text = json.dumps(value)
         assert json.loads(text) == value
