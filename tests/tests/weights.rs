@@ -92,11 +92,9 @@ fn samples_come_as_often_as_asked() {
             let expected = ran * hertz / 1_000_000_000;
             println!("{hertz} Hz: {count} samples, {expected} expected");
             assert!(expected > 0, "it ran");
-            // One more or less at either end.
-            assert!(
-                count.abs_diff(expected) <= expected * RAN_PERCENT / 100 + 2,
-                "{hertz} Hz: {count}, not {expected}"
-            );
+            // One more or less at either end; and chance, where the thread shares its CPU with something else.
+            let allowed = expected * RAN_PERCENT / 100 + 2 + expected.isqrt();
+            assert!(count.abs_diff(expected) <= allowed, "{hertz} Hz: {count}, not {expected}");
         }
     }
 }
