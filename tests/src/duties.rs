@@ -1,11 +1,11 @@
 //! What `weights` says of its threads, and what a trace's samples say of them.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use serde_json::Value;
 
 use crate::{
-    program::Program,
+    program::{DEADLINE, Program},
     trace::{Interval, Nanoseconds, StackSample, State, Tid, Trace},
     workload::Accounting,
 };
@@ -30,10 +30,11 @@ pub struct Duty {
 }
 
 impl Duty {
-    /// Lets `weights` begin, and reads what each of its threads says at the end.
-    pub fn all_of(mut program: Program) -> Vec<Duty> {
+    /// Lets `weights` begin, which takes so many seconds, and reads what each of its threads says at the end.
+    pub fn all_of(mut program: Program, seconds: &str) -> Vec<Duty> {
         program.begin();
-        program.wait_for("done");
+        let length = Duration::from_secs_f64(seconds.parse().expect("a number of seconds"));
+        program.wait_for_at_most("done", length + DEADLINE);
         program.truth().iter().map(Duty::read).collect()
     }
 

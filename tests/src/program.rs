@@ -161,7 +161,12 @@ impl Program {
 
     /// Waits for a line that begins so.
     pub fn wait_for(&mut self, beginning: &str) -> String {
-        self.output.find(beginning, DEADLINE).unwrap_or_else(|| panic!("it ended before it said {beginning:?}"))
+        self.wait_for_at_most(beginning, DEADLINE)
+    }
+
+    /// Waits for a line that begins so. Panics after `deadline`.
+    pub fn wait_for_at_most(&mut self, beginning: &str, deadline: Duration) -> String {
+        self.output.find(beginning, deadline).unwrap_or_else(|| panic!("it ended before it said {beginning:?}"))
     }
 
     /// Sends a signal to it.

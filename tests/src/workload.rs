@@ -44,14 +44,16 @@ pub fn give_way() -> io::Result<()> {
 
 /// Uses the CPU for so long, not counting what others use meanwhile.
 pub fn spin(length: Duration) {
-    let used = || {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("a fraction of a second"))
-    };
-    let end = used() + length;
-    while used() < end {
+    let end = own_cpu_time() + length;
+    while own_cpu_time() < end {
         std::hint::spin_loop();
     }
+}
+
+/// For how long the calling thread has used a CPU.
+pub fn own_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("a fraction of a second"))
 }
 
 /// What the kernel has counted for a thread up to its last switch.

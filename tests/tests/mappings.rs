@@ -178,7 +178,7 @@ fn a_process_that_becomes_another_program_has_that_ones_code() {
 #[test]
 fn stacks_go_through_generated_code_that_keeps_frame_pointers() {
     let _turn = Turn::with_others();
-    let mut program = Program::start(program!("jit-code"), &["--seconds", "1.5"]);
+    let mut program = Program::start(program!("jit-code"), &["--turns", "120"]);
     let recording = Record::new().process(program.pid()).arguments(["-F", "997"]).start();
     program.begin();
     program.wait_for("done");

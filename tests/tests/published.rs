@@ -14,6 +14,10 @@ use polletto_tests::{plugin, recorder::Record, symbols::entry_point, trace::Stac
 /// The share of stacks that must reach the root, in percent.
 const WHOLE_PERCENT: usize = 98;
 
+/// How long it may take from the first sample in a program's code until all of it can be followed: for the Rust compiler
+/// these are tables of a hundred megabytes of code.
+const LEARNT_NS: u64 = 1_000_000_000;
+
 /// A program's `_start` is no longer than this.
 const LONGEST_START: u64 = 64;
 
@@ -39,27 +43,42 @@ fn assert_stacks_are_whole(command: &[&str], file: &str) {
     let options = ["-F", "997", "--follow", "--"];
     let outcome = Record::new().arguments(options).arguments(command).run().expect_success();
     let trace = outcome.trace();
-    let mut roots = Roots::default();
-    for is_blocked in [false, true] {
-        let samples: Vec<_> = trace.samples.iter().filter(|sample| sample.is_blocked() == is_blocked).collect();
-        let (whole, others): (Vec<&StackSample>, Vec<&StackSample>) =
-            samples.iter().partition(|sample| roots.reached_by(sample));
-        let what = if is_blocked { "blocked" } else { "on a CPU" };
-        println!("{}, {what}: {} of {} reach the root", command[0], whole.len(), samples.len());
-        let mut endings: BTreeMap<_, usize> = BTreeMap::new();
-        for sample in others {
-            let ending = sample.stack.user_frames().next_back().map(|frame| format!("{frame:?}"));
-            *endings.entry((sample.unwind_error.clone(), ending)).or_default() += 1;
-        }
-        assert!(is_blocked || samples.len() >= 500, "{}: only {} samples", command[0], samples.len());
-        let is_enough = whole.len() * 100 >= samples.len() * WHOLE_PERCENT;
-        assert!(is_enough, "{what}, {} of {}; others: {endings:#?}", whole.len(), samples.len());
-    }
     let is_inside = |sample: &&StackSample| {
         sample.stack.frames().iter().any(|frame| frame.path().is_some_and(|path| path.contains(file)))
     };
     let inside = trace.samples.iter().filter(is_inside).count();
     assert!(inside * 2 > trace.samples.len(), "{inside} of {} samples are in {file}", trace.samples.len());
+    let begin = trace.samples.iter().find(is_inside).expect("there is one").at;
+    let mut roots = Roots::default();
+    // A blocked thread's stack is looked at when it leaves.
+    let seen_at = |sample: &StackSample| if sample.is_blocked() { sample.stretch().start } else { sample.at };
+    for is_blocked in [false, true] {
+        let samples: Vec<_> = trace.samples.iter().filter(|sample| sample.is_blocked() == is_blocked).collect();
+        let what = format!("{} {}", command[0], if is_blocked { "blocked" } else { "on a CPU" });
+        let (early, samples): (Vec<&StackSample>, Vec<&StackSample>) =
+            samples.into_iter().partition(|sample| seen_at(sample) < begin + LEARNT_NS);
+        let early_whole = early.iter().filter(|sample| roots.reached_by(sample)).count();
+        let (whole, others): (Vec<&StackSample>, Vec<&StackSample>) =
+            samples.iter().partition(|sample| roots.reached_by(sample));
+        println!(
+            "{what}: first {early_whole} of {} reach the root, then {} of {}",
+            early.len(),
+            whole.len(),
+            samples.len()
+        );
+        let mut endings: BTreeMap<_, usize> = BTreeMap::new();
+        for sample in others {
+            let file = sample.stack.user_frames().next_back().and_then(|frame| frame.path());
+            *endings.entry((sample.unwind_error.as_deref(), file)).or_default() += 1;
+        }
+        // Compilers hardly ever block: of so few, one could be more than what is allowed.
+        if is_blocked && samples.len() < 100 / (100 - WHOLE_PERCENT) {
+            continue;
+        }
+        assert!(is_blocked || samples.len() >= 500, "{what}: only {} samples", samples.len());
+        let is_enough = whole.len() * 100 >= samples.len() * WHOLE_PERCENT;
+        assert!(is_enough, "{what}: {} of {} reach the root; others: {endings:#?}", whole.len(), samples.len());
+    }
 }
 
 /// The distribution's own, where there is one: some machines have a shell script of that name in front of another.
@@ -73,7 +92,7 @@ fn python_is_whole() {
     let script = "
 import json, re, threading, time
 def work():
-    for turn in range(60):
+    for turn in range(200):
         value = {str(i): [i, i * 2.5, {'nested': 'x' * (i % 17)}] for i in range(2000)}
         text = json.dumps(value)
         assert json.loads(text) == value
@@ -122,7 +141,7 @@ fn the_rust_compiler_is_whole() {
 fn the_c_compiler_is_whole() {
     let _turn = Turn::with_others();
     let directory = tempfile::tempdir().expect("a directory");
-    let source = source(directory.path(), "busy.c", 200, |text, index| {
+    let source = source(directory.path(), "busy.c", 400, |text, index| {
         writeln!(
             text,
             "double f{index}(const double *a, double *b, int n) {{ double s = {index}; for (int i = 1; i < n - 1; i++) {{

@@ -26,8 +26,8 @@ struct Deep {
     paths: Vec<Path>,
 }
 
-fn recorded(program: &FilePath, arguments: &[&str]) -> Deep {
-    let (rounds, threads) = (ROUNDS.to_string(), THREADS.to_string());
+fn recorded(program: &FilePath, rounds: usize, arguments: &[&str]) -> Deep {
+    let (rounds, threads) = (rounds.to_string(), THREADS.to_string());
     let mut program = Program::start(program, &["--rounds", &rounds, "--threads", &threads]);
     let recording = Record::new().process(program.pid()).arguments(["-F", "997"]).arguments(arguments).start();
     program.begin();
@@ -96,7 +96,7 @@ fn assert_stacks_are_whole(deep: &Deep, symbols: &mut Symbols) {
     let summary = deep.outcome.summary();
     for (all, whole, blocked) in [("samples", "samples_to_root", false), ("blocked", "blocked_to_root", true)] {
         assert_eq!(count(&summary, all), of_kind(blocked).count(), "{all}");
-        let in_trace = of_kind(blocked).filter(|sample| sample.unwind_error.is_none()).count();
+        let in_trace = of_kind(blocked).filter(|sample| !sample.stack.is_incomplete()).count();
         assert_eq!(count(&summary, whole), in_trace, "{whole}");
     }
     assert_eq!((count(&summary, "stacks_lost"), count(&summary, "samples_lost")), (0, 0));
@@ -108,33 +108,46 @@ fn assert_stacks_are_whole(deep: &Deep, symbols: &mut Symbols) {
 /// Every time that a path was taken, what was on it is on the recorded stacks.
 fn assert_paths_are_seen(deep: &Deep, symbols: &mut Symbols) {
     let mut burnt: BTreeMap<&str, usize> = BTreeMap::new();
-    let (mut taken, mut unseen) = (0, Vec::new());
+    let (mut unseen, mut without_begin) = (Vec::new(), Vec::new());
     for path in &deep.paths {
         let within = deep.trace.samples.iter().filter(|sample| {
             sample.tid == path.tid && path.within.contains(&sample.at) && !sample.stack.is_incomplete()
         });
         let mut has_blocked = path.blocking.is_empty();
         for sample in within {
+            if sample.is_blocked() && sample.stretch().start < path.within.start {
+                without_begin.push((&path.section, path.tid, sample.stretch()));
+                continue;
+            }
             let through = if sample.is_blocked() { &path.blocking } else { &path.burning };
             let names = symbols.names(&sample.stack);
             // Not where the path ends: on the way there, or back.
             let Some(leaf) = through.first().filter(|leaf| names.contains(leaf)) else { continue };
             let section = &path.section;
-            assert!(leads_through(&names, through), "{section}: {leaf} was reached by {names:?}, not by {through:?}");
+            assert!(
+                leads_through(&names, through),
+                "{section}: {leaf} was reached by {names:?}, not by {through:?}, at {:?} in {:?}",
+                sample.stretch(),
+                path.within
+            );
             if sample.is_blocked() {
                 has_blocked = true;
             } else {
                 *burnt.entry(section).or_default() += 1;
             }
         }
-        taken += 1;
         if !has_blocked {
             unseen.push((&path.section, path.tid, path.within.clone()));
         }
     }
     println!("samples at the end of each path: {burnt:?}");
-    // Each path blocks for longer than the shortest stretch that is recorded.
-    assert!(unseen.len() * 1000 <= taken, "{} of {taken} were not seen to block: {unseen:?}", unseen.len());
+    // Each path blocks for longer than the shortest stretch that is recorded. A machine that hides switches makes two
+    // stretches one, or none; how often it does is in the summary.
+    let (taken, hidden) = (deep.paths.len(), count(&deep.outcome.summary(), "switches_not_reported"));
+    println!("{hidden} switches were not reported; stretches without a begin: {without_begin:?}; paths: {unseen:?}");
+    assert!(without_begin.len() <= hidden, "threads were not blocked for so long: {without_begin:?}");
+    let allowed = taken / 1000 + hidden;
+    assert!(unseen.len() <= allowed, "{} of {taken} were not seen to block: {unseen:?}", unseen.len());
     // It burns for one and a half periods or more each time.
     for path in deep.paths.iter().filter(|path| !path.burning.is_empty()) {
         let seen = burnt.get(path.section.as_str()).copied().unwrap_or_default();
@@ -145,7 +158,7 @@ fn assert_paths_are_seen(deep: &Deep, symbols: &mut Symbols) {
 #[test]
 fn stacks_of_a_release_build_are_whole() {
     let _turn = Turn::alone();
-    let deep = recorded(program!("deep-stacks"), &[]);
+    let deep = recorded(program!("deep-stacks"), ROUNDS, &[]);
     let mut symbols = Symbols::new();
     assert_stacks_are_whole(&deep, &mut symbols);
     assert_paths_are_seen(&deep, &mut symbols);
@@ -159,11 +172,15 @@ fn stacks_of_a_stripped_program_are_as_whole() {
     let (original, stripped) = (program!("deep-stacks"), directory.join("deep-stripped"));
     let status = Command::new("strip").arg("-s").arg("-o").arg(&stripped).arg(original).status().expect("strip starts");
     assert!(status.success(), "strip fails");
-    let path = stripped.to_str().expect("a plain path");
-    let bytes = fs::read(&stripped).expect("it was made");
-    assert!(!bytes.windows(b"through_qsort".len()).any(|window| window == b"through_qsort"), "names are left in it");
+    // As a symbol, which a text of the program is not.
+    let has_symbol = |program: &FilePath| {
+        let bytes = fs::read(program).expect("it is there");
+        bytes.windows(15).any(|window| window == b"13through_qsort")
+    };
+    assert!(has_symbol(original) && !has_symbol(&stripped), "stripping made no difference");
 
-    let deep = recorded(&stripped, &[]);
+    let deep = recorded(&stripped, ROUNDS, &[]);
+    let path = stripped.to_str().expect("a plain path");
     let mut symbols = Symbols::new().with_original(&stripped, original);
     assert!(
         deep.trace.samples.iter().any(|sample| sample.stack.frames().iter().any(|frame| frame.path() == Some(path)))
@@ -175,7 +192,7 @@ fn stacks_of_a_stripped_program_are_as_whole() {
 #[test]
 fn frame_pointers_alone_would_not_do() {
     let _turn = Turn::alone();
-    let deep = recorded(program!("deep-stacks"), &["--unwind", "frame-pointers"]);
+    let deep = recorded(program!("deep-stacks"), 5, &["--unwind", "frame-pointers"]);
     let mut symbols = Symbols::new();
     let (whole, others): (Vec<_>, Vec<_>) =
         deep.trace.samples.iter().partition(|sample| reaches_root(sample, &mut symbols));

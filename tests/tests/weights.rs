@@ -23,8 +23,8 @@ const SLEPT_PERCENT: u64 = 1;
 fn recorded(seconds: &str, threads: &str, arguments: &[&str]) -> (Outcome, Trace, Vec<Duty>) {
     let program = Program::start(program!("weights"), &["--seconds", seconds, "--threads", threads]);
     let recording = Record::new().process(program.pid()).arguments(arguments).start();
-    let duties = Duty::all_of(program);
-    let outcome = recording.wait_at_most(std::time::Duration::from_secs(60)).expect_success();
+    let duties = Duty::all_of(program, seconds);
+    let outcome = recording.wait().expect_success();
     let trace = outcome.trace();
     (outcome, trace, duties)
 }
@@ -71,7 +71,8 @@ fn a_timer_sample_weighs_one_period_and_says_where_it_was() {
     let _turn = Turn::alone();
     let (_, trace, duties) = recorded("1", "0:100:0,1:100:0", &["-F", "250"]);
     for duty in &duties {
-        assert!(duty.timer_samples(&trace).count() > 200);
+        let (count, periods) = (duty.timer_samples(&trace).count() as u64, duty.ran_ns() / 4_000_000);
+        assert!(periods > 20 && count * 10 >= periods * 9, "{count} samples in {periods} periods");
         for sample in duty.timer_samples(&trace) {
             let weights = ["wall-time", "cpu-time", "off-cpu-time", "run-queue-time"].map(|name| sample.weight(name));
             assert_eq!(weights, [4_000_000, 4_000_000, 0, 0]);
@@ -91,11 +92,9 @@ fn samples_come_as_often_as_asked() {
             let expected = ran * hertz / 1_000_000_000;
             println!("{hertz} Hz: {count} samples, {expected} expected");
             assert!(expected > 0, "it ran");
-            // One more or less at either end.
-            assert!(
-                count.abs_diff(expected) <= expected * RAN_PERCENT / 100 + 2,
-                "{hertz} Hz: {count}, not {expected}"
-            );
+            // One more or less at either end; and chance, where the thread shares its CPU with something else.
+            let allowed = expected * RAN_PERCENT / 100 + 2 + expected.isqrt();
+            assert!(count.abs_diff(expected) <= allowed, "{hertz} Hz: {count}, not {expected}");
         }
     }
 }
@@ -135,12 +134,14 @@ fn user_and_kernel_parts_are_recorded_as_asked() {
     for (arguments, kernel, user) in [
         (&[][..], false, true),
         (&["--kernel-stacks"], true, true),
-        (&["--kernel-only", "--kernel-stacks"], true, false),
+        (&["--kernel-only"], true, false),
         (&["--user-only"], false, true),
     ] {
-        let (_, trace, duties) = recorded("1", "0:5:5", arguments);
+        let (outcome, trace, duties) = recorded("1", "0:5:5", arguments);
         let blocked: Vec<_> = duties[0].blocked(&trace).collect();
-        assert!(blocked.len() > 20, "{arguments:?}: {} stretches", blocked.len());
+        let turns = duties[0].turns;
+        let hidden = outcome.summary()["switches_not_reported"].as_u64().expect("a count");
+        assert!(turns >= 10 && blocked.len() as u64 + hidden >= turns, "{arguments:?}: {} stretches", blocked.len());
         for sample in blocked {
             let frames = sample.stack.frames();
             let of_kernel = frames.iter().take_while(|frame| frame.kind == FrameKind::Kernel).count();

@@ -1,18 +1,12 @@
 //! Machine code that is in no file, keeps frame pointers as most that is generated does, and calls back into Rust.
 //!
-//! `jit-code [--seconds 2]`
+//! `jit-code [--turns 100]`
 //!
 //! Prints `ready PID`. When a line comes on standard input it burns CPU and blocks, by turns, through two such functions
-//! that call each other, for so long. Then it prints one line of JSON: its thread, when it began and ended, and the
+//! that call each other, so many times. Then it prints one line of JSON: its thread, when it began and ended, and the
 //! addresses of the code.
 
-use std::{
-    hint::black_box,
-    io, process,
-    ptr::null_mut,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, io, process, ptr::null_mut, thread, time::Duration};
 
 use polletto_tests::workload::{boottime, line_came, option, own_tid, say, spin};
 
@@ -98,9 +92,8 @@ fn rest() -> u64 {
 }
 
 #[inline(never)]
-fn through_generated_code(generated: &Generated, length: Duration) {
-    let end = Instant::now() + length;
-    while Instant::now() < end {
+fn through_generated_code(generated: &Generated, turns: u64) {
+    for _ in 0..turns {
         black_box(generated.call(callback));
     }
 }
@@ -112,7 +105,7 @@ fn main() -> io::Result<()> {
         return Ok(());
     }
     let begin = boottime();
-    through_generated_code(&generated, Duration::from_secs_f64(option("--seconds", 2.0)));
+    through_generated_code(&generated, option("--turns", 100));
     let (end, code) = (boottime(), generated.0.addr());
     say(format_args!(
         r#"{{"tid":{},"begin":{begin},"end":{end},"code_start":{code},"code_end":{}}}"#,

@@ -2,9 +2,10 @@
 
 use std::{cell::Cell, ffi::c_void, hint::black_box, sync::LazyLock};
 
+use polletto_tests::workload::own_cpu_time;
 use regex::{Captures, Regex};
 
-use crate::bottom::bottom;
+use crate::bottom::{SHORT, bottom};
 
 trait Work {
     fn work(&self) -> u64;
@@ -132,8 +133,13 @@ pub fn through_regex() -> u64 {
 pub fn through_matching() -> u64 {
     static PATTERN: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"(?i)\b(\w+)\s+(\w+)\b.*?\b(fox|dog)s?\b").expect("a pattern"));
-    static TEXT: LazyLock<String> = LazyLock::new(|| "The quick brown Fox jumps over the lazy dogs. ".repeat(200));
-    black_box(PATTERN.captures_iter(black_box(&TEXT)).map(|found| found[1].len() as u64).sum())
+    static TEXT: LazyLock<String> = LazyLock::new(|| "The quick brown Fox jumps over the lazy dogs. ".repeat(20));
+    let end = own_cpu_time() + SHORT;
+    let mut found = 0;
+    while own_cpu_time() < end {
+        found += PATTERN.captures_iter(black_box(&TEXT)).map(|found| found[1].len() as u64).sum::<u64>();
+    }
+    black_box(found)
 }
 
 #[inline(never)]

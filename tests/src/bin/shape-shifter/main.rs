@@ -13,7 +13,7 @@
 //! | `become PATH` | executes another program, with what follows as its arguments |
 //! | `vfork MS` | the child sleeps for so long and ends; meanwhile the parent waits for it in the kernel, state `D` |
 //! | `open PATH`, `close` | loads a shared object, unloads it |
-//! | `call MS` | calls its `plugin_work` for so long |
+//! | `call MS` | lets its `plugin_work` use a CPU for so long |
 //! | `exit CODE`, `signal NUMBER` | ends |
 //!
 //! Every step prints `STEP PID TID BOOTTIME` before it is taken. `open` and `call` print the same as `opened` and `called`

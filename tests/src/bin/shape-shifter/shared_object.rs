@@ -4,8 +4,10 @@ use std::{
     ffi::{CStr, CString, c_void},
     io,
     mem::MaybeUninit,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use polletto_tests::workload::own_cpu_time;
 
 /// Calls `callback` with `context` until that gives 0. Gives what it computed on the way.
 type PluginWork = extern "C" fn(callback: extern "C" fn(*mut c_void) -> i32, context: *mut c_void) -> u64;
@@ -45,10 +47,10 @@ impl SharedObject {
         self.base
     }
 
-    /// Lets it work for so long.
+    /// Lets it use the CPU for so long.
     #[inline(never)]
     pub fn call(&self, length: Duration) -> u64 {
-        let mut end = Instant::now() + length;
+        let mut end = own_cpu_time() + length;
         std::hint::black_box((self.work)(until, (&raw mut end).cast()))
     }
 
@@ -62,10 +64,10 @@ impl SharedObject {
     }
 }
 
-/// Whether there is time left. `context` is an `Instant`.
+/// Whether there is time left. `context` is a `Duration`.
 extern "C" fn until(context: *mut c_void) -> i32 {
-    // SAFETY: `call` passes a pointer to a live `Instant`.
-    i32::from(Instant::now() < unsafe { *context.cast::<Instant>() })
+    // SAFETY: `call` passes a pointer to a live `Duration`.
+    i32::from(own_cpu_time() < unsafe { *context.cast::<Duration>() })
 }
 
 fn last_error() -> io::Error {
