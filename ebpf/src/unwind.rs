@@ -80,6 +80,9 @@ pub struct Walk {
     ending: StackEnding,
     /// Frames that frame pointers led to.
     by_frame_pointers: u32,
+    /// 0 while nothing is known of the process's memory.
+    version: u32,
+    reserved: u32,
 }
 
 struct Context {
@@ -106,7 +109,7 @@ pub fn frames(task: Task, entry: Entry, walk: *mut Walk, frames: *mut Frames) ->
     unsafe {
         let version = (&raw const (*space).version).read_volatile();
         (*frames).mix(u64::from(version) << 32 ^ exec_id);
-        (*walk).begin(entry);
+        (*walk).begin(entry, version);
         let mut context = Context { space, walk, frames };
         bpf_loop(MAX_FRAMES as u32, step as *mut c_void, (&raw mut context).cast(), 0);
         if (*walk).by_frame_pointers != 0 {
@@ -142,7 +145,7 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
 
 impl Walk {
     #[inline(always)]
-    fn begin(&mut self, entry: Entry) {
+    fn begin(&mut self, entry: Entry, version: u32) {
         self.registers = entry.registers;
         self.is_call = u64::from(entry.is_system_call);
         self.mapping.start = u64::MAX;
@@ -151,6 +154,7 @@ impl Walk {
         self.count = 0;
         self.ending = StackEnding::NONE;
         self.by_frame_pointers = 0;
+        self.version = version;
     }
 
     /// Goes from the frame at `pc` to its caller's.
@@ -199,7 +203,9 @@ impl Walk {
     #[inline(always)]
     fn by_frame_pointer(&mut self) -> Result<(), StackEnding> {
         let Registers { sp, fp, .. } = self.registers;
-        if fp == 0 && self.by_frame_pointers > 0 {
+        // Code that keeps frame pointers begins with none. Other code may have a 0 in that register as well, but of a
+        // process that is known, only code that was never compiled for a table comes here.
+        if fp == 0 && self.by_frame_pointers > 0 && self.version != 0 {
             return Err(StackEnding::ROOT);
         }
         if fp < sp || fp - sp > LONGEST_FRAME_BYTES {

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod kernel;
+mod pieces;
 pub mod preflight;
 pub mod session;
 pub mod symbols;

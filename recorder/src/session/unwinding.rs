@@ -3,7 +3,6 @@
 //! Making a table can take longer than a ring has room for, so the thread that drains the rings only says what changed.
 
 use std::{
-    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc,
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::{
     kernel::{Installed, UnwindMaps},
+    pieces::{Piece, Pieces},
     unwind::{self, Cache},
 };
 
@@ -117,16 +117,25 @@ impl Unwinding {
 #[derive(Clone, Default)]
 struct Space {
     exec_id: Option<u64>,
-    /// Code by its first address. Without overlap.
-    code: BTreeMap<u64, Code>,
+    code: Pieces<Code>,
 }
 
 /// Code in a process's memory.
 #[derive(Clone)]
 struct Code {
-    end: u64,
+    addresses: Range<u64>,
     bias: u64,
     file: Option<Arc<ModuleFile>>,
+}
+
+impl Piece for Code {
+    fn addresses(&self) -> Range<u64> {
+        self.addresses.clone()
+    }
+
+    fn part(&self, addresses: Range<u64>) -> Code {
+        Code { addresses, ..self.clone() }
+    }
 }
 
 /// A table that the kernel has, and the file's own addresses that it covers.
@@ -192,8 +201,10 @@ impl Worker {
             Change::Prepare(file) => files.push(file),
             Change::Mapped { process, addresses, bias, file } => {
                 files.extend(file.clone());
-                self.spaces.entry(process).or_default().map(addresses, Code { end: 0, bias, file });
-                changed.insert(process);
+                if !addresses.is_empty() {
+                    self.spaces.entry(process).or_default().code.insert(Code { addresses, bias, file });
+                    changed.insert(process);
+                }
             }
             Change::Copied { from, to } => {
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();
@@ -259,9 +270,9 @@ impl Worker {
         let none = Mapping { start: u64::MAX, ..Mapping::default() };
         let mut space =
             AddressSpace { exec_id: *exec_id, version: self.last_version, count: 0, mappings: [none; MAX_MAPPINGS] };
-        let mappings = code.iter().filter_map(|(&start, code)| {
+        let mappings = code.iter().filter_map(|code| {
             let known = self.tables.get(&code.file.as_ref()?.index)?.as_ref()?;
-            mapping(start, code, known)
+            mapping(code, known)
         });
         for (slot, mapping) in space.mappings.iter_mut().zip(mappings) {
             *slot = mapping;
@@ -273,40 +284,11 @@ impl Worker {
     }
 }
 
-impl Space {
-    /// What is mapped takes the place of what was there.
-    fn map(&mut self, addresses: Range<u64>, code: Code) {
-        let Range { start, end } = addresses;
-        if start >= end {
-            return;
-        }
-        // What begins before may reach into it, and beyond it.
-        if let Some((&before, reaching)) = self.code.range_mut(..start).next_back()
-            && reaching.end > start
-        {
-            let rest = Code { ..reaching.clone() };
-            reaching.end = start;
-            debug_assert!(before < start);
-            if rest.end > end {
-                self.code.insert(end, rest);
-            }
-        }
-        let inside: Vec<u64> = self.code.range(start..end).map(|(&first, _)| first).collect();
-        for first in inside {
-            if let Some(covered) = self.code.remove(&first)
-                && covered.end > end
-            {
-                self.code.insert(end, covered);
-            }
-        }
-        self.code.insert(start, Code { end, ..code });
-    }
-}
-
 /// The part of a mapping that the file's table covers.
-fn mapping(start: u64, code: &Code, known: &Known) -> Option<Mapping> {
+fn mapping(code: &Code, known: &Known) -> Option<Mapping> {
     let Known { installed: Installed { first_page, first_row }, addresses } = known;
-    let (first, last) = (start.wrapping_sub(code.bias), code.end.wrapping_sub(1).wrapping_sub(code.bias));
+    let Range { start, end } = code.addresses;
+    let (first, last) = (start.wrapping_sub(code.bias), (end - 1).wrapping_sub(code.bias));
     if first > last || last < addresses.start || first >= addresses.end {
         return None;
     }
@@ -319,33 +301,12 @@ fn mapping(start: u64, code: &Code, known: &Known) -> Option<Mapping> {
 mod tests {
     use super::*;
 
-    fn code(bias: u64) -> Code {
-        Code { end: 0, bias, file: None }
-    }
-
-    fn ranges(space: &Space) -> Vec<(u64, u64, u64)> {
-        space.code.iter().map(|(&start, code)| (start, code.end, code.bias)).collect()
-    }
-
-    #[test]
-    fn what_is_mapped_last_is_what_counts() {
-        let mut space = Space::default();
-        space.map(100..200, code(1));
-        space.map(140..160, code(2));
-        assert_eq!(ranges(&space), [(100, 140, 1), (140, 160, 2), (160, 200, 1)]);
-        space.map(150..170, code(3));
-        assert_eq!(ranges(&space), [(100, 140, 1), (140, 150, 2), (150, 170, 3), (170, 200, 1)]);
-        space.map(0..1000, code(4));
-        assert_eq!(ranges(&space), [(0, 1000, 4)]);
-        space.map(5..5, code(5));
-        assert_eq!(ranges(&space), [(0, 1000, 4)]);
-    }
-
     #[test]
     fn a_mapping_is_cut_to_what_its_table_covers() {
         let known = Known { installed: Installed { first_page: 7, first_row: 9 }, addresses: 0x1000..0x3000 };
         let cut = |start, end| {
-            mapping(start, &Code { end, bias: 0x10000, file: None }, &known).map(|cut| (cut.start, cut.end))
+            let code = Code { addresses: start..end, bias: 0x10000, file: None };
+            mapping(&code, &known).map(|cut| (cut.start, cut.end))
         };
         assert_eq!(cut(0x10000, 0x14000), Some((0x11000, 0x13000)));
         assert_eq!(cut(0x11800, 0x12000), Some((0x11800, 0x12000)));

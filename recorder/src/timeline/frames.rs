@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use polletto_protos::{Frame, InternedData, Mapping, frame::Kind};
 
 use super::mappings::{AddressSpace, Region};
-use crate::trace::InternTable;
+use crate::{pieces::Piece, trace::InternTable};
 
 /// The names of the kernel's functions.
 pub trait KernelSymbols: fmt::Debug + Send + Sync {
@@ -65,6 +65,16 @@ impl Frames {
         self.kernel_symbols = Some(symbols);
     }
 
+    /// Whether the kernel runs its tracers' code at this address.
+    pub fn is_tracing(&self, address: u64) -> bool {
+        let symbol = self.kernel_symbols.as_ref().and_then(|symbols| symbols.find(address));
+        symbol.is_some_and(|symbol| {
+            let starts_with = |prefix| symbol.name.starts_with(prefix);
+            symbol.module == Some("bpf")
+                || ["bpf_trace_run", "__bpf_trace_", "__traceiter_"].into_iter().any(starts_with)
+        })
+    }
+
     /// The program's code at each of these addresses.
     pub fn of_program<'a>(
         &'a mut self,
@@ -75,7 +85,7 @@ impl Frames {
         // Neighbours lie mostly in the same mapping.
         let mut last: Option<(&Region, u64)> = None;
         addresses.iter().map(move |&address| {
-            let (region, mapping) = match last.filter(|(region, _)| region.contains(address)) {
+            let (region, mapping) = match last.filter(|(region, _)| region.addresses().contains(&address)) {
                 Some(same) => same,
                 None => {
                     let Some(region) = space.and_then(|space| space.find(address)) else {

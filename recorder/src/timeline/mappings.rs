@@ -1,9 +1,11 @@
 //! Which code stands where in the memory of each process.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use polletto_common::id::Tgid;
 use rustc_hash::FxHashMap;
+
+use crate::pieces::{Piece, Pieces};
 
 /// A file that holds code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,26 +45,21 @@ pub struct Region {
     pub bias: u64,
 }
 
-impl Region {
-    pub fn contains(&self, address: u64) -> bool {
-        (self.start..self.end).contains(&address)
+impl Piece for Region {
+    fn addresses(&self) -> Range<u64> {
+        self.start..self.end
     }
 
-    fn before(&self, end: u64) -> Option<Region> {
-        (self.start < end).then(|| Region { end: end.min(self.end), ..self.clone() })
-    }
-
-    fn from(&self, start: u64) -> Option<Region> {
-        let file_offset = self.file_offset.wrapping_add(start.saturating_sub(self.start));
-        (start < self.end).then(|| Region { start: start.max(self.start), file_offset, ..self.clone() })
+    fn part(&self, addresses: Range<u64>) -> Region {
+        let Range { start, end } = addresses;
+        Region { start, end, file_offset: self.file_offset.wrapping_add(start - self.start), ..self.clone() }
     }
 }
 
 /// The mappings of one process.
 #[derive(Clone, Debug, Default)]
 pub struct AddressSpace {
-    /// In the order of their addresses, none of them overlapping.
-    regions: Vec<Region>,
+    regions: Pieces<Region>,
     changes: u32,
 }
 
@@ -74,18 +71,12 @@ impl AddressSpace {
 
     /// What stands at this address.
     pub fn find(&self, address: u64) -> Option<&Region> {
-        let after = self.regions.partition_point(|region| region.start <= address);
-        self.regions[..after].last().filter(|region| region.contains(address))
+        self.regions.find(address)
     }
 
     fn map(&mut self, new: Region) {
         self.changes = self.changes.wrapping_add(1);
-        let first = self.regions.partition_point(|region| region.end <= new.start);
-        let after = self.regions.partition_point(|region| region.start < new.end);
-        let overlapped = &self.regions[first..after];
-        let left = overlapped.first().and_then(|region| region.before(new.start));
-        let right = overlapped.last().and_then(|region| region.from(new.end));
-        self.regions.splice(first..after, [left, Some(new), right].into_iter().flatten());
+        self.regions.insert(new);
     }
 }
 
@@ -139,38 +130,17 @@ mod tests {
     type Shown = (u64, u64, u64);
 
     fn regions(spaces: &AddressSpaces, tgid: Tgid) -> Vec<Shown> {
-        let regions = spaces.of(tgid).into_iter().flat_map(|space| &space.regions);
+        let regions = spaces.of(tgid).into_iter().flat_map(|space| space.regions.iter());
         regions.map(|region| (region.start, region.end, region.file_offset)).collect()
     }
 
     #[test]
-    fn a_mapping_replaces_what_it_overlaps() {
-        let before = [mapped(10, 20, 100), mapped(20, 30, 200), mapped(40, 50, 300)];
-        let cases: [(&str, (u64, u64), &[Shown]); 7] = [
-            ("in a gap", (30, 40), &[(10, 20, 100), (20, 30, 200), (30, 40, 7), (40, 50, 300)]),
-            ("the same", (20, 30), &[(10, 20, 100), (20, 30, 7), (40, 50, 300)]),
-            ("inside", (12, 15), &[(10, 12, 100), (12, 15, 7), (15, 20, 105), (20, 30, 200), (40, 50, 300)]),
-            ("two halves", (15, 25), &[(10, 15, 100), (15, 25, 7), (25, 30, 205), (40, 50, 300)]),
-            ("all", (0, 100), &[(0, 100, 7)]),
-            ("over a gap", (25, 45), &[(10, 20, 100), (20, 25, 200), (25, 45, 7), (45, 50, 305)]),
-            ("nothing", (12, 12), &[(10, 20, 100), (20, 30, 200), (40, 50, 300)]),
-        ];
-        for (what, (start, end), expected) in cases {
-            let mut spaces = AddressSpaces::default();
-            before.iter().cloned().for_each(|mapped| spaces.map(mapped));
-            spaces.map(mapped(start, end, 7));
-            assert_eq!(regions(&spaces, PROCESS), expected, "{what}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_found_in_its_mapping_only() {
+    fn what_is_left_of_a_mapping_begins_further_into_its_file() {
         let mut spaces = AddressSpaces::default();
-        spaces.map(mapped(10, 20, 0));
-        spaces.map(mapped(30, 40, 0));
-        let space = spaces.of(PROCESS).unwrap();
-        let found = [9, 10, 19, 20, 30, 40].map(|address| space.find(address).map(|region| region.start));
-        assert_eq!(found, [None, Some(10), Some(10), None, Some(30), None]);
+        spaces.map(mapped(10, 20, 100));
+        spaces.map(mapped(12, 15, 7));
+        spaces.map(mapped(16, 16, 8));
+        assert_eq!(regions(&spaces, PROCESS), [(10, 12, 100), (12, 15, 7), (15, 20, 105)]);
     }
 
     #[test]

@@ -104,6 +104,7 @@ impl Stacks {
         if before.is_some_and(|known| known.changes == changes) || self.is_full() {
             return;
         }
+        let (stack, addresses) = &self.without_strays(stack, addresses);
         if before.is_none() {
             seen.stacks += 1;
             seen.stacks_complete += u64::from(is_complete(stack.ending));
@@ -144,13 +145,36 @@ impl Stacks {
         self.written >= self.limit
     }
 
+    /// Frame pointers are followed on trust. What they led to and is no code, as the mappings tell, was no caller.
+    fn without_strays<'a>(&self, stack: &record::Stack, addresses: &'a [u64]) -> (record::Stack, &'a [u64]) {
+        let mut stack = *stack;
+        // The innermost of the program's own is where it was, whatever the mappings tell.
+        let trusted = usize::from(stack.kernel_frames) + 1;
+        if stack.header.flags & flags::BY_FRAME_POINTERS == 0 || addresses.len() <= trusted {
+            return (stack, addresses);
+        }
+        let space = self.spaces.of(stack.tgid);
+        let is_code = |&address: &u64| space.is_some_and(|space| space.find(address).is_some());
+        match addresses[trusted..].iter().position(|address| !is_code(address)) {
+            None => (stack, addresses),
+            Some(callers) => {
+                stack.user_frames = callers as u16 + 1;
+                stack.ending = StackEnding::NO_RULE;
+                (stack, &addresses[..trusted + callers])
+            }
+        }
+    }
+
     /// The outermost first.
     fn frame_ids(&mut self, stack: &record::Stack, addresses: &[u64], new: &mut InternedData) -> Vec<u64> {
         let (kernel, program) = addresses.split_at(addresses.len().min(usize::from(stack.kernel_frames)));
         let mut frame_ids = Vec::with_capacity(addresses.len() + 1);
-        for (depth, &address) in kernel.iter().enumerate() {
-            // All but the first are return addresses: the call is before them.
-            frame_ids.push(self.frames.of_kernel(address.wrapping_sub(u64::from(depth > 0)), new));
+        // All but the first are return addresses: the call is before them.
+        let kernel = kernel.iter().enumerate().map(|(depth, address)| address.wrapping_sub(u64::from(depth > 0)));
+        // At a switch the stack begins with what looks at it.
+        let kernel: Vec<u64> = kernel.skip_while(|&address| self.frames.is_tracing(address)).collect();
+        for address in kernel {
+            frame_ids.push(self.frames.of_kernel(address, new));
         }
         frame_ids.extend(self.frames.of_program(self.spaces.of(stack.tgid), program, new));
         if let Some(reason) = missing(stack.ending) {

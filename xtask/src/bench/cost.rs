@@ -27,18 +27,25 @@ enum Recorder {
     Nobody,
     PollettoProcess,
     PollettoSystem,
+    PollettoStacks,
     PerfSystem,
 }
 
 impl Recorder {
-    const ALL: [Recorder; 4] =
-        [Recorder::Nobody, Recorder::PollettoProcess, Recorder::PollettoSystem, Recorder::PerfSystem];
+    const ALL: [Recorder; 5] = [
+        Recorder::Nobody,
+        Recorder::PollettoProcess,
+        Recorder::PollettoSystem,
+        Recorder::PollettoStacks,
+        Recorder::PerfSystem,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Recorder::Nobody => "nobody",
-            Recorder::PollettoProcess => "polletto record -- ping-pong",
-            Recorder::PollettoSystem => "polletto record --system",
+            Recorder::PollettoProcess => "polletto record --no-stacks -- ping-pong",
+            Recorder::PollettoSystem => "polletto record --no-stacks --system",
+            Recorder::PollettoStacks => "polletto record -- ping-pong",
             Recorder::PerfSystem => "perf record -e sched:sched_switch -a",
         }
     }
@@ -78,13 +85,17 @@ fn ns_per_switch(bench: &Bench, recorder: Recorder) -> Result<f64> {
             let [program, arguments @ ..] = ping_pong();
             report(Command::new(program).args(arguments))
         }
-        Recorder::PollettoProcess => {
+        Recorder::PollettoProcess | Recorder::PollettoStacks => {
             let mut polletto = bench.privilege.command(bench.program("polletto"));
-            report(polletto.args(["record", "--quiet", "--force", "-o"]).arg(trace).arg("--").args(ping_pong()))
+            polletto.args(["record", "--quiet", "--force", "-o"]).arg(trace);
+            if recorder == Recorder::PollettoProcess {
+                polletto.arg("--no-stacks");
+            }
+            report(polletto.arg("--").args(ping_pong()))
         }
         Recorder::PollettoSystem => {
             let mut polletto = bench.privilege.command(bench.program("polletto"));
-            polletto.args(["record", "--system", "--force", "-d", "60", "-o"]).arg(trace);
+            polletto.args(["record", "--no-stacks", "--system", "--force", "-d", "60", "-o"]).arg(trace);
             let polletto = start_recording(&mut polletto)?;
             let [program, arguments @ ..] = ping_pong();
             let time = report(Command::new(program).args(arguments))?;

@@ -60,7 +60,7 @@ pub fn run(bench: &Bench) -> Result<()> {
 /// Records `command` and returns the summary.
 fn polletto(bench: &Bench, command: &[PathBuf]) -> Result<String> {
     let mut polletto = bench.privilege.command(bench.program("polletto"));
-    polletto.args(["record", "--json", "--force", "-o"]).arg(bench.recording("size.perfetto-trace"));
+    polletto.args(["record", "--no-stacks", "--json", "--force", "-o"]).arg(bench.recording("size.perfetto-trace"));
     output(polletto.arg("--").args(command))
 }
 

@@ -49,12 +49,11 @@ impl Sampler {
         }
     }
 
-    /// Records process `pid` into `file`.
+    /// Records process `pid` into `file`, until it ends.
     fn command(self, bench: &Bench, pid: &str, file: &PathBuf) -> Option<Command> {
         let perf = |method| {
             let mut perf = bench.privilege.command(PathBuf::from("perf"));
             perf.args(["record", "-q", "-e", "cpu-clock", "-F", HZ, "--call-graph", method, "-p", pid, "-o"]).arg(file);
-            perf.args(["--", "sleep", &SECONDS.to_string()]);
             perf
         };
         match self {
@@ -64,7 +63,6 @@ impl Sampler {
             Sampler::Polletto => {
                 let mut polletto = bench.privilege.command(bench.program("polletto"));
                 polletto.args(["record", "--quiet", "--force", "--mode", "cpu", "-F", HZ, "-p", pid, "-o"]).arg(file);
-                polletto.args(["-d", &SECONDS.to_string()]);
                 Some(polletto)
             }
         }
@@ -211,7 +209,8 @@ fn timer_counts(recorder: u32) -> Result<(f64, f64)> {
         let facts = std::fs::read_to_string(entry?.path()).unwrap_or_default();
         if facts.contains(PERF_EVENT) {
             let fact = |name: &str| {
-                let line = facts.lines().find_map(|line| line.strip_prefix(name)).context("the kernel counts nothing")?;
+                let line =
+                    facts.lines().find_map(|line| line.strip_prefix(name)).context("the kernel counts nothing")?;
                 Ok::<f64, anyhow::Error>(line.trim().parse()?)
             };
             return Ok((fact("run_time_ns:")?, fact("run_cnt:")?));
@@ -239,9 +238,10 @@ fn blocked(bench: &Bench) -> Result<()> {
         }
     }
     let medians = times.map(|times| median(&times));
-    let rows = WAYS.iter().zip(&medians).map(|((name, _), time)| {
-        vec![(*name).to_owned(), format!("{time:.0}"), format!("{:.0}", time - medians[0])]
-    });
+    let rows = WAYS
+        .iter()
+        .zip(&medians)
+        .map(|((name, _), time)| vec![(*name).to_owned(), format!("{time:.0}"), format!("{:.0}", time - medians[0])]);
     table::print(
         "Two threads pinned to one CPU, waking each other through pipes; half of the switches are to sleep (medians)",
         &["recorded with", "ns per switch", "added ns"],

@@ -23,6 +23,8 @@ impl KernelSymbols for Symbols {
     fn find(&self, address: u64) -> Option<KernelSymbol<'_>> {
         match address {
             0xffff_0100..=0xffff_01ff => Some(KernelSymbol { name: "schedule", module: None }),
+            0xffff_0000..=0xffff_000f => Some(KernelSymbol { name: "bpf_prog_1_sched_switch", module: Some("bpf") }),
+            0xffff_0010..=0xffff_001f => Some(KernelSymbol { name: "bpf_trace_run4", module: None }),
             0xffff_0200..=0xffff_02ff => Some(KernelSymbol { name: "ext4_sync", module: Some("ext4") }),
             _ => None,
         }
@@ -262,6 +264,27 @@ fn a_blocked_stretch_is_a_slice_of_its_thread_and_a_sample_of_its_length() {
     assert_eq!((*time_ns, sample.execution_context_iid), (1_100, None));
     assert_eq!((sample.primary_weight(), &sample.follower_weights[..]), (100, &[0, 90, 10][..]));
     assert_eq!(recording.timeline.seen().blocked_complete, 2);
+}
+
+#[test]
+fn what_looks_at_a_switch_is_no_part_of_it() {
+    let mut recording = Recording::new();
+    recording.stack(1, PROCESS, &[0xffff_0004, 0xffff_0014, 0xffff_0110], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(100, 1, PROCESS);
+    assert_eq!(recording.read().shown_samples(), [["/usr/bin/my program+0x5200", "schedule"]]);
+}
+
+#[test]
+fn where_frame_pointers_lead_out_of_all_code_the_stack_was_at_its_end() {
+    let mut recording = Recording::new();
+    recording.stack(1, PROCESS, &[], &[MAIN, MAIN, NOWHERE, MAIN], StackEnding::ROOT, flags::BY_FRAME_POINTERS);
+    recording.sample(100, 1, PROCESS);
+    recording.stack(2, PROCESS, &[], &[NOWHERE, MAIN], StackEnding::ROOT, flags::BY_FRAME_POINTERS);
+    recording.sample(200, 2, PROCESS);
+    let main = "/usr/bin/my program+0x5200";
+    let cut = vec!["[stack incomplete: no unwind information]", main, main];
+    assert_eq!(recording.read().shown_samples(), [cut, vec![main, "[unknown mapping]"]]);
+    assert_eq!(recording.timeline.seen().samples_complete, 1);
 }
 
 #[test]
