@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// Turns of each way to record.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 /// Samples a second.
 const HZ: &str = "999";
 
 /// How long each recording takes, in seconds.
-const SECONDS: u64 = 5;
+const SECONDS: u64 = 15;
 
 /// Who takes samples.
 #[derive(Clone, Copy, PartialEq, Eq)]
