@@ -27,7 +27,7 @@ fn build() -> Result<(), String> {
     let root = path_from_cargo("CARGO_MANIFEST_DIR")?.join("..");
     let out = path_from_cargo("OUT_DIR")?;
     let toolchain = root.join("target/ebpf-toolchain");
-    for input in ["ebpf/src", "ebpf/Cargo.toml", "ebpf/Cargo.lock", "common/src"] {
+    for input in ["ebpf/src", "ebpf/build.rs", "ebpf/Cargo.toml", "ebpf/Cargo.lock", "common/src"] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
     println!("cargo::rerun-if-changed={}", toolchain.join("config.toml").display());
@@ -50,6 +50,10 @@ fn compile(root: &Path, toolchain: &Path, target_dir: &Path) -> Result<(), Strin
         }
     }
     cargo.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
+    // Their own target says nothing of the machine whose registers they read.
+    if let Some(arch) = env::var_os("CARGO_CFG_TARGET_ARCH") {
+        cargo.env("AYA_BPF_TARGET_ARCH", arch);
+    }
     if let Ok(name) = fs::read_to_string(toolchain.join("toolchain")) {
         cargo.env("RUSTUP_TOOLCHAIN", name.trim());
     }

@@ -4,7 +4,6 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, HashMap},
     helpers::bpf_get_current_task_btf,
     macros::btf_map,
@@ -37,9 +36,9 @@ struct Sleeper {
     prev_state: u32,
 }
 
-/// Keyed by thread.
+/// Keyed by thread. All elements exist from the beginning: nothing may be allocated inside a context switch.
 #[btf_map]
-static SLEEPERS: HashMap<u32, Sleeper, MAX_SLEEPERS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static SLEEPERS: HashMap<u32, Sleeper, MAX_SLEEPERS> = HashMap::new();
 
 /// `TASK_DEAD`
 const DEAD: u32 = 0x80;

@@ -6,7 +6,7 @@
 use core::{ffi::c_void, mem::transmute};
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, HashMap},
     helpers::generated::{bpf_loop, bpf_probe_read_user},
     macros::btf_map,
@@ -39,11 +39,20 @@ static ROWS: ArrayOfMaps<Shard, MAX_SHARDS> = ArrayOfMaps::new();
 #[btf_map]
 static RULES: Array<[Rule; MAX_RULES], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// Keyed by process.
+/// [`AddressSpace`]s. Of words: before Linux 6.2 no other map could take the template's place if that had a structure's
+/// type.
 #[btf_map]
-static SPACES: HashMap<u32, AddressSpace, MAX_ADDRESS_SPACES, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static SPACES: ArrayOfMaps<Space, MAX_ADDRESS_SPACES> = ArrayOfMaps::new();
 
-/// Stands for those that are not in `SPACES`: all zeros.
+type Space = Array<[u64; SPACE_WORDS], 1, { BPF_F_MMAPABLE as usize }>;
+
+const SPACE_WORDS: usize = size_of::<AddressSpace>() / 8;
+
+/// Which of them is a process's. The timer's program may only use a hash map whose elements exist before they are used.
+#[btf_map]
+static SPACE_OF: HashMap<u32, u32, MAX_ADDRESS_SPACES> = HashMap::new();
+
+/// Stands for those that are not in `SPACE_OF`: all zeros.
 #[btf_map]
 static UNKNOWN_SPACE: Array<AddressSpace, 1> = Array::new();
 
@@ -99,7 +108,7 @@ const STOP: i64 = 1;
 pub fn frames(task: Task, entry: Entry, walk: *mut Walk, frames: *mut Frames) -> StackEnding {
     let Some(unknown) = UNKNOWN_SPACE.get_ptr(0) else { return StackEnding::NONE };
     let exec_id = task.exec_id();
-    let space = match SPACES.get_ptr(task.tgid().0) {
+    let space = match space_of(task) {
         // SAFETY: a pointer to a map's value, which the verifier checks.
         Some(known) if unsafe { (&raw const (*known).exec_id).read_volatile() } == exec_id => known,
         _ => unknown,
@@ -123,6 +132,15 @@ pub fn frames(task: Task, entry: Entry, walk: *mut Walk, frames: *mut Frames) ->
             (*walk).ending
         }
     }
+}
+
+/// What the recorder said last of the process's memory.
+#[inline(always)]
+fn space_of(task: Task) -> Option<*const AddressSpace> {
+    let slot = SPACE_OF.get_ptr(task.tgid().0)?;
+    // SAFETY: a pointer to a map's value, which the verifier checks.
+    let slot = unsafe { slot.read_volatile() };
+    SPACES.get(slot)?.get_ptr(0).map(|space| space.cast())
 }
 
 /// One frame.

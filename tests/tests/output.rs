@@ -5,6 +5,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
 };
 
 use polletto_tests::{
@@ -123,4 +124,21 @@ fn without_a_path_it_is_named_after_what_it_records() {
     assert!(status.success());
     let path = directory.path().join(format!("token-ring-{}.perfetto-trace", ring.pid()));
     assert!(path.is_file(), "{} is not there", path.display());
+}
+
+/// Those of `tools/queries/`, which are files of one statement.
+#[test]
+fn every_query_that_comes_along_runs() {
+    let _turn = Turn::with_others();
+    let outcome = recorded(Record::new().arguments(["--min-block", "0", "-F", "999"]));
+    let queries = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/queries");
+    for entry in fs::read_dir(queries).expect("there are queries") {
+        let path = entry.expect("the directory can be read").path();
+        let query = fs::read_to_string(&path).expect("it can be read");
+        let rows = outcome.sql(query.trim_end().trim_end_matches(';'));
+        // This one is about what should not be.
+        if rows.is_some_and(|rows| rows.is_empty()) && !path.ends_with("not_observed.sql") {
+            panic!("{} has no answer", path.display());
+        }
+    }
 }

@@ -11,6 +11,8 @@ pub fn run() -> Result<()> {
     let kernel = setup::for_tests()?;
     formatting()?;
     lints()?;
+    kernel_programs_for_aarch64()?;
+    fuzz_targets()?;
     test::run_prepared(kernel)
 }
 
@@ -25,6 +27,26 @@ fn lints() -> Result<()> {
     const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
     process::run(workspace::cargo("clippy").args(["--workspace", "--all-targets", "--locked"]).args(DENY_WARNINGS))?;
     process::run(of_kernel_programs("clippy").arg("--locked").args(DENY_WARNINGS))
+}
+
+/// Compiles the kernel programs for a CPU that this machine does not have. The recorder embeds those for its own.
+fn kernel_programs_for_aarch64() -> Result<()> {
+    const TARGET: &str = "bpfel-unknown-none";
+    let toolchain = workspace::installed().join("ebpf-toolchain");
+    let mut cargo = of_kernel_programs("build");
+    cargo.env("AYA_BPF_TARGET_ARCH", "aarch64").env_remove("RUSTUP_TOOLCHAIN");
+    if let Ok(name) = std::fs::read_to_string(toolchain.join("toolchain")) {
+        cargo.env("RUSTUP_TOOLCHAIN", name.trim());
+    }
+    cargo.args(["--release", "--locked", "--target", TARGET, "--config"]).arg(toolchain.join("config.toml"));
+    process::run(cargo.arg("--target-dir").arg(workspace::installed().join("ebpf-aarch64")))
+}
+
+/// Fuzz targets are run by hand. Here they only must not rot.
+fn fuzz_targets() -> Result<()> {
+    let mut cargo = workspace::cargo("check");
+    cargo.current_dir(workspace::root().join("fuzz")).args(["--locked", "--target-dir"]);
+    process::run(cargo.arg(workspace::installed().join("fuzz")))
 }
 
 /// The kernel programs are no member of the workspace.

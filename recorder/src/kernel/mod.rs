@@ -9,6 +9,7 @@ mod merge;
 mod outer;
 mod rings;
 mod settings;
+mod spaces;
 mod stream;
 mod tables;
 mod timer;

@@ -8,7 +8,14 @@ use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
 };
 
+use anyhow::{Context, Result};
 use aya::maps::{ArrayOfMaps, Map, MapData};
+use memmap2::{MmapOptions, MmapRaw};
+
+/// `BPF_MAP_TYPE_ARRAY`
+const ARRAY: u32 = 2;
+/// `BPF_F_MMAPABLE`
+const MAPPABLE: u32 = 1 << 10;
 
 /// `BPF_MAP_UPDATE_BATCH`
 const UPDATE_BATCH: libc::c_long = 26;
@@ -36,14 +43,14 @@ pub struct OuterMap {
 
 impl OuterMap {
     /// Takes what the programs' object file declares.
-    pub fn new(map: Map) -> anyhow::Result<OuterMap> {
+    pub fn new(map: Map) -> Result<OuterMap> {
         let Map::ArrayOfMaps(data) = &map else { anyhow::bail!("not an array of maps") };
         let fd = data.fd().as_fd().as_raw_fd();
         Ok(OuterMap { array: map.try_into()?, fd })
     }
 
     /// Sets elements.
-    pub fn set(&mut self, elements: &[(u32, &MapData)]) -> anyhow::Result<()> {
+    pub fn set(&mut self, elements: &[(u32, &MapData)]) -> Result<()> {
         if self.set_at_once(elements).is_ok() {
             return Ok(());
         }
@@ -71,4 +78,17 @@ impl OuterMap {
         let result = unsafe { libc::syscall(libc::SYS_bpf, UPDATE_BATCH, &raw mut batch, size_of::<Batch>()) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
+}
+
+/// A map of one value of so many bytes, and its memory.
+pub fn array(bytes: usize, name: &str) -> Result<(MapData, MmapRaw)> {
+    let definition = aya_obj::Map::new_from_params(ARRAY, 4, bytes as u32, 1, MAPPABLE);
+    let map = MapData::create(definition, name, None).with_context(|| format!("could not make a map of {bytes} bytes"))?;
+    let memory = mapped(&map, bytes)?;
+    Ok((map, memory))
+}
+
+/// The first value of a map, in our memory.
+pub fn mapped(map: &MapData, bytes: usize) -> Result<MmapRaw> {
+    MmapOptions::new().len(bytes).map_raw(map.fd().as_fd().as_raw_fd()).context("could not map a map into memory")
 }

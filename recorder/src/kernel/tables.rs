@@ -1,26 +1,22 @@
 //! Unwind tables and address spaces where the kernel programs find them.
 
-use std::os::fd::{AsFd, AsRawFd};
-
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::{
-    Ebpf, Pod,
-    maps::{HashMap, Map, MapData},
+    Ebpf,
+    maps::{Map, MapData},
 };
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 use polletto_common::{
     id::Tgid,
     unwind::{AddressSpace, MAX_RULES, MAX_SHARDS, Page, Row, Rule, SHARD_ENTRIES},
 };
 use rustc_hash::FxHashMap;
 
-use super::outer::OuterMap;
+use super::{
+    outer::{OuterMap, array, mapped},
+    spaces::Spaces,
+};
 use crate::unwind::Table;
-
-/// `BPF_MAP_TYPE_ARRAY`
-const ARRAY: u32 = 2;
-/// `BPF_F_MMAPABLE`
-const MAPPABLE: u32 = 1 << 10;
 
 const SHARD_BYTES: usize = SHARD_ENTRIES * 4;
 
@@ -33,30 +29,23 @@ pub struct Installed {
     pub first_row: u32,
 }
 
-/// A value that aya passes to the kernel as bytes.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Space(AddressSpace);
-
-// SAFETY: `#[repr(C)]` integers of which any bytes are valid: 16 bytes, then mappings of 32 without padding.
-unsafe impl Pod for Space {}
-
 /// The kernel's tables. They only grow: a file that was mapped once may be mapped again.
 pub struct UnwindMaps {
     pages: Shards,
     rows: Shards,
     rules: Rules,
-    spaces: HashMap<MapData, u32, Space>,
+    spaces: Spaces,
 }
 
 impl UnwindMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<UnwindMaps> {
+        let spaces = Spaces::take(ebpf)?;
         let mut take = |name| ebpf.take_map(name).with_context(|| format!("no map `{name}`"));
         Ok(UnwindMaps {
             pages: Shards::new(take("PAGES")?)?,
             rows: Shards::new(take("ROWS")?)?,
             rules: Rules::new(take("RULES")?)?,
-            spaces: HashMap::try_from(take("SPACES")?)?,
+            spaces,
         })
     }
 
@@ -104,15 +93,12 @@ impl UnwindMaps {
 
     /// Says what is mapped in a process.
     pub fn set_space(&mut self, process: Tgid, space: &AddressSpace) -> Result<()> {
-        self.spaces
-            .insert(process.0, Space(*space), 0)
-            .with_context(|| format!("no room for the mappings of {process}"))
+        self.spaces.set(process, space)
     }
 
     /// Forgets a process.
     pub fn remove_space(&mut self, process: Tgid) {
-        // It may never have had mappings.
-        self.spaces.remove(&process.0).ok();
+        self.spaces.remove(process);
     }
 }
 
@@ -164,7 +150,7 @@ impl Shards {
         if self.next as usize <= first * SHARD_ENTRIES && first > 0 {
             return Ok(());
         }
-        let made = (first..wanted).map(|_| shard()).collect::<Result<Vec<_>>>()?;
+        let made = (first..wanted).map(|_| array(SHARD_BYTES, "polletto_tables")).collect::<Result<Vec<_>>>()?;
         let elements: Vec<_> = made.iter().enumerate().map(|(index, (map, _))| ((first + index) as u32, map)).collect();
         self.outer.set(&elements).context("could not give the programs their unwind tables")?;
         self.shards.extend(made.into_iter().map(|(_, memory)| memory));
@@ -188,13 +174,6 @@ impl Slot {
         // SAFETY: it is inside a shard; programs read it once a mapping refers to it, and not before.
         unsafe { self.0.write_volatile(value) };
     }
-}
-
-fn shard() -> Result<(MapData, MmapRaw)> {
-    let definition = aya_obj::Map::new_from_params(ARRAY, 4, SHARD_BYTES as u32, 1, MAPPABLE);
-    let map = MapData::create(definition, "polletto_tables", None).context("could not make room for unwind tables")?;
-    let memory = mapped(&map, SHARD_BYTES)?;
-    Ok((map, memory))
 }
 
 /// The rules of all tables, each of them once.
@@ -224,10 +203,3 @@ impl Rules {
 }
 
 const _: () = assert!(MAX_RULES == u16::MAX as usize + 1);
-
-fn mapped(map: &MapData, bytes: usize) -> Result<MmapRaw> {
-    MmapOptions::new()
-        .len(bytes)
-        .map_raw(map.fd().as_fd().as_raw_fd())
-        .context("could not map unwind tables into memory")
-}

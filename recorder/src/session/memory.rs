@@ -9,6 +9,7 @@ use polletto_common::{
     record::{self, Record},
 };
 use rustc_hash::FxHashMap;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     modules::{Modules, Unreadable},
@@ -33,6 +34,12 @@ pub struct Memory {
     scan_wanted: bool,
 }
 
+/// Raises our limit of open files. Where that is refused, files beyond it are told as unreadable.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).ok();
+}
+
 impl KernelSymbols for KernelFunctions {
     fn find(&self, address: u64) -> Option<KernelSymbol<'_>> {
         self.find(address).map(|KernelFunction { name, module }| KernelSymbol { name, module })
@@ -50,7 +57,11 @@ pub struct CodeSummary {
 
 impl Memory {
     /// Nothing is known yet. With `maps`, the kernel is told of everything.
+    ///
+    /// Every file that is mapped stays open, so as many may be open from now on as the system allows. A command that is to
+    /// be recorded should have been started before, since it would inherit that.
     pub fn new(maps: Option<UnwindMaps>) -> Result<Memory> {
+        allow_open_files();
         let unwinding = maps.map(|maps| Unwinding::start(maps, Cache::open(Cache::default_directory()))).transpose()?;
         Ok(Memory { modules: Modules::default(), unwinding, scanned_ns: FxHashMap::default(), scan_wanted: false })
     }
@@ -143,12 +154,10 @@ impl Memory {
 
     /// What became of it all.
     pub fn finish(self) -> CodeSummary {
-        let mut without_table = self.modules.unreadable().to_vec();
         let modules = self.modules.count() as u64;
-        without_table.extend(self.unwinding.map(Unwinding::finish).unwrap_or_default());
-        without_table.sort();
-        without_table.dedup();
-        CodeSummary { modules, without_table }
+        let mut without_table = self.unwinding.map(Unwinding::finish).unwrap_or_default();
+        without_table.extend(self.modules.unreadable().iter().cloned());
+        CodeSummary { modules, without_table: without_table.into_iter().collect() }
     }
 
     fn map(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {

@@ -3,6 +3,7 @@
 //! Making a table can take longer than a ring has room for, so the thread that drains the rings only says what changed.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     sync::{
         Arc,
@@ -49,7 +50,7 @@ enum Change {
 /// The thread, as others see it.
 pub struct Unwinding {
     changes: Sender<Change>,
-    thread: JoinHandle<Vec<Unreadable>>,
+    thread: JoinHandle<BTreeSet<Unreadable>>,
 }
 
 impl Unwinding {
@@ -102,7 +103,7 @@ impl Unwinding {
     }
 
     /// Ends the thread, and says which files have no table and why.
-    pub fn finish(self) -> Vec<Unreadable> {
+    pub fn finish(self) -> BTreeSet<Unreadable> {
         drop(self.changes);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
@@ -153,7 +154,7 @@ struct Worker {
     /// By [`ModuleFile::index`]; none where there is no table.
     tables: FxHashMap<usize, Option<Known>>,
     last_version: u32,
-    refused: Vec<Unreadable>,
+    refused: BTreeSet<Unreadable>,
 }
 
 impl Worker {
@@ -164,11 +165,11 @@ impl Worker {
             spaces: FxHashMap::default(),
             tables: FxHashMap::default(),
             last_version: 0,
-            refused: Vec::new(),
+            refused: BTreeSet::new(),
         }
     }
 
-    fn run(mut self, coming: &Receiver<Change>) -> Vec<Unreadable> {
+    fn run(mut self, coming: &Receiver<Change>) -> BTreeSet<Unreadable> {
         raise_priority();
         while let Ok(first) = coming.recv() {
             let (mut files, mut changed, mut waiting) = (Vec::new(), FxHashSet::default(), Vec::new());
@@ -259,7 +260,7 @@ impl Worker {
 
     /// A file has no table.
     fn refuse(&mut self, file: &ModuleFile, reason: String) {
-        self.refused.push(Unreadable { path: file.module.path.clone(), reason });
+        self.refused.insert(Unreadable { path: file.module.path.clone(), reason });
         self.tables.insert(file.index, None);
     }
 
@@ -274,12 +275,17 @@ impl Worker {
             let known = self.tables.get(&code.file.as_ref()?.index)?.as_ref()?;
             mapping(code, known)
         });
-        for (slot, mapping) in space.mappings.iter_mut().zip(mappings) {
+        let mut mappings = mappings.fuse();
+        for (slot, mapping) in space.mappings.iter_mut().zip(&mut mappings) {
             *slot = mapping;
             space.count += 1;
         }
+        if mappings.next().is_some() {
+            let reason = format!("its code beyond {MAX_MAPPINGS} mappings is unwound by frame pointers");
+            self.refused.insert(Unreadable { path: format!("process {process}"), reason });
+        }
         if let Err(error) = self.maps.set_space(process, &space) {
-            self.refused.push(Unreadable { path: format!("process {process}"), reason: format!("{error:#}") });
+            self.refused.insert(Unreadable { path: format!("process {process}"), reason: format!("{error:#}") });
         }
     }
 }
