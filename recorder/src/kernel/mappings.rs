@@ -5,7 +5,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -54,6 +54,11 @@ impl MemoryEvents {
         Ok(MemoryEvents { rings: cpus.iter().map(open).collect::<Result<_>>()? })
     }
 
+    /// Readable when there is something to read.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.rings.iter().map(|ring| ring.event.as_fd())
+    }
+
     /// How many rings there are.
     pub fn rings(&self) -> usize {
         self.rings.len()
@@ -67,8 +72,7 @@ impl MemoryEvents {
 
 /// One CPU's events.
 struct Ring {
-    /// Keeps the event.
-    _event: OwnedFd,
+    event: OwnedFd,
     memory: MmapRaw,
     /// A record that goes round the ring's end, in one piece.
     record: Vec<u8>,
@@ -90,6 +94,9 @@ impl Ring {
         attributes.set_comm_exec(1);
         attributes.set_sample_id_all(1);
         attributes.set_use_clockid(1);
+        // Whoever waits is woken by the first byte. Counted are only events that are samples.
+        attributes.set_watermark(1);
+        attributes.__bindgen_anon_2.wakeup_watermark = 1;
         let flags = bindings::PERF_FLAG_FD_CLOEXEC.into();
         // SAFETY: the attributes are initialized, and the kernel only reads them.
         let fd = unsafe { perf::perf_event_open(&raw mut attributes, -1, cpu as i32, -1, flags) };
@@ -100,7 +107,7 @@ impl Ring {
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
         let page = rustix::param::page_size();
         let memory = MmapOptions::new().len((1 + RING_PAGES) * page).map_raw(event.as_fd().as_raw_fd())?;
-        Ok(Ring { _event: event, memory, record: Vec::new() })
+        Ok(Ring { event, memory, record: Vec::new() })
     }
 
     fn read(&mut self, take: &mut impl FnMut(MemoryEvent)) {
@@ -203,6 +210,8 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
     use super::*;
 
     fn record(kind: u32, misc: u16, fields: &[&[u8]]) -> Vec<u8> {
@@ -272,9 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_of_our_own_mappings() {
+    fn the_kernel_tells_of_our_own_mappings_and_wakes_who_waits_for_them() {
         let mut events = MemoryEvents::open(&crate::kernel::online_cpus().unwrap()).unwrap();
         let executable = MmapOptions::new().len(4096).map_anon().unwrap().make_exec().unwrap();
+        let mut polled: Vec<_> = events.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let at_most = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert!(poll(&mut polled, Some(&at_most)).unwrap() > 0);
         let mut seen = Vec::new();
         for ring in 0..events.rings() {
             events.read(ring, |event| seen.push(event));

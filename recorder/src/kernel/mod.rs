@@ -14,7 +14,7 @@ mod stream;
 mod tables;
 mod timer;
 
-use std::io::Read;
+use std::{io::Read, os::fd::BorrowedFd};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -211,6 +211,11 @@ impl Attached {
     /// Passes on what was recorded until shortly before now, in the order of time.
     pub fn drain(&mut self, now_ns: u64, take: impl FnMut(Taken)) -> Result<()> {
         self.rings.drain(now_ns, take)
+    }
+
+    /// Readable when a process's memory has changed, which should be learnt soon.
+    pub fn memory_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.rings.memory_descriptors()
     }
 
     /// The threads that exist now, all of the machine.

@@ -83,7 +83,8 @@ impl OuterMap {
 /// A map of one value of so many bytes, and its memory.
 pub fn array(bytes: usize, name: &str) -> Result<(MapData, MmapRaw)> {
     let definition = aya_obj::Map::new_from_params(ARRAY, 4, bytes as u32, 1, MAPPABLE);
-    let map = MapData::create(definition, name, None).with_context(|| format!("could not make a map of {bytes} bytes"))?;
+    let map =
+        MapData::create(definition, name, None).with_context(|| format!("could not make a map of {bytes} bytes"))?;
     let memory = mapped(&map, bytes)?;
     Ok((map, memory))
 }

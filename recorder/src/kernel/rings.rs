@@ -1,5 +1,7 @@
 //! Each CPU's ways from the kernel, read by a timer.
 
+use std::os::fd::BorrowedFd;
+
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
@@ -75,6 +77,11 @@ impl Rings {
         let memory = MemoryEvents::open(all_cpus)?;
         let merge = Merge::new(streams.len() + sample_rings.len() + task_rings.len() + memory.rings());
         Ok(Rings { streams, sample_rings, task_rings, memory, merge, _outer: outer })
+    }
+
+    /// Readable when a process's memory has changed.
+    pub fn memory_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.memory.descriptors()
     }
 
     /// Reads everything up to `now_ns` and passes on, in the order of time, what no unread record can precede.

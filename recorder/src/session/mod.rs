@@ -10,6 +10,7 @@ mod modules;
 mod own_use;
 mod pipeline;
 mod preamble;
+mod running;
 mod unwinding;
 
 use std::{
@@ -25,7 +26,7 @@ pub use self::{
     memory::CodeSummary,
     modules::Unreadable,
     own_use::OwnUse,
-    pipeline::Progress,
+    running::Progress,
 };
 use self::{
     ending::Waiter,

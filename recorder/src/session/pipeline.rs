@@ -1,24 +1,27 @@
 //! The thread through which every record goes: ring → timeline → packets → output.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd},
     os::unix::net::UnixStream,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{TryRecvError, channel},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
 use polletto_common::record::flags;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+};
 
 use super::{
     Config,
     memory::{CodeSummary, Memory},
     own_use, preamble,
+    running::{Progress, RunningPipeline, Stop},
 };
 use crate::{
     kernel::{Attached, Counted, Taken},
@@ -28,8 +31,13 @@ use crate::{
     trace::{Batch, Clocks, Output, PacketBuffer, Written, mark_synchronization, snapshot_clocks},
 };
 
-/// How often rings are drained. A switch of its own each time, so not more often than needed.
-const DRAIN_PERIOD: Duration = Duration::from_millis(10);
+/// How often rings are drained. A switch of its own each time, so not more often than needed: a ring holds ten times as
+/// much as a CPU writes in this time.
+const DRAIN_PERIOD: Duration = Duration::from_millis(25);
+
+/// How soon rings are drained again when a process has mapped code, which can't be unwound until the kernel knows of it.
+/// What is read is passed on with the next drain.
+const URGENT_DRAIN_PERIOD: Duration = Duration::from_millis(5);
 
 /// How often everything is written out. A recorder that is killed loses at most this and two drains.
 const FLUSH_PERIOD: Duration = Duration::from_millis(100);
@@ -43,43 +51,6 @@ const CLOCKS_PERIOD: Duration = Duration::from_secs(10);
 /// Between nice 0 and the threads of the kernel: on a machine that is busy with what is recorded, neither the rings nor
 /// unwind tables must wait for their turn.
 const NICENESS: i32 = -15;
-
-/// How a recording goes.
-#[derive(Debug)]
-pub struct Progress {
-    began: Instant,
-    records: AtomicU64,
-    lost: AtomicU64,
-    bytes: Arc<AtomicU64>,
-    targets_gone: AtomicBool,
-}
-
-impl Progress {
-    /// Since everything was attached.
-    pub fn elapsed(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    /// Records so far.
-    pub fn records(&self) -> u64 {
-        self.records.load(Ordering::Relaxed)
-    }
-
-    /// Records that were lost so far.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    /// Bytes in the file so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether no recorded thread is left.
-    pub fn targets_gone(&self) -> bool {
-        self.targets_gone.load(Ordering::Relaxed)
-    }
-}
 
 /// What a pipeline did.
 #[derive(Debug)]
@@ -181,19 +152,20 @@ impl Pipeline {
     pub fn start(self) -> Result<RunningPipeline> {
         let (stop, stopped) = channel();
         let (ended, alive) = UnixStream::pair().context("could not make a socket pair")?;
+        let (wake, woken) = UnixStream::pair().context("could not make a socket pair")?;
         let progress = Arc::clone(&self.progress);
         let thread = std::thread::Builder::new()
             .name("polletto-drain".into())
             .spawn(move || {
                 // Closed when this thread ends, however it does.
                 let _alive = alive;
-                self.run(&stopped)
+                self.run(&Stop { woken, grace: stopped })
             })
             .context("could not start the thread that drains the rings")?;
-        Ok(RunningPipeline { stop, ended, progress, thread })
+        Ok(RunningPipeline { stop, wake, ended, progress, thread })
     }
 
-    fn run(mut self, stop: &Receiver<Duration>) -> Result<Finished> {
+    fn run(mut self, stop: &Stop) -> Result<Finished> {
         raise_priority();
         let ended = self.record_until(stop);
         let Pipeline { attached, mut timeline, mut memory, mut packets, output, progress, began, .. } = self;
@@ -218,13 +190,22 @@ impl Pipeline {
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.
-    fn record_until(&mut self, stop: &Receiver<Duration>) -> Result<()> {
-        let mut deadline = None;
+    fn record_until(&mut self, stop: &Stop) -> Result<()> {
+        let mut deadline: Option<Instant> = None;
+        let mut urgent = false;
         loop {
-            match stop.recv_timeout(DRAIN_PERIOD) {
-                Err(RecvTimeoutError::Timeout) => {}
+            // Once told to stop, the end is what is waited for.
+            let is_stopping = deadline.is_some();
+            urgent = if urgent || is_stopping {
+                std::thread::sleep(URGENT_DRAIN_PERIOD);
+                false
+            } else {
+                self.wait(stop)?
+            };
+            match stop.grace.try_recv() {
+                Err(TryRecvError::Empty) => {}
                 Ok(grace) => deadline = Some(Instant::now() + grace),
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Ok(()),
             }
             self.tick()?;
             let is_last = self.timeline.live_threads() == 0;
@@ -236,6 +217,15 @@ impl Pipeline {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits until rings should be drained. True when a process has mapped code, so that they should be again soon.
+    fn wait(&self, stop: &Stop) -> Result<bool> {
+        let mut polled = vec![PollFd::new(&stop.woken, PollFlags::IN)];
+        polled.extend(self.attached.memory_descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let period = Timespec { tv_sec: 0, tv_nsec: i64::from(DRAIN_PERIOD.subsec_nanos()) };
+        retry_on_intr(|| poll(&mut polled, Some(&period))).context("could not wait for the kernel")?;
+        Ok(polled.iter().skip(1).any(|fd| !fd.revents().is_empty()))
     }
 
     fn tick(&mut self) -> Result<()> {
@@ -299,37 +289,6 @@ impl Pipeline {
                 self.timeline.describe(description(undescribed, process));
             }
         }
-    }
-}
-
-/// A pipeline on its own thread.
-pub struct RunningPipeline {
-    stop: Sender<Duration>,
-    ended: UnixStream,
-    progress: Arc<Progress>,
-    thread: JoinHandle<Result<Finished>>,
-}
-
-impl RunningPipeline {
-    /// How it goes.
-    pub fn progress(&self) -> &Progress {
-        &self.progress
-    }
-
-    /// Readable once it has ended.
-    pub fn ended(&self) -> BorrowedFd<'_> {
-        self.ended.as_fd()
-    }
-
-    /// Tells it to end as soon as no recorded thread is left, at the latest after `grace`.
-    pub fn stop(&self, grace: Duration) {
-        // It may have ended by itself.
-        self.stop.send(grace).ok();
-    }
-
-    /// What it did.
-    pub fn join(self) -> Result<Finished> {
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
