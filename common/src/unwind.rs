@@ -4,6 +4,8 @@
 //! which [`Rule`] holds from its address on. So a lookup takes one index and a search among a few rows. Tables of all
 //! files stand one after another in shards, which are arrays that the recorder maps into its memory.
 
+use crate::id::Tgid;
+
 /// Addresses that a page covers.
 pub const PAGE_BYTES: u64 = 256;
 
@@ -172,6 +174,10 @@ const _: () = assert!(size_of::<Mapping>() == 32);
 pub struct AddressSpace {
     /// `task_struct.self_exec_id` of the process when this was true: another program has other mappings.
     pub exec_id: u64,
+    /// The process.
+    pub tgid: Tgid,
+    /// Always 0.
+    pub reserved: u32,
     /// Differs between any two states of any processes' mappings, and is never 0.
     pub version: u32,
     /// Mappings in use.

@@ -77,6 +77,12 @@ pub fn emit_task<R: Layout>(record: R) {
     emit(&mut stats.tasks, flags::TASKS_LOST, record, RingPut(ring));
 }
 
+/// Whether this CPU is recorded.
+#[inline(always)]
+pub fn is_wanted() -> bool {
+    STREAMS.get(cpu()).is_some()
+}
+
 /// Puts a sample or a blocked stretch into this CPU's ring, or counts that there was no room.
 #[inline(always)]
 pub fn emit_sample<R: Layout>(record: R) {

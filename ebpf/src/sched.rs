@@ -57,7 +57,12 @@ pub fn switch<U: Unwinder>(context: &BtfTracePointContext) {
     if next_recorded {
         sleep::back(next, time_ns);
     }
-    if prev_recorded && preempted as u8 == 0 {
+    if !prev_recorded {
+        return;
+    }
+    if preempted as u8 != 0 || prev_state == 0 {
+        sleep::ran(prev);
+    } else {
         // SAFETY: this program's context. Until the switch is done, the thread that leaves is the current one.
         unsafe { sleep::leave::<U>(context.as_ptr(), prev, prev_state, time_ns) };
     }

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use polletto_common::{id::Tid, limits::MAX_SLEEPERS, record::Blocked};
 
 use crate::{
-    ring,
+    ring, scope,
     stack::{self, Unwinder, User},
     task::Task,
 };
@@ -43,13 +43,22 @@ static SLEEPERS: HashMap<u32, Sleeper, MAX_SLEEPERS> = HashMap::new();
 /// `TASK_DEAD`
 const DEAD: u32 = 0x80;
 
-/// The current thread leaves its CPU in `prev_state`, by its own will.
+/// The current thread leaves its CPU without going to sleep. If it was taken to sleep, it came back unseen.
+#[inline(always)]
+pub fn ran(prev: Task) {
+    if let Some(sleeper) = SLEEPERS.get_ptr_mut(prev.tid().0) {
+        // SAFETY: a thread leaves on one CPU at a time; its waker only touches other fields.
+        unsafe { (*sleeper).left_ns = 0 };
+    }
+}
+
+/// The current thread leaves its CPU to sleep or to end, in `prev_state`.
 ///
 /// # Safety
 /// `context` is a `sched_switch` program's, and `prev` the thread that leaves.
 #[inline(always)]
 pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u32, time_ns: u64) {
-    if prev_state == 0 || !is_wanted() {
+    if !is_wanted() {
         return;
     }
     let tid = prev.tid();
@@ -84,10 +93,12 @@ pub fn wake(task: Task, time_ns: u64) {
     if let Some(sleeper) = SLEEPERS.get_ptr_mut(task.tid().0) {
         // SAFETY: a helper without arguments; it never returns null.
         let waker = Task::new(unsafe { bpf_get_current_task_btf() }.cast_const());
+        // Who others are stays private.
+        let waker_tid = if scope::contains(waker) { waker.tid() } else { Tid::IDLE };
         // SAFETY: wakers of one thread take turns, and the thread itself does not touch these fields.
         unsafe {
             (*sleeper).woken_ns = time_ns;
-            (*sleeper).waker_tid = waker.tid();
+            (*sleeper).waker_tid = waker_tid;
         }
     }
 }
@@ -104,7 +115,7 @@ pub fn back(next: Task, time_ns: u64) {
     }
     // SAFETY: as above.
     unsafe { (*sleeper).left_ns = 0 };
-    if time_ns.wrapping_sub(slept.left_ns) < MIN_BLOCK_NS.load() {
+    if time_ns.wrapping_sub(slept.left_ns) < MIN_BLOCK_NS.load() || !ring::is_wanted() {
         return;
     }
     ring::emit_sample(Blocked {

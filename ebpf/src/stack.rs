@@ -29,6 +29,10 @@ static USER_FRAMES: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 static KERNEL_FRAMES: Global<u32> = Global::new(0);
 
+/// A random number of this recording, without which no program can make stacks whose ids are equal.
+#[unsafe(no_mangle)]
+static STACK_SEED: Global<u64> = Global::new(0);
+
 /// Room for frames: a power of two, so that an index is kept inside by a mask.
 const FRAME_SLOTS: usize = 1024;
 
@@ -172,11 +176,12 @@ impl Frames {
     #[inline(always)]
     fn begin(&mut self, task: Task) {
         self.stack.tgid = task.tgid();
-        self.stack.id = u64::from(task.tgid().0);
+        self.stack.id = STACK_SEED.load();
         self.stack.kernel_frames = 0;
         self.stack.header.flags = 0;
         self.stack.reserved = 0;
         self.count = 0;
+        self.mix(u64::from(task.tgid().0) << 32 ^ task.exec_id());
     }
 
     /// # Safety

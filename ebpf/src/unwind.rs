@@ -106,24 +106,24 @@ const STOP: i64 = 1;
 /// Adds the program's frames of the current thread, and says why they end.
 #[inline(always)]
 pub fn frames(task: Task, entry: Entry, walk: *mut Walk, frames: *mut Frames) -> StackEnding {
+    // Threads that the kernel started with a program's memory, for io_uring, have no registers of a program.
+    if entry.registers.pc == 0 {
+        return StackEnding::NONE;
+    }
     let Some(unknown) = UNKNOWN_SPACE.get_ptr(0) else { return StackEnding::NONE };
-    let exec_id = task.exec_id();
-    let space = match space_of(task) {
-        // SAFETY: a pointer to a map's value, which the verifier checks.
-        Some(known) if unsafe { (&raw const (*known).exec_id).read_volatile() } == exec_id => known,
-        _ => unknown,
-    };
+    let space = space_of(task).unwrap_or(unknown);
     // SAFETY: `walk` is this program's own while it runs; see `stack::Scratch`. `space` is a map's value; the recorder
     // replaces it as a whole, and `version` tells when that memory was given to another meanwhile.
     unsafe {
         let version = (&raw const (*space).version).read_volatile();
-        (*frames).mix(u64::from(version) << 32 ^ exec_id);
+        (*frames).mix(u64::from(version));
         (*walk).begin(entry, version);
         let mut context = Context { space, walk, frames };
         bpf_loop(MAX_FRAMES as u32, step as *mut c_void, (&raw mut context).cast(), 0);
         if (*walk).by_frame_pointers != 0 {
             (*frames).mark_by_frame_pointers();
         }
+        // The memory was given to another space meanwhile, of the same process or not.
         if (&raw const (*space).version).read_volatile() != version {
             StackEnding::MAPPINGS_CHANGED
         } else if (*walk).ending == StackEnding::NONE {
@@ -140,7 +140,12 @@ fn space_of(task: Task) -> Option<*const AddressSpace> {
     let slot = SPACE_OF.get_ptr(task.tgid().0)?;
     // SAFETY: a pointer to a map's value, which the verifier checks.
     let slot = unsafe { slot.read_volatile() };
-    SPACES.get(slot)?.get_ptr(0).map(|space| space.cast())
+    let space: *const AddressSpace = SPACES.get(slot)?.get_ptr(0)?.cast();
+    // SAFETY: as above.
+    let (tgid, exec_id) =
+        unsafe { ((&raw const (*space).tgid).read_volatile(), (&raw const (*space).exec_id).read_volatile()) };
+    // Another program has other mappings, and so has another process to which the slot was given meanwhile.
+    (tgid == task.tgid() && exec_id == task.exec_id()).then_some(space)
 }
 
 /// One frame.
@@ -211,6 +216,8 @@ impl Walk {
         };
         let return_address = match rule.return_address {
             Saved::AT_CFA => self.load(cfa.wrapping_add(rule.return_address_offset as u64))?,
+            // A link register is only known where the thread was interrupted.
+            Saved::UNCHANGED if self.registers.ra == 0 => return Err(StackEnding::CONTRADICTION),
             Saved::UNCHANGED => self.registers.ra,
             _ => return Err(StackEnding::UNSUPPORTED),
         };
@@ -231,7 +238,8 @@ impl Walk {
         }
         let caller_fp = self.load(fp)?;
         let return_address = Native::code_address(self.load(fp + 8)?);
-        if return_address < LOWEST_CODE && return_address != 0 {
+        // Where nothing vouches for the frame pointer, zeros are no end but mere memory.
+        if return_address < LOWEST_CODE {
             return Err(StackEnding::NO_RULE);
         }
         self.by_frame_pointers += 1;

@@ -22,8 +22,8 @@ impl<P> Default for Pieces<P> {
 }
 
 impl<P: Piece> Pieces<P> {
-    /// Puts a piece in the place of whatever lies there.
-    pub fn insert(&mut self, piece: P) {
+    /// Puts a piece in the place of whatever lies there. False if nothing did.
+    pub fn insert(&mut self, piece: P) -> bool {
         let Range { start, end } = piece.addresses();
         let first = self.0.partition_point(|before| before.addresses().end <= start);
         let after = self.0.partition_point(|before| before.addresses().start < end);
@@ -32,6 +32,7 @@ impl<P: Piece> Pieces<P> {
         let left = overlapped.first().and_then(|of| part(of, of.addresses().start..start));
         let right = overlapped.last().and_then(|of| part(of, end..of.addresses().end));
         self.0.splice(first..after, [left, Some(piece), right].into_iter().flatten());
+        first < after
     }
 
     /// The piece that lies at an address.

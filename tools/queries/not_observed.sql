@@ -3,5 +3,5 @@
 SELECT slice.ts, slice.dur / 1e6 AS ms, track.name AS cpu, slice.name, EXTRACT_ARG(slice.arg_set_id, 'debug.records') AS records
 FROM slice
 JOIN track ON slice.track_id = track.id
-WHERE slice.name IN ('records lost', 'switch not reported')
+WHERE slice.name IN ('records lost', 'samples lost', 'switch not reported')
 ORDER BY slice.ts;

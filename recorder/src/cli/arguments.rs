@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    kernel::{Stacks, UserFrames},
+    kernel::{SamplingClock, Stacks, UserFrames},
     trace::Compression,
 };
 
@@ -109,6 +109,10 @@ pub struct RecordArguments {
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=9999))]
     pub frequency: u32,
 
+    /// What counts for --frequency
+    #[arg(long, value_enum, default_value_t)]
+    pub clock: SamplingClock,
+
     /// The shortest stretch off the CPU whose stack is told, in milliseconds; 0 tells all, which costs more
     #[arg(long, value_name = "MS", default_value = "1", value_parser = milliseconds)]
     pub min_block: Duration,
@@ -130,7 +134,7 @@ pub struct RecordArguments {
     pub unwind: Unwind,
 
     /// Record scheduling alone, at the least cost
-    #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind"])]
+    #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind", "clock"])]
     pub no_stacks: bool,
 
     /// How the trace is compressed
@@ -189,6 +193,7 @@ impl RecordArguments {
         };
         Stacks {
             timer_hz: is_wanted(Mode::Cpu).then_some(self.frequency),
+            clock: self.clock,
             min_block: is_wanted(Mode::Offcpu).then_some(self.min_block),
             user,
             kernel: self.kernel_stacks || self.kernel_only,
@@ -250,6 +255,7 @@ mod tests {
         let stacks = |words: &str| parse(&format!("polletto record x {words}")).unwrap().stacks();
         let default = Stacks {
             timer_hz: Some(99),
+            clock: SamplingClock::Software,
             min_block: Some(Duration::from_millis(1)),
             user: UserFrames::ByTables,
             kernel: false,

@@ -38,9 +38,8 @@ pub use self::{
     btf::open_types,
     mappings::{MemoryChange, MemoryEvent},
     rings::Taken,
-    settings::{Recorded, Settings, Stacks, UserFrames},
+    settings::{Recorded, SamplingClock, Settings, Stacks, UserFrames},
     tables::{Installed, UnwindMaps},
-    timer::SamplingClock,
 };
 
 /// The kernel programs, compiled by this crate's build script.
@@ -116,6 +115,7 @@ impl Loaded {
         let stream_mask = stream_slots - 1;
         let follow_children = u32::from(settings.follow_children);
         let stacks = Stacks { user: possible(settings.stacks.user, &kernel), ..settings.stacks };
+        let seed = settings.seed;
         let user_frames = u32::from(stacks.user != UserFrames::None);
         let kernel_frames = u32::from(stacks.kernel);
         let watch_sleep = u32::from(stacks.min_block.is_some());
@@ -130,6 +130,7 @@ impl Loaded {
             .override_global("ONLY", &only, true)
             .override_global("FOLLOW_CHILDREN", &follow_children, true)
             .override_global("SWITCH_TELLS_STATE", &switch_tells_state, true)
+            .override_global("STACK_SEED", &seed, true)
             .override_global("USER_FRAMES", &user_frames, true)
             .override_global("KERNEL_FRAMES", &kernel_frames, true)
             .override_global("WATCH_SLEEP", &watch_sleep, true)
@@ -196,16 +197,16 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Records stacks too from now on. Returns what drives the timer, if there is one.
-    pub fn start_stacks(&mut self) -> Result<Option<SamplingClock>> {
+    /// Records stacks too from now on.
+    pub fn start_stacks(&mut self) -> Result<()> {
         let mut wanted: Array<&mut MapData, u32> =
             Array::try_from(self.ebpf.map_mut("SLEEPERS_WANTED").context("no map `SLEEPERS_WANTED`")?)?;
         wanted.set(0, 1, 0).context("could not tell the programs to begin")?;
-        let Some(hz) = self.stacks.timer_hz else { return Ok(None) };
-        let program = program::<PerfEvent>(&mut self.ebpf, timer_program(self.stacks.user))?;
-        let (clock, timers) = timer::attach(program, &self.cpus, hz)?;
-        self.timers = timers;
-        Ok(Some(clock))
+        if let Some(hz) = self.stacks.timer_hz {
+            let program = program::<PerfEvent>(&mut self.ebpf, timer_program(self.stacks.user))?;
+            self.timers = timer::attach(program, &self.cpus, self.stacks.clock, hz)?;
+        }
+        Ok(())
     }
 
     /// Passes on what was recorded until shortly before now, in the order of time.

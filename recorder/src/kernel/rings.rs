@@ -72,7 +72,7 @@ impl Rings {
         let (streams, stream_maps): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
         give(outer_streams, wanted_cpus, &stream_maps)?;
         // A ring has at least a page.
-        let sample_rings = rings(outer_samples, wanted_cpus, (stream_bytes / 2).max(4096), "polletto_samples")?;
+        let sample_rings = rings(outer_samples, all_cpus, (stream_bytes / 2).max(4096), "polletto_samples")?;
         let task_rings = rings(outer_tasks, all_cpus, TASK_RING_BYTES as u32, "polletto_tasks")?;
         let memory = MemoryEvents::open(all_cpus)?;
         let merge = Merge::new(streams.len() + sample_rings.len() + task_rings.len() + memory.rings());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use polletto_common::{
     id::{Tgid, Tid},
     scope::Scope,
@@ -49,6 +50,8 @@ pub struct Settings {
     pub stream_bytes: u32,
     /// Which stacks are recorded.
     pub stacks: Stacks,
+    /// A random number, so that no program can foresee the ids of its stacks.
+    pub seed: u64,
 }
 
 /// Which stacks are recorded, and when.
@@ -56,12 +59,25 @@ pub struct Settings {
 pub struct Stacks {
     /// How often each CPU is asked what it runs, times a second.
     pub timer_hz: Option<u32>,
+    /// What counts for that.
+    pub clock: SamplingClock,
     /// The shortest stretch of sleep that is told.
     pub min_block: Option<Duration>,
     /// The program's part of a stack.
     pub user: UserFrames,
     /// The kernel's part of a stack is wanted.
     pub kernel: bool,
+}
+
+/// What drives the timer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SamplingClock {
+    /// The kernel's timer: each sample stands for the same time
+    #[default]
+    Software,
+    /// The CPU's cycle counter, which also sees code that runs with interrupts off; where the CPU is partly idle or changes
+    /// its speed, a sample's weight is only an estimate
+    Cycles,
 }
 
 /// How the program's part of a stack is found.

@@ -58,7 +58,12 @@ impl Spaces {
         let memory = self.memory[slot as usize].as_mut_ptr().cast::<AddressSpace>();
         // SAFETY: the map is as large as a space, and no program looks at it before the next call.
         unsafe { memory.write(*space) };
-        self.slots.insert(process.0, slot, 0).with_context(|| format!("no room for the mappings of {process}"))?;
+        if let Err(error) = self.slots.insert(process.0, slot, 0) {
+            self.free.push(slot);
+            // What was true before is not any more.
+            self.remove(process);
+            return Err(error).with_context(|| format!("no room for the mappings of {process}"));
+        }
         let before = self.of.insert(process, slot);
         self.resting.extend(before.map(|slot| (Instant::now(), slot)));
         Ok(())

@@ -9,7 +9,7 @@ use std::{
 use polletto_common::id::{Tgid, Tid};
 
 use crate::{
-    kernel::{self, Stacks, UserFrames},
+    kernel::{self, SamplingClock, Stacks, UserFrames},
     target::{self, Held, Process},
     timeline::View,
     trace::{Attribute, AttributeValue, Compression},
@@ -127,8 +127,12 @@ impl Config {
             text("polletto.cpus", join(&self.cpus)),
             number("polletto.ring_bytes", u64::from(self.ring_bytes)),
         ];
-        let Stacks { timer_hz, min_block, user, kernel } = self.stacks;
-        attributes.extend(timer_hz.map(|hz| number("polletto.frequency_hz", u64::from(hz))));
+        let Stacks { timer_hz, clock, min_block, user, kernel } = self.stacks;
+        if let Some(hz) = timer_hz {
+            attributes.push(number("polletto.frequency_hz", u64::from(hz)));
+            let clock = if clock == SamplingClock::Cycles { "cycles" } else { "cpu-clock" };
+            attributes.push(text("polletto.clock", clock.to_owned()));
+        }
         attributes.extend(min_block.map(|min| number("polletto.min_block_ns", min.as_nanos() as u64)));
         let frames = match (user, kernel) {
             _ if !self.has_stacks() => "none",

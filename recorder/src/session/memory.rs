@@ -29,8 +29,7 @@ pub struct Memory {
     modules: Modules,
     /// None when the kernel does not unwind by tables.
     unwinding: Option<Unwinding>,
-    /// When a process's mappings were read as a whole: what was told of it before is known better.
-    scanned_ns: FxHashMap<Tgid, u64>,
+    scanned: FxHashMap<Tgid, Scanned>,
     scan_wanted: bool,
 }
 
@@ -44,6 +43,20 @@ impl KernelSymbols for KernelFunctions {
     fn find(&self, address: u64) -> Option<KernelSymbol<'_>> {
         self.find(address).map(|KernelFunction { name, module }| KernelSymbol { name, module })
     }
+}
+
+/// Mappings of a process after which it is scanned again, unless that had found more.
+const MAPPED_BEFORE_SCAN: usize = 4096;
+
+/// A process whose mappings were read as a whole, or followed from its program's beginning.
+struct Scanned {
+    /// When they were read: what was told of it before is known better. CLOCK_BOOTTIME nanoseconds; 0 if never.
+    at_ns: u64,
+    exec_id: u64,
+    /// How much code it had.
+    found: usize,
+    /// How much it has mapped since.
+    mapped_since: usize,
 }
 
 /// What became of files and their tables.
@@ -63,15 +76,15 @@ impl Memory {
     pub fn new(maps: Option<UnwindMaps>) -> Result<Memory> {
         allow_open_files();
         let unwinding = maps.map(|maps| Unwinding::start(maps, Cache::open(Cache::default_directory()))).transpose()?;
-        Ok(Memory { modules: Modules::default(), unwinding, scanned_ns: FxHashMap::default(), scan_wanted: false })
+        Ok(Memory { modules: Modules::default(), unwinding, scanned: FxHashMap::default(), scan_wanted: false })
     }
 
     /// Makes the tables that these processes need now, before anything of them is recorded, and waits for them.
     pub fn prepare(&mut self, processes: &[Tgid]) {
         let Some(unwinding) = &self.unwinding else { return };
         for &process in processes {
-            // One that has ended needs none.
-            for range in target::code_of(process).unwrap_or_default() {
+            // One that has ended needs none; what can't be read is told when it is scanned.
+            for range in target::code_of(process).ok().flatten().unwrap_or_default() {
                 if let Some(file) = self.modules.of(process, &range) {
                     unwinding.prepare(file);
                 }
@@ -97,9 +110,19 @@ impl Memory {
 
     /// Reads what a process has mapped now, which replaces everything that was known of it.
     pub fn scan(&mut self, process: Tgid, exec_id: u64, timeline: &mut Timeline) {
-        self.scanned_ns.insert(process, boottime_ns());
-        // One that has ended, or is the kernel's, has no code.
-        let code = target::code_of(process).unwrap_or_default();
+        let now_ns = boottime_ns();
+        let code = match target::code_of(process) {
+            Ok(Some(code)) => code,
+            // It has ended.
+            Ok(None) => return,
+            Err(error) => {
+                let reason = format!("its mappings can't be read: {error}");
+                self.modules.refuse(Unreadable { path: format!("process {process}"), reason });
+                return;
+            }
+        };
+        let scanned = Scanned { at_ns: now_ns, exec_id, found: code.len(), mapped_since: 0 };
+        self.scanned.insert(process, scanned);
         self.clear(process, timeline);
         for range in code {
             self.map(process, &range, timeline);
@@ -110,31 +133,53 @@ impl Memory {
     /// Takes what the kernel tells of a process's memory.
     pub fn event(&mut self, event: &MemoryEvent, timeline: &mut Timeline) {
         let MemoryEvent { time_ns, tgid, .. } = *event;
-        let is_known = self.scanned_ns.get(&tgid).is_some_and(|&scanned_ns| time_ns < scanned_ns);
         match &event.change {
             MemoryChange::Lost(_) => self.scan_wanted = true,
-            _ if is_known || !timeline.has_process(tgid) => {}
-            MemoryChange::Mapped(range) => self.map(tgid, range, timeline),
+            _ if self.is_known(tgid, time_ns) || !timeline.has_process(tgid) => {}
+            MemoryChange::Mapped(range) => self.mapped(tgid, range, timeline),
             MemoryChange::Replaced => self.clear(tgid, timeline),
         }
     }
 
     /// Takes a record that may be about a process's memory.
-    pub fn record(&self, record: &Record) {
+    pub fn record(&mut self, record: &Record) {
         match *record {
-            Record::Fork(record::Fork { parent_tgid, tgid, .. }) if parent_tgid != tgid => {
-                if let Some(unwinding) = &self.unwinding {
+            Record::Fork(record::Fork { header, parent_tgid, tgid, .. }) if parent_tgid != tgid => {
+                if let Some(unwinding) = &self.unwinding
+                    && !self.is_known(tgid, header.time_ns)
+                {
                     unwinding.copied(parent_tgid, tgid);
                 }
             }
-            Record::Exec(record::Exec { tid, exec_id, .. }) => self.runs(Tgid(tid.0), exec_id),
+            Record::Exec(record::Exec { header, tid, exec_id, .. }) if !self.is_known(Tgid(tid.0), header.time_ns) => {
+                let process = Tgid(tid.0);
+                self.scanned.insert(process, Scanned { at_ns: 0, exec_id, found: 0, mapped_since: 0 });
+                self.runs(process, exec_id);
+            }
             _ => {}
+        }
+    }
+
+    /// Whether the process was scanned since.
+    fn is_known(&self, process: Tgid, time_ns: u64) -> bool {
+        self.scanned.get(&process).is_some_and(|scanned| time_ns < scanned.at_ns)
+    }
+
+    /// A process has mapped code. Of what it unmaps the kernel tells nothing, so one that does so again and again is read
+    /// anew from time to time.
+    fn mapped(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {
+        self.map(process, range, timeline);
+        let Some(scanned) = self.scanned.get_mut(&process) else { return };
+        scanned.mapped_since += 1;
+        if scanned.mapped_since > scanned.found.max(MAPPED_BEFORE_SCAN) {
+            let exec_id = scanned.exec_id;
+            self.scan(process, exec_id, timeline);
         }
     }
 
     /// A process has ended.
     pub fn ended(&mut self, process: Tgid) {
-        self.scanned_ns.remove(&process);
+        self.scanned.remove(&process);
         if let Some(unwinding) = &self.unwinding {
             unwinding.ended(process);
         }

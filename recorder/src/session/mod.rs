@@ -101,6 +101,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         cpus: config.cpus.clone(),
         stream_bytes: config.ring_bytes,
         stacks: config.stacks,
+        seed: preamble::random_number().context("could not read a random number")? as u64,
     })?;
     let by_tables = config.has_stacks() && loaded.user_frames() == UserFrames::ByTables;
     let mut memory = Memory::new(by_tables.then_some(unwind_maps))?;

@@ -1,6 +1,6 @@
 //! Files whose code the recorded processes run, each read once.
 
-use std::{fs::File, io, sync::Arc};
+use std::{collections::BTreeSet, fs::File, io, sync::Arc};
 
 use polletto_common::id::Tgid;
 use rustc_hash::FxHashMap;
@@ -56,7 +56,9 @@ struct Key {
 #[derive(Debug, Default)]
 pub struct Modules {
     known: FxHashMap<Key, Arc<ModuleFile>>,
-    unreadable: Vec<Unreadable>,
+    unreadable: BTreeSet<Unreadable>,
+    /// Files that were read or tried.
+    seen: usize,
 }
 
 /// A file that could not be read.
@@ -76,31 +78,48 @@ impl Modules {
             return None;
         }
         let key = Key { device: range.device, inode: range.inode, name: range.name().to_owned() };
-        let index = self.known.len();
-        let Modules { known, unreadable } = self;
-        let file = known.entry(key).or_insert_with(|| {
-            let source = match origin {
-                CodeOrigin::Vdso => target::vdso().map(Bytes::Memory),
-                _ => range.open(process).map(Bytes::File),
-            };
-            let path = range.name().to_string_lossy().into_owned();
-            let mut refuse = |reason: String| unreadable.push(Unreadable { path: path.clone(), reason });
-            let source = source.unwrap_or_else(|error| {
-                refuse(error.to_string());
-                Bytes::Memory(Vec::new())
-            });
-            let is_empty = matches!(&source, Bytes::Memory(bytes) if bytes.is_empty());
-            let image =
-                if is_empty { None } else { Image::read(&source).map_err(|error| refuse(error.to_string())).ok() };
-            let build_id = image.as_ref().and_then(|image| image.build_id.as_ref());
-            let module = Module {
-                path,
-                build_id: build_id.map(|id| id.bytes().to_vec()).unwrap_or_default(),
-                load_bias: image.as_ref().map_or(0, Image::load_bias),
-            };
-            Arc::new(ModuleFile { module: Arc::new(module), image, source, index })
+        if let Some(known) = self.known.get(&key) {
+            return Some(Arc::clone(known));
+        }
+        let file = Arc::new(self.read(process, range, origin));
+        if file.image.is_some() {
+            self.known.insert(key, Arc::clone(&file));
+        }
+        // Another process may have the file where it can be opened.
+        Some(file)
+    }
+
+    fn read(&mut self, process: Tgid, range: &CodeRange, origin: CodeOrigin) -> ModuleFile {
+        let path = range.name().to_string_lossy().into_owned();
+        let source = match origin {
+            CodeOrigin::Vdso => target::vdso().map(Bytes::Memory),
+            _ => range.open(process).map(Bytes::File),
+        };
+        let read = source.map_err(|error| error.to_string()).and_then(|source| match Image::read(&source) {
+            Ok(image) => Ok((source, image)),
+            Err(error) => Err(error.to_string()),
         });
-        Some(Arc::clone(file))
+        let (source, image) = match read {
+            Ok((source, image)) => (source, Some(image)),
+            Err(reason) => {
+                self.refuse(Unreadable { path: path.clone(), reason });
+                (Bytes::Memory(Vec::new()), None)
+            }
+        };
+        let build_id = image.as_ref().and_then(|image| image.build_id.as_ref());
+        let module = Module {
+            path,
+            build_id: build_id.map(|id| id.bytes().to_vec()).unwrap_or_default(),
+            load_bias: image.as_ref().map_or(0, Image::load_bias),
+        };
+        let index = self.seen;
+        self.seen += 1;
+        ModuleFile { module: Arc::new(module), image, source, index }
+    }
+
+    /// Keeps what could not be read, and why.
+    pub fn refuse(&mut self, unreadable: Unreadable) {
+        self.unreadable.insert(unreadable);
     }
 
     /// How many files there are.
@@ -109,7 +128,7 @@ impl Modules {
     }
 
     /// Those that could not be read.
-    pub fn unreadable(&self) -> &[Unreadable] {
+    pub fn unreadable(&self) -> &BTreeSet<Unreadable> {
         &self.unreadable
     }
 }

@@ -74,6 +74,7 @@ pub struct Pipeline {
     began: Clocks,
     /// Ends by itself when no recorded thread is left.
     ends_with_threads: bool,
+    has_stacks: bool,
     flush: Every,
     counters: Every,
     clocks: Every,
@@ -134,6 +135,7 @@ impl Pipeline {
             progress: Arc::new(progress),
             began,
             ends_with_threads: config.ends_with_threads(),
+            has_stacks: config.has_stacks(),
             flush: Every::new(FLUSH_PERIOD),
             counters: Every::new(COUNTERS_PERIOD),
             clocks: Every::new(CLOCKS_PERIOD),
@@ -237,18 +239,21 @@ impl Pipeline {
             pass_on(&taken, timeline, memory, packets);
         })?;
         progress.records.fetch_add(records, Ordering::Relaxed);
-        progress.lost.store(timeline.seen().lost, Ordering::Relaxed);
+        let seen = timeline.seen();
+        progress.lost.store(seen.lost + seen.samples_lost, Ordering::Relaxed);
         packets.take_full().try_for_each(|batch| send(output, batch))?;
 
         for process in self.timeline.take_ended() {
             self.attached.forget_process(process)?;
             self.memory.ended(process);
         }
-        if self.memory.take_scan_wanted() {
-            self.scan_memory()?;
-        }
-        if self.timeline.take_listing_wanted() {
+        let listing_wanted = self.timeline.take_listing_wanted();
+        if listing_wanted {
             self.list_tasks()?;
+        }
+        // Whoever started unseen, or another program, has mappings that were not told.
+        if self.has_stacks && (self.memory.take_scan_wanted() || listing_wanted) {
+            self.scan_memory()?;
         }
         self.describe_processes();
         if self.counters.is_due() {

@@ -42,7 +42,8 @@ fn nanoseconds(clock: ClockId) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-fn random_number() -> io::Result<u128> {
+/// A number that nobody can foresee.
+pub fn random_number() -> io::Result<u128> {
     let mut bytes = [0; 16];
     io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     Ok(u128::from_ne_bytes(bytes))

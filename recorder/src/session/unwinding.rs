@@ -119,6 +119,8 @@ impl Unwinding {
 struct Space {
     exec_id: Option<u64>,
     code: Pieces<Code>,
+    /// What the kernel was told last, and of which program.
+    told: Option<(u64, Vec<Mapping>)>,
 }
 
 /// Code in a process's memory.
@@ -176,12 +178,14 @@ impl Worker {
             for change in std::iter::once(first).chain(coming.try_iter()) {
                 self.apply(change, &mut files, &mut changed, &mut waiting);
             }
+            // Code in another's place must not be unwound by the other's table while its own is made.
+            changed.iter().for_each(|&process| self.tell_space(process));
             // What takes long must not hold up what does not.
             let (large, small) = files.into_iter().partition(|file: &Arc<ModuleFile>| file.takes_long());
-            self.make_tables(small);
-            changed.iter().for_each(|&process| self.tell_space(process));
-            if self.make_tables(large) > 0 {
-                changed.iter().for_each(|&process| self.tell_space(process));
+            for files in [small, large] {
+                if self.make_tables(files) > 0 {
+                    changed.iter().for_each(|&process| self.tell_space(process));
+                }
             }
             for done in waiting {
                 // Who waits may have given up.
@@ -209,7 +213,7 @@ impl Worker {
             }
             Change::Copied { from, to } => {
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();
-                self.spaces.insert(to, copy);
+                self.spaces.insert(to, Space { told: None, ..copy });
                 changed.insert(to);
             }
             Change::Cleared { process } => {
@@ -264,27 +268,39 @@ impl Worker {
         self.tables.insert(file.index, None);
     }
 
-    /// Tells the kernel what a process has mapped, once it is known which program runs.
+    /// Tells the kernel what a process has mapped, once it is known which program runs, and unless it knows already: a
+    /// process whose mappings change has other stacks.
     fn tell_space(&mut self, process: Tgid) {
-        let Some(Space { exec_id: Some(exec_id), code }) = self.spaces.get(&process) else { return };
-        self.last_version += 1;
-        let none = Mapping { start: u64::MAX, ..Mapping::default() };
-        let mut space =
-            AddressSpace { exec_id: *exec_id, version: self.last_version, count: 0, mappings: [none; MAX_MAPPINGS] };
-        let mappings = code.iter().filter_map(|code| {
-            let known = self.tables.get(&code.file.as_ref()?.index)?.as_ref()?;
+        let Worker { spaces, tables, .. } = self;
+        let Some(Space { exec_id: Some(exec_id), code, told }) = spaces.get_mut(&process) else { return };
+        let known = code.iter().filter_map(|code| {
+            let known = tables.get(&code.file.as_ref()?.index)?.as_ref()?;
             mapping(code, known)
         });
-        let mut mappings = mappings.fuse();
-        for (slot, mapping) in space.mappings.iter_mut().zip(&mut mappings) {
-            *slot = mapping;
-            space.count += 1;
-        }
-        if mappings.next().is_some() {
+        let mut mappings: Vec<Mapping> = known.collect();
+        if mappings.len() > MAX_MAPPINGS {
             let reason = format!("its code beyond {MAX_MAPPINGS} mappings is unwound by frame pointers");
             self.refused.insert(Unreadable { path: format!("process {process}"), reason });
+            // Libraries that everything goes through lie at the highest addresses.
+            mappings.drain(..mappings.len() - MAX_MAPPINGS);
         }
+        if told.as_ref().is_some_and(|(program, before)| program == exec_id && *before == mappings) {
+            return;
+        }
+        self.last_version += 1;
+        let none = Mapping { start: u64::MAX, ..Mapping::default() };
+        let mut space = AddressSpace {
+            exec_id: *exec_id,
+            tgid: process,
+            reserved: 0,
+            version: self.last_version,
+            count: mappings.len() as u32,
+            mappings: [none; MAX_MAPPINGS],
+        };
+        space.mappings[..mappings.len()].copy_from_slice(&mappings);
+        *told = Some((*exec_id, mappings));
         if let Err(error) = self.maps.set_space(process, &space) {
+            *told = None;
             self.refused.insert(Unreadable { path: format!("process {process}"), reason: format!("{error:#}") });
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Read},
     os::{
         fd::AsRawFd,
@@ -12,7 +12,10 @@ use std::{
 };
 
 use polletto_common::id::Tgid;
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 
 /// What is read of a process's list of mappings, in bytes: half a million of them.
 const LIST_BYTES: u64 = 64 << 20;
@@ -50,8 +53,7 @@ impl CodeRange {
     pub fn of_file(path: &Path) -> io::Result<CodeRange> {
         let path = path.canonicalize()?;
         let facts = path.metadata()?;
-        let device = (rustix::fs::major(facts.dev()), rustix::fs::minor(facts.dev()));
-        Ok(CodeRange { start: 0, end: 0, file_offset: 0, device, inode: facts.ino(), path })
+        Ok(CodeRange { start: 0, end: 0, file_offset: 0, device: device_of(&facts), inode: facts.ino(), path })
     }
 
     /// What the code comes from.
@@ -83,24 +85,46 @@ impl CodeRange {
         let relative = self.name().strip_prefix("/").unwrap_or(self.name());
         // The process may have ended. Then the path must do, if it leads to the same inode.
         let seen_by_process = PathBuf::from(format!("/proc/{process}/root")).join(relative);
-        let file = open_regular(&seen_by_process).or_else(|_| open_regular(self.name()))?;
-        if file.metadata()?.ino() != self.inode {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "another file has taken its place"));
+        let is_same = |file: &File| Ok::<_, io::Error>(file.metadata()?.ino() == self.inode);
+        let replaced = || io::Error::new(io::ErrorKind::InvalidData, "another file has taken its place");
+        if let Ok(file) = open_regular(&seen_by_process) {
+            return if is_same(&file)? { Ok(file) } else { Err(replaced()) };
         }
-        Ok(file)
+        let file = open_regular(self.name())?;
+        let is_same = is_same(&file)? && device_of(&file.metadata()?) == self.device;
+        if is_same { Ok(file) } else { Err(replaced()) }
     }
 }
 
-/// The code that a process has in its memory at this moment, by address.
-pub fn code_of(process: Tgid) -> io::Result<Vec<CodeRange>> {
-    let mut list = Vec::new();
-    File::open(format!("/proc/{process}/maps"))?.take(LIST_BYTES).read_to_end(&mut list)?;
-    Ok(list.split(|&byte| byte == b'\n').filter_map(code_range).collect())
+fn device_of(facts: &Metadata) -> (u32, u32) {
+    (rustix::fs::major(facts.dev()), rustix::fs::minor(facts.dev()))
+}
+
+/// The code that a process has in its memory at this moment, by address. None for one that has ended.
+pub fn code_of(process: Tgid) -> io::Result<Option<Vec<CodeRange>>> {
+    let directory = format!("/proc/{process}/task");
+    let leader = format!("{directory}/{process}/maps");
+    // A first thread that has ended has no memory any more, while others of its process do.
+    let others = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|thread| thread.path().join("maps"));
+    for maps in std::iter::once(PathBuf::from(leader)).chain(others) {
+        let mut list = Vec::new();
+        match File::open(maps).and_then(|maps| maps.take(LIST_BYTES).read_to_end(&mut list)) {
+            Ok(0) => {}
+            Ok(_) => return Ok(Some(list.split(|&byte| byte == b'\n').filter_map(code_range).collect())),
+            Err(error) if has_ended(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn has_ended(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH))
 }
 
 /// The kernel's own code that it gives to programs, as it stands in our memory.
 pub fn vdso() -> io::Result<Vec<u8>> {
-    let own = code_of(Tgid(std::process::id()))?;
+    let own = code_of(Tgid(std::process::id()))?.unwrap_or_default();
     let range = own.iter().find(|range| range.origin() == CodeOrigin::Vdso).ok_or(io::ErrorKind::NotFound)?;
     let mut bytes = vec![0; (range.end - range.start) as usize];
     std::os::unix::fs::FileExt::read_exact_at(&File::open("/proc/self/mem")?, &mut bytes, range.start)?;
@@ -199,7 +223,7 @@ mod tests {
     fn our_own_code_is_found_and_its_file_opened() {
         let own = Tgid(std::process::id());
         let executable = std::env::current_exe().unwrap();
-        let code = code_of(own).unwrap();
+        let code = code_of(own).unwrap().unwrap();
         let range = code.iter().find(|range| range.path == executable).unwrap();
         let opened = range.open(own).unwrap().metadata().unwrap();
         assert_eq!(opened.ino(), std::fs::metadata(executable).unwrap().ino());
@@ -211,7 +235,7 @@ mod tests {
     fn a_file_is_told_as_its_mappings_tell_it() {
         let executable = std::env::current_exe().unwrap();
         let file = CodeRange::of_file(&executable).unwrap();
-        let code = code_of(Tgid(std::process::id())).unwrap();
+        let code = code_of(Tgid(std::process::id())).unwrap().unwrap();
         let range = code.iter().find(|range| range.path == executable).unwrap();
         assert_eq!((file.device, file.inode, file.path), (range.device, range.inode, range.path.clone()));
     }

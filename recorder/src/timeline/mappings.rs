@@ -60,13 +60,19 @@ impl Piece for Region {
 #[derive(Clone, Debug, Default)]
 pub struct AddressSpace {
     regions: Pieces<Region>,
-    changes: u32,
+    changes: u64,
+    replaced: u64,
 }
 
 impl AddressSpace {
-    /// How often it has changed.
-    pub fn changes(&self) -> u32 {
+    /// Another number after every change, in any process.
+    pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// [`AddressSpace::changes`] when a mapping took another's place last: what its addresses meant, they mean no more.
+    pub fn replaced(&self) -> u64 {
+        self.replaced
     }
 
     /// What stands at this address.
@@ -74,9 +80,11 @@ impl AddressSpace {
         self.regions.find(address)
     }
 
-    fn map(&mut self, new: Region) {
-        self.changes = self.changes.wrapping_add(1);
-        self.regions.insert(new);
+    fn map(&mut self, new: Region, change: u64) {
+        self.changes = change;
+        if self.regions.insert(new) {
+            self.replaced = change;
+        }
     }
 }
 
@@ -84,6 +92,9 @@ impl AddressSpace {
 #[derive(Debug, Default)]
 pub struct AddressSpaces {
     of: FxHashMap<Tgid, Arc<AddressSpace>>,
+    /// Changes so far, of all of them.
+    changes: u64,
+    replaced: u64,
 }
 
 impl AddressSpaces {
@@ -96,8 +107,9 @@ impl AddressSpaces {
     pub fn map(&mut self, mapped: Mapped) {
         let Mapped { tgid, start, end, file_offset, module, bias } = mapped;
         if start < end {
+            self.changes += 1;
             let space = self.of.entry(tgid).or_default();
-            Arc::make_mut(space).map(Region { start, end, file_offset, module, bias });
+            Arc::make_mut(space).map(Region { start, end, file_offset, module, bias }, self.changes);
         }
     }
 
@@ -109,8 +121,17 @@ impl AddressSpaces {
         };
     }
 
-    /// The process has ended, or begins anew with another program.
+    /// The process begins anew with another program.
     pub fn clear(&mut self, tgid: Tgid) {
+        self.changes += 1;
+        if let Some(space) = self.of.get_mut(&tgid) {
+            *space =
+                Arc::new(AddressSpace { regions: Pieces::default(), changes: self.changes, replaced: self.changes });
+        }
+    }
+
+    /// The process has ended.
+    pub fn remove(&mut self, tgid: Tgid) {
         self.of.remove(&tgid);
     }
 }

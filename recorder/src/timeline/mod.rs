@@ -120,7 +120,7 @@ impl Timeline {
 
     /// A process has nothing mapped any more: it is about to run another program.
     pub fn unmap_all(&mut self, tgid: Tgid) {
-        self.stacks.process_gone(tgid);
+        self.stacks.process_cleared(tgid);
     }
 
     /// Whether the process is recorded and has not ended.

@@ -53,7 +53,7 @@ pub struct Samples {
 impl Samples {
     /// A thread was found running.
     pub fn sample(&mut self, sample: &record::Sample, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
-        let found = stacks.find(sample.stack, out);
+        let found = stacks.find(sample.stack, sample.tgid, out);
         seen.samples += 1;
         match found.origin {
             Origin::Unwound { ending, by_frame_pointers } => {
@@ -80,7 +80,7 @@ impl Samples {
 
     /// A thread that had slept runs again.
     pub fn blocked(&mut self, blocked: &record::Blocked, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
-        let Found { callstack, unwind_error, origin } = stacks.find(blocked.stack, out);
+        let Found { callstack, unwind_error, origin } = stacks.find(blocked.stack, blocked.tgid, out);
         seen.blocked += 1;
         match origin {
             Origin::Unwound { ending, .. } => seen.blocked_complete += u64::from(is_complete(ending)),

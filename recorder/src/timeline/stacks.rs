@@ -47,8 +47,9 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     callstack: u32,
+    tgid: Tgid,
     /// [`super::mappings::AddressSpace::changes`] when its addresses were looked up.
-    changes: u32,
+    changes: u64,
     ending: StackEnding,
     by_frame_pointers: bool,
 }
@@ -59,7 +60,8 @@ pub struct Stacks {
     spaces: AddressSpaces,
     frames: Frames,
     known: FxHashMap<u64, Known>,
-    /// Callstacks written, which are numbered from 1 on.
+    /// Callstacks written, by their frames. Numbered from 1 on.
+    callstacks: FxHashMap<Box<[u32]>, u32>,
     written: u32,
     limit: u32,
     lost: Option<u64>,
@@ -73,6 +75,7 @@ impl Stacks {
             spaces: AddressSpaces::default(),
             frames: Frames::default(),
             known: FxHashMap::default(),
+            callstacks: FxHashMap::default(),
             written: 0,
             limit,
             lost: None,
@@ -92,9 +95,14 @@ impl Stacks {
         self.spaces.fork(parent, child);
     }
 
-    /// It has ended, or begins anew with another program.
-    pub fn process_gone(&mut self, tgid: Tgid) {
+    /// It begins anew with another program.
+    pub fn process_cleared(&mut self, tgid: Tgid) {
         self.spaces.clear(tgid);
+    }
+
+    /// It has ended.
+    pub fn process_gone(&mut self, tgid: Tgid) {
+        self.spaces.remove(tgid);
     }
 
     /// Takes a stack. It comes once from every CPU, and means the same unless the process's mappings have changed.
@@ -105,14 +113,17 @@ impl Stacks {
             return;
         }
         let (stack, addresses) = &self.without_strays(stack, addresses);
-        if before.is_none() {
+        let mut new = InternedData::default();
+        let frame_ids = self.frame_ids(stack, addresses, &mut new);
+        let before = self.written;
+        let callstack = self.write(frame_ids, new, out);
+        if self.written > before {
             seen.stacks += 1;
             seen.stacks_complete += u64::from(is_complete(stack.ending));
         }
-        let mut new = InternedData::default();
-        let frame_ids = self.frame_ids(stack, addresses, &mut new);
         let known = Known {
-            callstack: self.write(frame_ids, new, out),
+            callstack,
+            tgid: stack.tgid,
             changes,
             ending: stack.ending,
             by_frame_pointers: stack.header.flags & flags::BY_FRAME_POINTERS != 0,
@@ -120,10 +131,14 @@ impl Stacks {
         self.known.insert(stack.id, known);
     }
 
-    /// The callstack of the stack that the kernel programs gave this number.
-    pub fn find(&mut self, id: u64, out: &mut PacketBuffer) -> Found {
-        if let Some(&Known { callstack, ending, by_frame_pointers, .. }) = self.known.get(&id) {
+    /// The callstack of the stack to which the kernel programs gave this number, in a process of this id.
+    pub fn find(&mut self, id: u64, tgid: Tgid, out: &mut PacketBuffer) -> Found {
+        let known = self.known.get(&id).filter(|known| known.tgid == tgid);
+        if let Some(&Known { callstack, ending, by_frame_pointers, changes, .. }) = known {
             let unwind_error = match missing(ending) {
+                None if self.spaces.of(tgid).is_some_and(|space| space.replaced() > changes) => {
+                    Some("other code may have been mapped since it was seen first")
+                }
                 None if by_frame_pointers => Some("by frame pointers, which code need not keep"),
                 missing => missing,
             };
@@ -140,9 +155,10 @@ impl Stacks {
         Found { callstack, unwind_error: Some("lost"), origin: Origin::Lost }
     }
 
-    /// From then on, a stack that is not known may have come or not.
+    /// From then on, a stack that is not known may have come or not. One of the same frames comes under other numbers after
+    /// its process's mappings have changed.
     fn is_full(&self) -> bool {
-        self.written >= self.limit
+        self.written >= self.limit || self.known.len() >= 4 * self.limit as usize
     }
 
     /// Frame pointers are followed on trust. What they led to and is no code, as the mappings tell, was no caller.
@@ -187,8 +203,15 @@ impl Stacks {
         frame_ids
     }
 
+    /// Writes a callstack, unless there is one of these frames.
     fn write(&mut self, frame_ids: Vec<u64>, mut new: InternedData, out: &mut PacketBuffer) -> u32 {
+        // There are fewer frames than a `u32` counts: each has at least a byte in the trace.
+        let key: Box<[u32]> = frame_ids.iter().map(|&frame| frame as u32).collect();
+        if let Some(&callstack) = self.callstacks.get(&key) {
+            return callstack;
+        }
         self.written += 1;
+        self.callstacks.insert(key, self.written);
         new.callstacks.push(Callstack { iid: Some(u64::from(self.written)), frame_ids });
         out.push_interned(new);
         self.written

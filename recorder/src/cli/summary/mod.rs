@@ -97,7 +97,12 @@ impl fmt::Display for Summary {
         }
         writeln!(out)?;
         let missing = self.records_written.saturating_sub(self.records_read);
-        let nothing = self.records_lost + self.processes_not_followed + self.switches_not_reported + missing == 0;
+        let nothing = self.records_lost
+            + self.processes_not_followed
+            + self.switches_not_reported
+            + self.stacks.sleeps_not_watched
+            + missing
+            == 0;
         write!(out, "  lost      {}", if nothing { "nothing\n" } else { "" })?;
         if self.records_lost > 0 {
             let share = 100.0 * self.records_lost as f64 / (self.records_lost + self.records_written) as f64;
@@ -105,6 +110,13 @@ impl fmt::Display for Summary {
                 out,
                 "{} records ({share:.1} %), marked in the trace: a larger --ring-kib helps",
                 Count(self.records_lost)
+            )?;
+        }
+        if self.stacks.sleeps_not_watched > 0 {
+            writeln!(
+                out,
+                "{} sleeps that were not watched: too many threads slept",
+                Count(self.stacks.sleeps_not_watched)
             )?;
         }
         if missing > 0 {

@@ -32,7 +32,7 @@ pub struct StackSummary {
     /// Samples, stretches and stacks for which there was no room, each marked in the trace.
     samples_lost: u64,
     /// Times that a thread's sleep was not watched because too many threads sleep.
-    sleeps_not_watched: u64,
+    pub sleeps_not_watched: u64,
     /// Files whose code was mapped.
     modules: u64,
     /// Those that could not be read, or have no unwind information, and why.
@@ -107,7 +107,6 @@ impl fmt::Display for StackSummary {
         for (count, what) in [
             (self.stacks_lost, "whose stack was lost"),
             (self.stacks_not_kept, "whose stack was not kept: there were too many different ones"),
-            (self.sleeps_not_watched, "not watched: too many threads slept"),
         ] {
             if count > 0 {
                 writeln!(out, "            {} {what}", Count(count))?;

@@ -353,14 +353,13 @@ fn more_stacks_than_can_be_kept_are_never_taken_for_others() {
     let mut recording = Recording::new();
     recording.timeline.stacks = super::super::stacks::Stacks::new(2);
     for id in 0..4 {
-        recording.stack(id, PROCESS, &[], &[NOWHERE, NOWHERE + id], StackEnding::ROOT, 0);
+        recording.stack(id, PROCESS, &[], &[MAIN + id], StackEnding::ROOT, 0);
         recording.sample(100 + id, id, PROCESS);
     }
     recording.sample(200, 0, PROCESS);
-    let read = recording.read();
-    let kept = vec!["[unknown mapping]"; 2];
-    let not_kept = vec!["[stack not kept: too many]"];
-    assert_eq!(read.shown_samples(), [kept.clone(), kept.clone(), not_kept.clone(), not_kept, kept]);
+    let not_kept = "[stack not kept: too many]";
+    let [first, second] = ["/usr/bin/my program+0x5200", "/usr/bin/my program+0x5201"];
+    assert_eq!(recording.read().shown_samples(), [[first], [second], [not_kept], [not_kept], [first]]);
     let seen = recording.timeline.seen();
     assert_eq!((seen.stacks, seen.stacks_not_kept, seen.stacks_lost), (2, 2, 0));
 }
@@ -379,7 +378,35 @@ fn a_stack_that_comes_from_every_cpu_is_written_once_unless_mappings_have_change
     let shown = |root| [root, "/usr/bin/my program+0x5200"];
     assert_eq!(read.shown_samples(), [shown("[unknown mapping]"), shown("/[anon]+0x90000000")]);
     assert_eq!(read.interned.callstacks.len(), 2);
-    assert_eq!(recording.timeline.seen().stacks, 1);
+    assert_eq!(recording.timeline.seen().stacks, 2);
+}
+
+#[test]
+fn a_stack_of_the_same_frames_is_the_same_under_any_number() {
+    let mut recording = Recording::new();
+    for id in [1, 2] {
+        recording.stack(id, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
+        recording.sample(id, id, PROCESS);
+    }
+    let read = recording.read();
+    assert_eq!(read.shown_samples(), [["/usr/bin/my program+0x5200"]; 2]);
+    assert_eq!((read.interned.callstacks.len(), recording.timeline.seen().stacks), (1, 1));
+}
+
+#[test]
+fn a_stack_seen_before_other_code_took_its_place_is_told_apart() {
+    let mut recording = Recording::new();
+    recording.stack(1, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(1, 1, PROCESS);
+    recording.timeline.map(program(PROCESS));
+    recording.sample(2, 1, PROCESS);
+    recording.stack(1, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.sample(3, 1, PROCESS);
+    recording.sample(4, 1, CHILD);
+    let read = recording.read();
+    let errors: Vec<_> = read.samples.iter().map(|(_, sample)| sample.unwind_error.is_some()).collect();
+    assert_eq!(errors, [false, true, false, true]);
+    assert_eq!(read.shown_samples()[3], ["[stack lost]"]);
 }
 
 #[test]
