@@ -352,6 +352,7 @@ fn a_stack_that_never_came_is_shown_as_lost() {
 fn more_stacks_than_can_be_kept_are_never_taken_for_others() {
     let mut recording = Recording::new();
     recording.timeline.stacks = super::super::stacks::Stacks::new(2);
+    recording.timeline.map(program(PROCESS));
     for id in 0..4 {
         recording.stack(id, PROCESS, &[], &[MAIN + id], StackEnding::ROOT, 0);
         recording.sample(100 + id, id, PROCESS);
