@@ -158,7 +158,7 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
     let pc = walk.registers.pc.wrapping_sub(walk.is_call);
     frames.push(pc);
     walk.count += 1;
-    let ending = match walk.to_caller(space, pc) {
+    let ending = match walk.go_to_caller(space, pc) {
         Ok(()) => return GO_ON,
         Err(ending) => ending,
     };
@@ -182,7 +182,7 @@ impl Walk {
 
     /// Goes from the frame at `pc` to its caller's.
     #[inline(always)]
-    fn to_caller(&mut self, space: &AddressSpace, pc: u64) -> Result<(), StackEnding> {
+    fn go_to_caller(&mut self, space: &AddressSpace, pc: u64) -> Result<(), StackEnding> {
         if !self.find_mapping(space, pc) {
             return self.by_frame_pointer();
         }

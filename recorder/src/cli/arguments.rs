@@ -23,7 +23,7 @@ pub struct Arguments {
 /// What polletto can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Record(RecordArguments),
+    Record(Box<RecordArguments>),
     Doctor(DoctorArguments),
 }
 
@@ -229,7 +229,7 @@ mod tests {
 
     fn parse(words: &str) -> Result<RecordArguments, clap::Error> {
         match Arguments::try_parse_from(words.split(' '))?.command {
-            Command::Record(arguments) => Ok(arguments),
+            Command::Record(arguments) => Ok(*arguments),
             other => panic!("{other:?}"),
         }
     }

@@ -27,6 +27,7 @@ use aya::{
 };
 use polletto_common::{
     id::Tgid,
+    limits::MAX_SLEEPERS,
     offsets::TaskOffsets,
     record::{Header, Layout, Lost, Record, Task, flags},
     stats::{ChannelStats, CpuStats},
@@ -100,8 +101,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the programs. Stacks can only be recorded once the [`UnwindMaps`] tell what is mapped where.
-    pub fn load(settings: &Settings) -> Result<(Loaded, UnwindMaps)> {
+    /// Loads the programs.
+    pub fn load(settings: &Settings) -> Result<Loaded> {
         let kernel = btf::Kernel::read()?;
         let offsets = Shared(kernel.offsets);
         let switch_tells_state = u32::from(kernel.switch_tells_state);
@@ -119,6 +120,8 @@ impl Loaded {
         let user_frames = u32::from(stacks.user != UserFrames::None);
         let kernel_frames = u32::from(stacks.kernel);
         let watch_sleep = u32::from(stacks.min_block.is_some());
+        // All of them take memory from the beginning.
+        let sleepers = if stacks.min_block.is_some() { MAX_SLEEPERS as u32 } else { 1 };
         let min_block_ns = stacks.min_block.unwrap_or_default().as_nanos() as u64;
         let sample_period_ns = stacks.period_ns();
         let btf = Btf::from_sys_fs().context("could not read the kernel's type information")?;
@@ -136,13 +139,14 @@ impl Loaded {
             .override_global("WATCH_SLEEP", &watch_sleep, true)
             .override_global("MIN_BLOCK_NS", &min_block_ns, true)
             .override_global("SAMPLE_PERIOD_NS", &sample_period_ns, true)
+            .map_max_entries("SLEEPERS", sleepers)
             .load(OBJECT)
             .context("the kernel did not take polletto's maps")?;
         let mut recorded = recorded(&mut ebpf)?;
         for id in ids {
             recorded.insert(id, 1, 0).with_context(|| format!("could not add {id} to what is recorded"))?;
         }
-        let rings = Rings::create(&mut ebpf, &settings.cpus, &online_cpus()?, stream_slots)?;
+        let rings = Rings::create(&mut ebpf, &settings.cpus, &online_cpus()?, stream_slots, &stacks)?;
         for Attachment { tracepoint, program: name } in attachments(stacks.user) {
             program::<BtfTracePoint>(&mut ebpf, name)?
                 .load(tracepoint, &btf)
@@ -159,13 +163,13 @@ impl Loaded {
         program::<Iter>(&mut ebpf, "tasks")?
             .load("task", &btf)
             .context("the kernel did not accept the program that lists threads")?;
-        let unwind = UnwindMaps::take(&mut ebpf)?;
-        Ok((Loaded { ebpf, rings, cpus: settings.cpus.clone(), stacks }, unwind))
+        Ok(Loaded { ebpf, rings, cpus: settings.cpus.clone(), stacks })
     }
 
-    /// How the program's part of stacks is found on this kernel.
-    pub fn user_frames(&self) -> UserFrames {
-        self.stacks.user
+    /// What the programs unwind by; none where they don't. Stacks can only be recorded once it tells what is mapped where.
+    pub fn unwind_maps(&mut self) -> Result<Option<UnwindMaps>> {
+        let by_tables = self.stacks.are_recorded() && self.stacks.user == UserFrames::ByTables;
+        by_tables.then(|| UnwindMaps::take(&mut self.ebpf)).transpose()
     }
 
     /// Records scheduling from now on.

@@ -92,6 +92,16 @@ pub enum UserFrames {
 }
 
 impl Stacks {
+    /// Whether any are recorded.
+    pub fn are_recorded(&self) -> bool {
+        self.timer_hz.is_some() || self.min_block.is_some()
+    }
+
+    /// Whether it must be known what the processes have mapped.
+    pub fn need_mappings(&self) -> bool {
+        self.are_recorded() && self.user != UserFrames::None
+    }
+
     /// Nanoseconds of running time that a sample of the timer stands for.
     pub(super) fn period_ns(&self) -> u64 {
         self.timer_hz.map_or(0, |hz| 1_000_000_000 / u64::from(hz))

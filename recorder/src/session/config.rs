@@ -106,7 +106,7 @@ impl Config {
 
     /// Whether any stacks are recorded.
     pub fn has_stacks(&self) -> bool {
-        self.stacks.timer_hz.is_some() || self.stacks.min_block.is_some()
+        self.stacks.are_recorded()
     }
 
     /// The configuration as the trace keeps it.

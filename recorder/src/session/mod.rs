@@ -10,6 +10,7 @@ mod modules;
 mod own_use;
 mod pipeline;
 mod preamble;
+mod reader;
 mod running;
 mod unwinding;
 
@@ -34,7 +35,7 @@ use self::{
     pipeline::{Finished, Pipeline},
 };
 use crate::{
-    kernel::{Counted, Loaded, Recorded, Settings, UserFrames},
+    kernel::{Counted, Loaded, Recorded, Settings},
     target::{self, Held, Running, Watch},
     timeline::Seen,
     trace::{Output, TraceFile, Written},
@@ -88,7 +89,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     // A target that does not exist is an error, even if its end is not the recording's.
     let targets = Watch::new(&processes)?;
     let watch = if config.ends_with_threads() { Watch::new(&[])? } else { targets };
-    let (loaded, unwind_maps) = Loaded::load(&Settings {
+    let mut loaded = Loaded::load(&Settings {
         recorded: match &config.subject {
             Subject::System => Recorded::System,
             Subject::Threads(threads) => Recorded::Threads(threads.clone()),
@@ -103,8 +104,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         stacks: config.stacks,
         seed: preamble::random_number().context("could not read a random number")? as u64,
     })?;
-    let by_tables = config.has_stacks() && loaded.user_frames() == UserFrames::ByTables;
-    let mut memory = Memory::new(by_tables.then_some(unwind_maps))?;
+    let mut memory = Memory::new(loaded.unwind_maps()?)?;
     match (&config.subject, &held) {
         (Subject::Command(command), Some(held)) => memory.prepare_command(&command[0], held.tgid()),
         _ => memory.prepare(&processes),

@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, fs::File, io, sync::Arc};
 use polletto_common::id::Tgid;
 use rustc_hash::FxHashMap;
 
+use super::reader::Reader;
 use crate::{
     target::{
-        self, CodeOrigin, CodeRange,
+        CodeOrigin, CodeRange,
         image::{Image, Source},
     },
     timeline::Module,
@@ -59,6 +60,7 @@ pub struct Modules {
     unreadable: BTreeSet<Unreadable>,
     /// Files that were read or tried.
     seen: usize,
+    reader: Reader,
 }
 
 /// A file that could not be read.
@@ -73,15 +75,14 @@ pub struct Unreadable {
 impl Modules {
     /// The file that a process has mapped; none where the program compiled the code itself.
     pub fn of(&mut self, process: Tgid, range: &CodeRange) -> Option<Arc<ModuleFile>> {
-        let origin = range.origin();
-        if origin == CodeOrigin::Anonymous {
+        if range.origin() == CodeOrigin::Anonymous {
             return None;
         }
         let key = Key { device: range.device, inode: range.inode, name: range.name().to_owned() };
         if let Some(known) = self.known.get(&key) {
             return Some(Arc::clone(known));
         }
-        let file = Arc::new(self.read(process, range, origin));
+        let file = Arc::new(self.read(process, range));
         if file.image.is_some() {
             self.known.insert(key, Arc::clone(&file));
         }
@@ -89,16 +90,9 @@ impl Modules {
         Some(file)
     }
 
-    fn read(&mut self, process: Tgid, range: &CodeRange, origin: CodeOrigin) -> ModuleFile {
+    fn read(&mut self, process: Tgid, range: &CodeRange) -> ModuleFile {
         let path = range.name().to_string_lossy().into_owned();
-        let source = match origin {
-            CodeOrigin::Vdso => target::vdso().map(Bytes::Memory),
-            _ => range.open(process).map(Bytes::File),
-        };
-        let read = source.map_err(|error| error.to_string()).and_then(|source| match Image::read(&source) {
-            Ok(image) => Ok((source, image)),
-            Err(error) => Err(error.to_string()),
-        });
+        let read = self.reader.read(process, range);
         let (source, image) = match read {
             Ok((source, image)) => (source, Some(image)),
             Err(reason) => {

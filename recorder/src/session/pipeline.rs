@@ -74,7 +74,7 @@ pub struct Pipeline {
     began: Clocks,
     /// Ends by itself when no recorded thread is left.
     ends_with_threads: bool,
-    has_stacks: bool,
+    needs_mappings: bool,
     flush: Every,
     counters: Every,
     clocks: Every,
@@ -135,16 +135,18 @@ impl Pipeline {
             progress: Arc::new(progress),
             began,
             ends_with_threads: config.ends_with_threads(),
-            has_stacks: config.has_stacks(),
+            needs_mappings: config.stacks.need_mappings(),
             flush: Every::new(FLUSH_PERIOD),
             counters: Every::new(COUNTERS_PERIOD),
             clocks: Every::new(CLOCKS_PERIOD),
         };
         pipeline.list_tasks()?;
         pipeline.describe_processes();
-        if config.has_stacks() {
+        if pipeline.needs_mappings {
             pipeline.scan_memory()?;
             pipeline.memory.wait();
+        }
+        if config.has_stacks() {
             pipeline.attached.start_stacks()?;
         }
         Ok(pipeline)
@@ -252,7 +254,7 @@ impl Pipeline {
             self.list_tasks()?;
         }
         // Whoever started unseen, or another program, has mappings that were not told.
-        if self.has_stacks && (self.memory.take_scan_wanted() || listing_wanted) {
+        if self.needs_mappings && (self.memory.take_scan_wanted() || listing_wanted) {
             self.scan_memory()?;
         }
         self.describe_processes();

@@ -7,9 +7,10 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -28,6 +29,9 @@ use crate::{
     pieces::{Piece, Pieces},
     unwind::{self, Cache},
 };
+
+/// How long tables are waited for, at the beginning and at the end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What happened to processes' memory.
 enum Change {
@@ -94,17 +98,24 @@ impl Unwinding {
         self.send(Change::Ended { process });
     }
 
-    /// Waits until the kernel knows of everything so far.
+    /// Waits until the kernel knows of everything so far, but not for ever.
     pub fn wait(&self) {
         let (done, is_done) = sync_channel(1);
         self.send(Change::Done(done));
-        // It only fails when the thread panicked, which `finish` tells.
-        is_done.recv().ok();
+        // What is missing then is known later, and if the thread has panicked, `finish` tells.
+        is_done.recv_timeout(PATIENCE).ok();
     }
 
     /// Ends the thread, and says which files have no table and why.
     pub fn finish(self) -> BTreeSet<Unreadable> {
+        let (done, is_done) = sync_channel(1);
+        self.send(Change::Done(done));
         drop(self.changes);
+        if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            // A file system that does not answer must not keep a trace from being closed.
+            let reason = format!("were not all made: one took more than {} s", PATIENCE.as_secs());
+            return BTreeSet::from([Unreadable { path: "unwind tables".to_owned(), reason }]);
+        }
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 

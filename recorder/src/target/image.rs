@@ -188,7 +188,7 @@ impl Segment {
 
 impl EhFrame {
     /// Several times what the largest programs have.
-    pub const MAX_BYTES: u64 = 256 << 20;
+    pub const MAX_BYTES: u64 = 128 << 20;
 }
 
 impl BuildId {

@@ -94,7 +94,6 @@ pub struct AddressSpaces {
     of: FxHashMap<Tgid, Arc<AddressSpace>>,
     /// Changes so far, of all of them.
     changes: u64,
-    replaced: u64,
 }
 
 impl AddressSpaces {

@@ -207,9 +207,9 @@ impl<'a> Reader<'a> {
 struct Work(usize);
 
 impl Work {
-    /// Compilers write entries of 20 bytes and more that share one of 20 to 40: this is about three times as much.
+    /// Compilers write entries of 20 bytes and more that share one of 20 to 40: this is about twice as much.
     fn allowed_for(eh_frame: &[u8]) -> Work {
-        Work((1 << 20) + 8 * eh_frame.len())
+        Work((1 << 20) + 5 * eh_frame.len())
     }
 
     fn spend(&mut self, bytes: usize) -> Result<(), Error> {
