@@ -12,7 +12,7 @@ pub trait Piece: Clone {
 }
 
 /// Pieces in the order of their addresses, none of them overlapping.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pieces<P>(Vec<P>);
 
 impl<P> Default for Pieces<P> {

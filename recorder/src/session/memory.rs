@@ -12,9 +12,9 @@ use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
-    modules::{Modules, Unreadable},
+    modules::{ModuleFile, Modules, Unreadable},
     preamble::boottime_ns,
-    unwinding::Unwinding,
+    unwinding::{Code, Unwinding},
 };
 use crate::{
     kernel::{MemoryChange, MemoryEvent, UnwindMaps},
@@ -123,11 +123,12 @@ impl Memory {
         };
         let scanned = Scanned { at_ns: now_ns, exec_id, found: code.len(), mapped_since: 0 };
         self.scanned.insert(process, scanned);
-        self.clear(process, timeline);
-        for range in code {
-            self.map(process, &range, timeline);
+        let code: Vec<_> = code.iter().map(|range| self.code(process, range)).collect();
+        timeline.remap(process, code.iter().map(|(mapped, _)| mapped.clone()).collect());
+        if let Some(unwinding) = &self.unwinding {
+            let code = code.into_iter().map(|(mapped, file)| Code::new(mapped.start..mapped.end, mapped.bias, file));
+            unwinding.scanned(process, exec_id, code.collect());
         }
-        self.runs(process, exec_id);
     }
 
     /// Takes what the kernel tells of a process's memory.
@@ -206,19 +207,25 @@ impl Memory {
     }
 
     fn map(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {
+        let (mapped, file) = self.code(process, range);
+        if let Some(unwinding) = &self.unwinding {
+            unwinding.mapped(process, Code::new(mapped.start..mapped.end, mapped.bias, file));
+        }
+        timeline.map(mapped);
+    }
+
+    /// What a mapping is to the timeline, and its file.
+    fn code(&mut self, process: Tgid, range: &CodeRange) -> (Mapped, Option<Arc<ModuleFile>>) {
         let file = self.modules.of(process, range);
-        let bias = file.as_ref().map_or(0, |file| file.bias(range));
-        timeline.map(Mapped {
+        let mapped = Mapped {
             tgid: process,
             start: range.start,
             end: range.end,
             file_offset: range.file_offset,
             module: file.as_ref().map(|file| Arc::clone(&file.module)),
-            bias,
-        });
-        if let Some(unwinding) = &self.unwinding {
-            unwinding.mapped(process, range.start..range.end, bias, file);
-        }
+            bias: file.as_ref().map_or(0, |file| file.bias(range)),
+        };
+        (mapped, file)
     }
 
     fn clear(&self, process: Tgid, timeline: &mut Timeline) {

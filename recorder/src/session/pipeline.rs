@@ -249,12 +249,11 @@ impl Pipeline {
             self.attached.forget_process(process)?;
             self.memory.ended(process);
         }
-        let listing_wanted = self.timeline.take_listing_wanted();
-        if listing_wanted {
+        if self.timeline.take_listing_wanted() {
             self.list_tasks()?;
         }
-        // Whoever started unseen, or another program, has mappings that were not told.
-        if self.needs_mappings && (self.memory.take_scan_wanted() || listing_wanted) {
+        let scan_wanted = self.memory.take_scan_wanted() | self.timeline.take_scan_wanted();
+        if scan_wanted && self.needs_mappings {
             self.scan_memory()?;
         }
         self.describe_processes();

@@ -38,7 +38,9 @@ enum Change {
     /// Code of this file will be mapped.
     Prepare(Arc<ModuleFile>),
     /// Code was mapped.
-    Mapped { process: Tgid, addresses: Range<u64>, bias: u64, file: Option<Arc<ModuleFile>> },
+    Mapped { process: Tgid, code: Code },
+    /// This is all the code that a process has.
+    Scanned { process: Tgid, exec_id: u64, code: Vec<Code> },
     /// A process has another's memory as its own from now on.
     Copied { from: Tgid, to: Tgid },
     /// A process has lost everything that was mapped.
@@ -73,9 +75,14 @@ impl Unwinding {
         self.send(Change::Prepare(file));
     }
 
-    /// Code was mapped: `bias` is what to subtract from its addresses to get the file's own.
-    pub fn mapped(&self, process: Tgid, addresses: Range<u64>, bias: u64, file: Option<Arc<ModuleFile>>) {
-        self.send(Change::Mapped { process, addresses, bias, file });
+    /// Code was mapped.
+    pub fn mapped(&self, process: Tgid, code: Code) {
+        self.send(Change::Mapped { process, code });
+    }
+
+    /// This is all the code that a process has, and the `exec_id` of its program.
+    pub fn scanned(&self, process: Tgid, exec_id: u64, code: Vec<Code>) {
+        self.send(Change::Scanned { process, exec_id, code });
     }
 
     /// A process began as a copy of another.
@@ -136,10 +143,17 @@ struct Space {
 
 /// Code in a process's memory.
 #[derive(Clone)]
-struct Code {
+pub struct Code {
     addresses: Range<u64>,
     bias: u64,
     file: Option<Arc<ModuleFile>>,
+}
+
+impl Code {
+    /// `bias` is what to subtract (wrapping) from its addresses to get the file's own.
+    pub fn new(addresses: Range<u64>, bias: u64, file: Option<Arc<ModuleFile>>) -> Code {
+        Code { addresses, bias, file }
+    }
 }
 
 impl Piece for Code {
@@ -215,12 +229,22 @@ impl Worker {
     ) {
         match change {
             Change::Prepare(file) => files.push(file),
-            Change::Mapped { process, addresses, bias, file } => {
-                files.extend(file.clone());
-                if !addresses.is_empty() {
-                    self.spaces.entry(process).or_default().code.insert(Code { addresses, bias, file });
+            Change::Mapped { process, code } => {
+                files.extend(code.file.clone());
+                if !code.addresses.is_empty() {
+                    self.spaces.entry(process).or_default().code.insert(code);
                     changed.insert(process);
                 }
+            }
+            Change::Scanned { process, exec_id, code } => {
+                files.extend(code.iter().filter_map(|code| code.file.clone()));
+                let space = self.spaces.entry(process).or_default();
+                space.exec_id = Some(exec_id);
+                space.code = Pieces::default();
+                for code in code.into_iter().filter(|code| !code.addresses.is_empty()) {
+                    space.code.insert(code);
+                }
+                changed.insert(process);
             }
             Change::Copied { from, to } => {
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();

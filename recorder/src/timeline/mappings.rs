@@ -112,6 +112,21 @@ impl AddressSpaces {
         }
     }
 
+    /// This is all that the process has mapped.
+    pub fn set(&mut self, tgid: Tgid, mappings: Vec<Mapped>) {
+        self.changes += 1;
+        let mut regions = Pieces::default();
+        for Mapped { start, end, file_offset, module, bias, .. } in mappings {
+            if start < end {
+                regions.insert(Region { start, end, file_offset, module, bias });
+            }
+        }
+        let space = self.of.entry(tgid).or_default();
+        if space.regions != regions {
+            *space = Arc::new(AddressSpace { regions, changes: self.changes, replaced: self.changes });
+        }
+    }
+
     /// `child` begins with the memory of `parent`.
     pub fn fork(&mut self, parent: Tgid, child: Tgid) {
         match self.of.get(&parent).cloned() {
@@ -161,6 +176,18 @@ mod tests {
         spaces.map(mapped(12, 15, 7));
         spaces.map(mapped(16, 16, 8));
         assert_eq!(regions(&spaces, PROCESS), [(10, 12, 100), (12, 15, 7), (15, 20, 105)]);
+    }
+
+    #[test]
+    fn what_is_read_again_and_is_the_same_is_no_change() {
+        let mut spaces = AddressSpaces::default();
+        spaces.map(mapped(10, 20, 100));
+        let before = spaces.of(PROCESS).unwrap().changes();
+        spaces.set(PROCESS, vec![mapped(10, 20, 100)]);
+        assert_eq!(spaces.of(PROCESS).unwrap().changes(), before);
+        spaces.set(PROCESS, vec![mapped(10, 20, 101)]);
+        assert!(spaces.of(PROCESS).unwrap().replaced() > before);
+        assert_eq!(regions(&spaces, PROCESS), [(10, 20, 101)]);
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub struct Timeline {
     ended: Vec<Tgid>,
     undescribed: Vec<Undescribed>,
     listing_wanted: bool,
+    scan_wanted: bool,
 }
 
 impl Timeline {
@@ -82,6 +83,7 @@ impl Timeline {
             ended: Vec::new(),
             undescribed: Vec::new(),
             listing_wanted: false,
+            scan_wanted: false,
         }
     }
 
@@ -116,6 +118,11 @@ impl Timeline {
     /// begins with the same mappings.
     pub fn map(&mut self, mapping: Mapped) {
         self.stacks.map(mapping);
+    }
+
+    /// This is all that a process has mapped.
+    pub fn remap(&mut self, tgid: Tgid, mappings: Vec<Mapped>) {
+        self.stacks.remap(tgid, mappings);
     }
 
     /// A process has nothing mapped any more: it is about to run another program.
@@ -169,6 +176,12 @@ impl Timeline {
     /// should list them again.
     pub fn take_listing_wanted(&mut self) -> bool {
         std::mem::take(&mut self.listing_wanted)
+    }
+
+    /// Whether records of threads and processes were lost since the last call: one may have begun, or begun another program,
+    /// unseen, so the caller should say anew what all of them have mapped.
+    pub fn take_scan_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.scan_wanted)
     }
 
     /// Writes everything so far.
@@ -262,6 +275,7 @@ impl Timeline {
         self.seen.lost += lost.count;
         self.listing_wanted = true;
         if flags & flags::TASKS_LOST != 0 {
+            self.scan_wanted = true;
             return;
         }
         let at = self.lane_index(cpu);

@@ -91,6 +91,10 @@ impl Stacks {
         self.spaces.map(mapped);
     }
 
+    pub fn remap(&mut self, tgid: Tgid, mappings: Vec<Mapped>) {
+        self.spaces.set(tgid, mappings);
+    }
+
     pub fn process_forked(&mut self, parent: Tgid, child: Tgid) {
         self.spaces.fork(parent, child);
     }
