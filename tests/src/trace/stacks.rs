@@ -178,9 +178,11 @@ impl Sequence {
         };
         let stack = self.interned.callstack(sample.number(6).expect("a sample has a callstack"));
         let unwind_error = sample.text(7);
-        // A whole stack can only be suspect for how it was found.
-        let by_frame_pointers = unwind_error.as_deref().is_some_and(|error| error.contains("frame pointers"));
-        let is_told = unwind_error.is_some() == stack.is_incomplete() || by_frame_pointers;
+        // A whole stack can only be suspect for how or when it was found.
+        const SUSPICIONS: [&str; 2] = ["frame pointers", "other code may have been mapped"];
+        let is_suspect =
+            unwind_error.as_deref().is_some_and(|error| SUSPICIONS.iter().any(|reason| error.contains(reason)));
+        let is_told = unwind_error.is_some() == stack.is_incomplete() || is_suspect;
         assert!(is_told, "a sample says {unwind_error:?} of {stack:?}");
         StackSample { at, pid, tid, execution, weights: self.weights(&sample), stack, unwind_error }
     }
