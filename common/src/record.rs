@@ -40,6 +40,8 @@ pub mod flags {
     pub const SAMPLES_LOST: u32 = 1 << 6;
     /// [`super::Sample`]: the thread ran in the kernel.
     pub const IN_KERNEL: u32 = 1 << 7;
+    /// [`super::Blocked`]: the thread was not back when the recording ended.
+    pub const STILL_ASLEEP: u32 = 1 << 9;
     /// [`super::Stack`]: some frames were found by frame pointers alone, which code need not keep.
     pub const BY_FRAME_POINTERS: u32 = 1 << 8;
 }
@@ -197,6 +199,28 @@ pub struct Blocked {
     pub prev_state: u32,
 }
 
+/// A thread that sleeps, or slept, as the kernel programs remember it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sleeper {
+    /// [`Stack::id`] of its stack.
+    pub stack: u64,
+    /// When it left its CPU, CLOCK_BOOTTIME nanoseconds; 0 when it is back.
+    pub left_ns: u64,
+    /// See [`Blocked::woken_ns`].
+    pub woken_ns: u64,
+    /// See [`Blocked::waker_tid`].
+    pub waker_tid: Tid,
+    /// See [`Blocked::prev_state`].
+    pub prev_state: u32,
+    /// Its process.
+    pub tgid: Tgid,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Sleeper>() == 40);
+
 /// A stack. [`Stack::frames`] addresses stand behind it, the innermost first: those of the kernel, then the program's own.
 ///
 /// The program's addresses are those to look up: inside the calling instruction for a caller, the very next instruction
@@ -264,6 +288,10 @@ impl StackEnding {
     pub const MAPPINGS_CHANGED: StackEnding = StackEnding(7);
     /// Code of another architecture (32 bit).
     pub const FOREIGN_CODE: StackEnding = StackEnding(8);
+    /// Nothing was known yet of what the process has mapped, and there is no frame pointer to go on with.
+    pub const NOT_KNOWN_YET: StackEnding = StackEnding(9);
+    /// Only frame pointers were followed, and they lead no further.
+    pub const FRAME_POINTERS_END: StackEnding = StackEnding(10);
 }
 
 /// A thread that exists. Not written into a ring but by the task iterator, one after another.

@@ -4,8 +4,6 @@
 //! which [`Rule`] holds from its address on. So a lookup takes one index and a search among a few rows. Tables of all
 //! files stand one after another in shards, which are arrays that the recorder maps into its memory.
 
-use crate::id::Tgid;
-
 /// Addresses that a page covers.
 pub const PAGE_BYTES: u64 = 256;
 
@@ -168,16 +166,22 @@ pub struct Mapping {
 
 const _: () = assert!(size_of::<Mapping>() == 32);
 
+/// Where the [`AddressSpace`] of a process is, and which it is: what was written there later is of no concern to it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceKey {
+    /// Index of the map that holds it.
+    pub slot: u32,
+    /// [`AddressSpace::version`]
+    pub version: u32,
+}
+
 /// What is known of a process's memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressSpace {
     /// `task_struct.self_exec_id` of the process when this was true: another program has other mappings.
     pub exec_id: u64,
-    /// The process.
-    pub tgid: Tgid,
-    /// Always 0.
-    pub reserved: u32,
     /// Differs between any two states of any processes' mappings, and is never 0.
     pub version: u32,
     /// Mappings in use.

@@ -8,7 +8,11 @@ use aya_ebpf::{
     helpers::bpf_get_current_task_btf,
     macros::btf_map,
 };
-use polletto_common::{id::Tid, limits::MAX_SLEEPERS, record::Blocked};
+use polletto_common::{
+    id::Tid,
+    limits::MAX_SLEEPERS,
+    record::{Blocked, Sleeper},
+};
 
 use crate::{
     ring, scope,
@@ -23,18 +27,6 @@ static MIN_BLOCK_NS: Global<u64> = Global::new(0);
 /// 1 once the recorder has told what it knows of the processes' memory.
 #[btf_map]
 static SLEEPERS_WANTED: Array<u32, 1> = Array::new();
-
-/// A thread that sleeps, or slept.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Sleeper {
-    stack: u64,
-    /// 0 when it is back.
-    left_ns: u64,
-    woken_ns: u64,
-    waker_tid: Tid,
-    prev_state: u32,
-}
 
 /// Keyed by thread. All elements exist from the beginning: nothing may be allocated inside a context switch.
 #[btf_map]
@@ -77,7 +69,9 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
             (*sleeper).prev_state = prev_state;
         },
         None => {
-            let sleeper = Sleeper { stack, left_ns: time_ns, woken_ns: 0, waker_tid: Tid(0), prev_state };
+            let tgid = prev.tgid();
+            let sleeper =
+                Sleeper { stack, left_ns: time_ns, woken_ns: 0, waker_tid: Tid::IDLE, prev_state, tgid, reserved: 0 };
             if SLEEPERS.insert(tid.0, sleeper, 0).is_err()
                 && let Some(stats) = ring::stats()
             {

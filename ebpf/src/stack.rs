@@ -136,7 +136,7 @@ impl Unwinder for ByFramePointers {
             }
             frames.mark_by_frame_pointers();
             // Whether the last frame is the thread's first function, frame pointers don't tell.
-            if found < FRAMES_BY_HELPER as u64 { StackEnding::NO_RULE } else { StackEnding::TOO_DEEP }
+            if found < FRAMES_BY_HELPER as u64 { StackEnding::FRAME_POINTERS_END } else { StackEnding::TOO_DEEP }
         }
     }
 }

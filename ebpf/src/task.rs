@@ -10,7 +10,7 @@ use polletto_common::{
     record::{Exec, Exit, Fork, Rename, Task as TaskRecord, flags},
 };
 
-use crate::{ring, scope};
+use crate::{ring, scope, unwind};
 
 /// Filled in by the recorder before the programs load.
 #[unsafe(no_mangle)]
@@ -149,6 +149,9 @@ pub fn fork(context: &BtfTracePointContext) {
     scope::follow(parent, child);
     if !scope::contains(child) {
         return;
+    }
+    if child.tgid() != parent.tgid() {
+        unwind::fork(parent, child);
     }
     ring::emit_task(Fork {
         header: ring::header::<Fork>(kernel_thread_flag(child)),

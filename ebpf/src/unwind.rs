@@ -15,7 +15,7 @@ use polletto_common::{
     record::StackEnding,
     unwind::{
         AddressSpace, Cfa, MAX_ADDRESS_SPACES, MAX_FRAMES, MAX_MAPPINGS, MAX_RULES, MAX_SHARDS, Mapping, Page, Row,
-        Rule, SHARD_ENTRIES, Saved,
+        Rule, SHARD_ENTRIES, Saved, SpaceKey,
     },
 };
 
@@ -48,9 +48,10 @@ type Space = Array<[u64; SPACE_WORDS], 1, { BPF_F_MMAPABLE as usize }>;
 
 const SPACE_WORDS: usize = size_of::<AddressSpace>() / 8;
 
-/// Which of them is a process's. The timer's program may only use a hash map whose elements exist before they are used.
+/// Which of them is a process's: a [`SpaceKey`]. The timer's program may only use a hash map whose elements exist before
+/// they are used.
 #[btf_map]
-static SPACE_OF: HashMap<u32, u32, MAX_ADDRESS_SPACES> = HashMap::new();
+static SPACE_OF: HashMap<u32, SpaceKey, MAX_ADDRESS_SPACES> = HashMap::new();
 
 /// Stands for those that are not in `SPACE_OF`: all zeros.
 #[btf_map]
@@ -137,15 +138,26 @@ pub fn frames(task: Task, entry: Entry, walk: *mut Walk, frames: *mut Frames) ->
 /// What the recorder said last of the process's memory.
 #[inline(always)]
 fn space_of(task: Task) -> Option<*const AddressSpace> {
-    let slot = SPACE_OF.get_ptr(task.tgid().0)?;
+    let key = SPACE_OF.get_ptr(task.tgid().0)?;
     // SAFETY: a pointer to a map's value, which the verifier checks.
-    let slot = unsafe { slot.read_volatile() };
+    let SpaceKey { slot, version } = unsafe { key.read_volatile() };
     let space: *const AddressSpace = SPACES.get(slot)?.get_ptr(0)?.cast();
     // SAFETY: as above.
-    let (tgid, exec_id) =
-        unsafe { ((&raw const (*space).tgid).read_volatile(), (&raw const (*space).exec_id).read_volatile()) };
-    // Another program has other mappings, and so has another process to which the slot was given meanwhile.
-    (tgid == task.tgid() && exec_id == task.exec_id()).then_some(space)
+    let (now, exec_id) =
+        unsafe { ((&raw const (*space).version).read_volatile(), (&raw const (*space).exec_id).read_volatile()) };
+    // Another program has other mappings, and the slot may have been given to another process meanwhile.
+    (now == version && exec_id == task.exec_id()).then_some(space)
+}
+
+/// A new process begins with its parent's memory.
+#[inline(always)]
+pub fn fork(parent: Task, child: Task) {
+    if let Some(key) = SPACE_OF.get_ptr(parent.tgid().0) {
+        // SAFETY: a pointer to a map's value, which the verifier checks.
+        let key = unsafe { key.read_volatile() };
+        // Without room the recorder will have none either, and tell so.
+        SPACE_OF.insert(child.tgid().0, key, 0).ok();
+    }
 }
 
 /// One frame.
@@ -234,7 +246,7 @@ impl Walk {
             return Err(StackEnding::ROOT);
         }
         if fp < sp || fp - sp > LONGEST_FRAME_BYTES {
-            return Err(StackEnding::NO_RULE);
+            return Err(if self.version == 0 { StackEnding::NOT_KNOWN_YET } else { StackEnding::NO_RULE });
         }
         let caller_fp = self.load(fp)?;
         let return_address = Native::code_address(self.load(fp + 8)?);

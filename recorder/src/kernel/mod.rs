@@ -26,10 +26,10 @@ use aya::{
     },
 };
 use polletto_common::{
-    id::Tgid,
+    id::{Tgid, Tid},
     limits::MAX_SLEEPERS,
     offsets::TaskOffsets,
-    record::{Header, Layout, Lost, Record, Task, flags},
+    record::{Blocked, Header, Layout, Lost, Record, Sleeper, Task, flags},
     stats::{ChannelStats, CpuStats},
     stream::Slot,
 };
@@ -91,6 +91,8 @@ struct Shared<T>(T);
 unsafe impl Pod for Shared<TaskOffsets> {}
 // SAFETY: as above.
 unsafe impl Pod for Shared<CpuStats> {}
+// SAFETY: a `#[repr(C)]` structure of integers: any bytes are valid, and its size leaves no room for padding.
+unsafe impl Pod for Shared<Sleeper> {}
 
 /// Programs that the kernel has accepted. Nothing is recorded yet.
 pub struct Loaded {
@@ -249,7 +251,7 @@ impl Attached {
     pub fn detach(self) -> Detached {
         drop(self.timers);
         drop(self.links);
-        Detached { ebpf: self.ebpf, rings: self.rings }
+        Detached { ebpf: self.ebpf, rings: self.rings, stacks: self.stacks }
     }
 }
 
@@ -270,12 +272,16 @@ pub struct Counted {
 pub struct Detached {
     ebpf: Ebpf,
     rings: Rings,
+    stacks: Stacks,
 }
 
 impl Detached {
     /// Passes on the rest, and what was lost at the very end: nothing came after that to announce it.
     pub fn drain(&mut self, now_ns: u64, mut take: impl FnMut(Taken)) -> Result<()> {
         self.rings.drain_all(&mut take)?;
+        for blocked in self.still_asleep(now_ns)? {
+            take(Taken::Record(Record::Blocked(blocked)));
+        }
         for (cpu, stats) in self.stats()?.into_iter().enumerate() {
             let channels = [(stats.stream, 0), (stats.tasks, flags::TASKS_LOST), (stats.samples, flags::SAMPLES_LOST)];
             for (channel, flags) in channels {
@@ -287,6 +293,30 @@ impl Detached {
             }
         }
         Ok(())
+    }
+
+    /// Threads that had left their CPU to sleep long enough ago, and were not back at `now_ns`.
+    fn still_asleep(&self, now_ns: u64) -> Result<Vec<Blocked>> {
+        let Some(min_block) = self.stacks.min_block else { return Ok(Vec::new()) };
+        let map = self.ebpf.map("SLEEPERS").context("no map `SLEEPERS`")?;
+        let sleepers: HashMap<&MapData, u32, Shared<Sleeper>> = HashMap::try_from(map)?;
+        let min_ns = min_block.as_nanos() as u64;
+        let asleep = sleepers.iter().filter_map(|sleeper| {
+            let (tid, Shared(sleeper)) = sleeper.ok()?;
+            let is_asleep = sleeper.left_ns != 0 && now_ns.saturating_sub(sleeper.left_ns) >= min_ns;
+            let header = Header { time_ns: now_ns, kind: Blocked::KIND, cpu: 0, flags: flags::STILL_ASLEEP };
+            is_asleep.then_some(Blocked {
+                header,
+                stack: sleeper.stack,
+                left_ns: sleeper.left_ns,
+                woken_ns: 0,
+                tid: Tid(tid),
+                tgid: sleeper.tgid,
+                waker_tid: Tid::IDLE,
+                prev_state: sleeper.prev_state,
+            })
+        });
+        Ok(asleep.collect())
     }
 
     /// What the programs counted, over all CPUs.

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{HashMap, MapData},
 };
 use memmap2::MmapRaw;
 use polletto_common::{
     id::Tgid,
-    unwind::{AddressSpace, MAX_ADDRESS_SPACES},
+    unwind::{AddressSpace, MAX_ADDRESS_SPACES, SpaceKey},
 };
 use rustc_hash::FxHashMap;
 
@@ -23,6 +23,14 @@ const MADE_AT_ONCE: usize = 32;
 /// can come in between.
 const REST: Duration = Duration::from_millis(200);
 
+/// A value that aya passes to the kernel as bytes.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Key(SpaceKey);
+
+// SAFETY: two `#[repr(C)]` integers, of which any bytes are valid.
+unsafe impl Pod for Key {}
+
 /// Address spaces, each in a map of its own. One that changes is written anew into a free map, so that a program sees
 /// either the old one or the new one.
 pub struct Spaces {
@@ -32,7 +40,7 @@ pub struct Spaces {
     /// Those that were replaced, and when.
     resting: Vec<(Instant, u32)>,
     /// For the programs: where each process's space is.
-    slots: HashMap<MapData, u32, u32>,
+    keys: HashMap<MapData, u32, Key>,
     /// The same, for us.
     of: FxHashMap<Tgid, u32>,
 }
@@ -45,7 +53,7 @@ impl Spaces {
             memory: Vec::new(),
             free: Vec::new(),
             resting: Vec::new(),
-            slots: HashMap::try_from(take("SPACE_OF")?)?,
+            keys: HashMap::try_from(take("SPACE_OF")?)?,
             of: FxHashMap::default(),
         };
         spaces.grow()?;
@@ -58,7 +66,8 @@ impl Spaces {
         let memory = self.memory[slot as usize].as_mut_ptr().cast::<AddressSpace>();
         // SAFETY: the map is as large as a space, and no program looks at it before the next call.
         unsafe { memory.write(*space) };
-        if let Err(error) = self.slots.insert(process.0, slot, 0) {
+        let key = Key(SpaceKey { slot, version: space.version });
+        if let Err(error) = self.keys.insert(process.0, key, 0) {
             self.free.push(slot);
             // What was true before is not any more.
             self.remove(process);
@@ -71,11 +80,9 @@ impl Spaces {
 
     /// Forgets a process.
     pub fn remove(&mut self, process: Tgid) {
-        if let Some(slot) = self.of.remove(&process) {
-            // It can't be missing: `of` says the same.
-            self.slots.remove(&process.0).ok();
-            self.resting.push((Instant::now(), slot));
-        }
+        // Kernel programs add those of new processes, so that there may be one that was never set.
+        self.keys.remove(&process.0).ok();
+        self.resting.extend(self.of.remove(&process).map(|slot| (Instant::now(), slot)));
     }
 
     fn free_slot(&mut self) -> Result<u32> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use polletto_common::record::flags;
+use polletto_common::record::{Record, flags};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::retry_on_intr,
@@ -300,7 +300,12 @@ impl Pipeline {
 
 /// Whether the kernel programs wrote it, and counted it.
 fn is_record(taken: &Taken) -> bool {
-    !matches!(taken, Taken::Memory(_))
+    match taken {
+        Taken::Memory(_) => false,
+        // Made of what they remember, at the end.
+        Taken::Record(Record::Blocked(blocked)) => blocked.header.flags & flags::STILL_ASLEEP == 0,
+        Taken::Record(_) | Taken::Stack(_) => true,
+    }
 }
 
 fn pass_on(taken: &Taken, timeline: &mut Timeline, memory: &mut Memory, packets: &mut PacketBuffer) {

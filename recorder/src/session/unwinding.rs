@@ -326,8 +326,6 @@ impl Worker {
         let none = Mapping { start: u64::MAX, ..Mapping::default() };
         let mut space = AddressSpace {
             exec_id: *exec_id,
-            tgid: process,
-            reserved: 0,
             version: self.last_version,
             count: mappings.len() as u32,
             mappings: [none; MAX_MAPPINGS],

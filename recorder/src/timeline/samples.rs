@@ -83,7 +83,10 @@ impl Samples {
         let Found { callstack, unwind_error, origin } = stacks.find(blocked.stack, blocked.tgid, out);
         seen.blocked += 1;
         match origin {
-            Origin::Unwound { ending, .. } => seen.blocked_complete += u64::from(is_complete(ending)),
+            Origin::Unwound { ending, .. } => {
+                seen.blocked_complete += u64::from(is_complete(ending));
+                seen.blocked_by_ending.count(ending);
+            }
             Origin::Lost => seen.stacks_lost += 1,
             Origin::NotKept => seen.stacks_not_kept += 1,
         }
@@ -108,7 +111,10 @@ impl Samples {
             weight_ns: weights.wall_ns(),
             arguments: &arguments[..arguments.len() - usize::from(!has_waker)],
         });
-        out.push_slice_end(absence.returned_ns, track);
+        // A slice without an end is one that outlasts the recording.
+        if blocked.header.flags & flags::STILL_ASLEEP == 0 {
+            out.push_slice_end(absence.returned_ns, track);
+        }
         out.push_stack_sample(&StackSample {
             time_ns: absence.returned_ns,
             task_context,

@@ -33,6 +33,8 @@ pub struct Seen {
     pub blocked: u64,
     /// Those of `blocked` whose stack lacks nothing.
     pub blocked_complete: u64,
+    /// Those of `blocked` whose stack was found, by how it ends.
+    pub blocked_by_ending: Endings,
     /// Different stacks.
     pub stacks: u64,
     /// Those of `stacks` that lack nothing.
@@ -50,7 +52,7 @@ pub struct Seen {
 pub struct Endings([u64; ENDINGS]);
 
 /// The last one stands for all that have no name.
-const ENDINGS: usize = StackEnding::FOREIGN_CODE.0 as usize + 2;
+const ENDINGS: usize = StackEnding::FRAME_POINTERS_END.0 as usize + 2;
 
 impl Endings {
     /// How many ended like this.
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn endings_without_a_name_are_counted_together() {
         let mut endings = Endings::default();
-        for ending in [StackEnding::ROOT, StackEnding(9), StackEnding(u32::MAX)] {
+        for ending in [StackEnding::ROOT, StackEnding(11), StackEnding(u32::MAX)] {
             endings.count(ending);
         }
         assert_eq!((endings.of(StackEnding::ROOT), endings.of(StackEnding(77))), (1, 2));

@@ -239,6 +239,8 @@ fn missing(ending: StackEnding) -> Option<&'static str> {
         StackEnding::CONTRADICTION => "contradictory unwind information",
         StackEnding::MAPPINGS_CHANGED => "mappings changed",
         StackEnding::FOREIGN_CODE => "code of another architecture",
+        StackEnding::NOT_KNOWN_YET => "code mapped just before",
+        StackEnding::FRAME_POINTERS_END => "frame pointers end",
         _ => "unknown reason",
     })
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Gid, OFlags, Uid};
+use rustix::fs::{FlockOperation, Gid, OFlags, Uid};
 
 /// Nobody but its owner reads a trace: it tells what a program does.
 const MODE: u32 = 0o600;
@@ -81,6 +81,10 @@ impl TraceFile {
         if metadata.nlink() > 1 {
             bail!("it has other names (hard links), which would change too");
         }
+        // Held until the file is closed, however that comes about.
+        if rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another recording writes to it: choose another file with -o");
+        }
         self.file.set_len(0)?;
         self.file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(MODE))?;
         if let Some((uid, gid)) = user_behind_sudo() {
@@ -129,6 +133,16 @@ mod tests {
         assert!(refusal.contains("--force"), "{refusal}");
         TraceFile::create(&path, true).unwrap().append(b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_overwritten() {
+        let path = directory("busy").join("x.perfetto-trace");
+        let mut first = TraceFile::create(&path, true).unwrap();
+        first.append(b"packet").unwrap();
+        let refusal = format!("{:#}", TraceFile::create(&path, true).unwrap_err());
+        assert!(refusal.contains("another recording"), "{refusal}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"packet");
     }
 
     #[test]

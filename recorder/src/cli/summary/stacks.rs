@@ -19,8 +19,8 @@ pub struct StackSummary {
     samples_to_root: u64,
     /// Those of the samples with frames that were found by frame pointers alone.
     samples_by_frame_pointers: u64,
-    /// Samples whose stack lacks something, by what stood in the way.
-    samples_incomplete: Vec<Incomplete>,
+    /// Samples and stretches whose stack lacks something, by what stood in the way.
+    stacks_incomplete: Vec<Incomplete>,
     /// Stretches of sleep that were told, and those of them whose stack lacks nothing.
     blocked: u64,
     blocked_to_root: u64,
@@ -39,15 +39,18 @@ pub struct StackSummary {
     modules_without_table: Vec<Unreadable>,
 }
 
-/// Samples whose stack lacks something.
+/// Samples and stretches whose stack lacks something.
 #[derive(Debug, Serialize)]
 struct Incomplete {
     reason: &'static str,
     samples: u64,
+    blocked: u64,
 }
 
 /// What stood in the way of a stack, as the summary says it.
-const REASONS: [(StackEnding, &str); 7] = [
+const REASONS: [(StackEnding, &str); 9] = [
+    (StackEnding::NOT_KNOWN_YET, "their code was mapped just before"),
+    (StackEnding::FRAME_POINTERS_END, "frame pointers lead no further"),
     (StackEnding::NO_RULE, "no unwind information"),
     (StackEnding::UNREADABLE, "unreadable memory"),
     (StackEnding::UNSUPPORTED, "unwind information of an unsupported kind"),
@@ -60,13 +63,16 @@ const REASONS: [(StackEnding, &str); 7] = [
 impl StackSummary {
     pub fn new(outcome: &Outcome) -> StackSummary {
         let Outcome { seen, kernel, code, .. } = outcome;
-        let incomplete =
-            REASONS.iter().map(|&(ending, reason)| Incomplete { reason, samples: seen.samples_by_ending.of(ending) });
+        let incomplete = REASONS.iter().map(|&(ending, reason)| Incomplete {
+            reason,
+            samples: seen.samples_by_ending.of(ending),
+            blocked: seen.blocked_by_ending.of(ending),
+        });
         StackSummary {
             samples: seen.samples,
             samples_to_root: seen.samples_complete,
             samples_by_frame_pointers: seen.by_frame_pointers,
-            samples_incomplete: incomplete.filter(|incomplete| incomplete.samples > 0).collect(),
+            stacks_incomplete: incomplete.filter(|incomplete| incomplete.samples + incomplete.blocked > 0).collect(),
             blocked: seen.blocked,
             blocked_to_root: seen.blocked_complete,
             stacks: seen.stacks,
@@ -94,8 +100,10 @@ impl fmt::Display for StackSummary {
             "            {stretches} of sleep{blocked}; {}",
             several(self.stacks, "stack", "different stacks")
         )?;
-        for Incomplete { reason, samples } in &self.samples_incomplete {
-            writeln!(out, "            {} cut short: {reason}", several(*samples, "sample", "samples"))?;
+        for Incomplete { reason, samples, blocked } in &self.stacks_incomplete {
+            let (samples, blocked) =
+                (several(*samples, "sample", "samples"), several(*blocked, "stretch", "stretches"));
+            writeln!(out, "            {samples} and {blocked} cut short: {reason}")?;
         }
         if self.samples_by_frame_pointers > 0 {
             let samples = several(self.samples_by_frame_pointers, "sample", "samples");

@@ -267,6 +267,25 @@ fn a_blocked_stretch_is_a_slice_of_its_thread_and_a_sample_of_its_length() {
 }
 
 #[test]
+fn a_thread_that_sleeps_on_has_a_slice_without_an_end() {
+    let mut recording = Recording::new();
+    recording.stack(7, PROCESS, &[], &[MAIN], StackEnding::ROOT, 0);
+    recording.push(Record::Blocked(Blocked {
+        header: header::<Blocked>(1_100, flags::STILL_ASLEEP),
+        stack: 7,
+        left_ns: 1_000,
+        woken_ns: 0,
+        tid: Tid(11),
+        tgid: PROCESS,
+        waker_tid: Tid::IDLE,
+        prev_state: 1,
+    }));
+    let read = recording.read();
+    assert_eq!(read.blocked().map(|(time_ns, _)| *time_ns).collect::<Vec<_>>(), [1_000]);
+    assert_eq!(&read.samples[0].1.follower_weights[..], &[0, 100, 0]);
+}
+
+#[test]
 fn what_looks_at_a_switch_is_no_part_of_it() {
     let mut recording = Recording::new();
     recording.stack(1, PROCESS, &[0xffff_0004, 0xffff_0014, 0xffff_0110], &[MAIN], StackEnding::ROOT, 0);
