@@ -63,7 +63,10 @@ pub(super) fn defaults() -> StackSampleDefaults {
     };
     StackSampleDefaults {
         source: Some("polletto".to_owned()),
-        primary_descriptor: Some(counter("wall-time", "Time that passed for the thread, whatever it did")),
+        primary_descriptor: Some(counter(
+            "wall-time",
+            "Time in which the thread ran, slept, or waited for a CPU after it was woken",
+        )),
         follower_descriptors: vec![
             counter("cpu-time", "Time in which the thread ran"),
             counter("off-cpu-time", "Time in which the thread waited for something else than a CPU"),
