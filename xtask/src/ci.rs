@@ -33,8 +33,12 @@ fn lints() -> Result<()> {
 fn kernel_programs_for_aarch64() -> Result<()> {
     const TARGET: &str = "bpfel-unknown-none";
     let toolchain = workspace::installed().join("ebpf-toolchain");
-    let mut cargo = of_kernel_programs("build");
-    cargo.env("AYA_BPF_TARGET_ARCH", "aarch64").env_remove("RUSTUP_TOOLCHAIN");
+    // Not the cargo that started this program: rustup is to choose another one.
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace::root().join("ebpf")).arg("build").env("AYA_BPF_TARGET_ARCH", "aarch64");
+    for of_another in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
+        cargo.env_remove(of_another);
+    }
     if let Ok(name) = std::fs::read_to_string(toolchain.join("toolchain")) {
         cargo.env("RUSTUP_TOOLCHAIN", name.trim());
     }

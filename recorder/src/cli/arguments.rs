@@ -41,8 +41,11 @@ pub struct DoctorArguments {
 /// Record a process, a command or the whole machine
 ///
 /// Records scheduling: when each thread ran and on which CPU, when it slept, when it waited for a CPU, and who woke it.
-/// A recording ends with the process or command that is recorded, with Ctrl-C, or after the time given by -d. The file can be opened even if
-/// the recorder is killed.
+/// And callstacks: what threads do, by a timer, and what they wait for, by the stack with which each went to sleep. Programs
+/// need neither frame pointers nor debug information for that.
+///
+/// A recording ends with the process or command that is recorded, with Ctrl-C, or after the time given by -d. The file can
+/// be opened even if the recorder is killed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -50,6 +53,8 @@ Examples:
   polletto record -p 4711 -d 10         a running process, by id, for ten seconds
   polletto record -- ./my-server --x    a command, from its first instruction to its end
   polletto record --system -d 5         every thread of the machine
+  polletto record -F 999 my-server      with 999 samples a second instead of 99
+  polletto record --mode offcpu --min-block 0 my-server    every sleep with its stack, and no timer
 
 Exit status: 0 when the recording went well, or that of the launched COMMAND; 2 when the command line can't be followed, \
 for instance because NAME is ambiguous; 1 when the recording failed.")]
