@@ -18,9 +18,9 @@ use serde_json::Value;
 ///
 /// `sched_waking` comes before another CPU hears of it and queues the thread. Where the thread takes a CPU at once the
 /// kernel lets its run begin at the wake-up, by skipping its clock's update in `__schedule`, while `sched_switch` comes
-/// when the CPU has left what it was in. In a virtual machine that is 10 to 20 µs, and can be milliseconds on an idle
+/// when the CPU has left what it was in. In a virtual machine that is 10 to 40 µs, and can be milliseconds on an idle
 /// CPU, which the hypervisor must first give back: see [`CpusKeptAwake`].
-const WAKING_NS: u64 = 30_000;
+const WAKING_NS: u64 = 50_000;
 
 /// Slices so long that this is below one percent of them.
 const LONG_SLICES: [&str; 6] = ["--rounds", "20", "--spin-us", "8000", "--sleep-us", "4000"];

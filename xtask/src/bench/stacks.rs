@@ -22,8 +22,8 @@ use crate::{
 /// Turns of each way to record.
 const ROUNDS: usize = 3;
 
-/// Samples a second.
-const HZ: &str = "999";
+/// Samples a second. At the lower rate it is the start that costs most, at the higher one the samples.
+const RATES: [u32; 2] = [999, 4999];
 
 /// How long each recording takes, in seconds.
 const SECONDS: u64 = 15;
@@ -59,10 +59,11 @@ impl Sampler {
     }
 
     /// Records process `pid` into `file`, until it ends.
-    fn command(self, bench: &Bench, pid: &str, file: &PathBuf) -> Option<Command> {
+    fn command(self, bench: &Bench, hz: u32, pid: &str, file: &PathBuf) -> Option<Command> {
+        let hz = &hz.to_string();
         let perf = |method| {
             let mut perf = bench.privilege.command(PathBuf::from("perf"));
-            perf.args(["record", "-q", "-e", "cpu-clock", "-F", HZ, "--call-graph", method, "-p", pid, "-o"]).arg(file);
+            perf.args(["record", "-q", "-e", "cpu-clock", "-F", hz, "--call-graph", method, "-p", pid, "-o"]).arg(file);
             perf
         };
         match self {
@@ -71,7 +72,7 @@ impl Sampler {
             Sampler::PerfDwarf => Some(perf("dwarf")),
             Sampler::Polletto => {
                 let mut polletto = bench.privilege.command(bench.program("polletto"));
-                polletto.args(["record", "--quiet", "--force", "--mode", "cpu", "-F", HZ, "-p", pid, "-o"]).arg(file);
+                polletto.args(["record", "--quiet", "--force", "--mode", "cpu", "-F", hz, "-p", pid, "-o"]).arg(file);
                 Some(polletto)
             }
         }
@@ -90,24 +91,24 @@ struct Cost {
 }
 
 pub fn run(bench: &Bench) -> Result<()> {
-    samples(bench)?;
+    RATES.into_iter().try_for_each(|hz| samples(bench, hz))?;
     in_kernel(bench)?;
     blocked(bench)
 }
 
-fn samples(bench: &Bench) -> Result<()> {
+fn samples(bench: &Bench, hz: u32) -> Result<()> {
     let mut costs = [const { Vec::new() }; Sampler::ALL.len()];
     for round in 1..=ROUNDS {
-        eprintln!("bench: round {round} of {ROUNDS} of what samples cost");
+        eprintln!("bench: round {round} of {ROUNDS} of what {hz} samples a second cost");
         for (sampler, costs) in Sampler::ALL.into_iter().zip(&mut costs) {
-            costs.push(cost(bench, sampler)?);
+            costs.push(cost(bench, hz, sampler)?);
         }
     }
     let medians = costs.map(|costs| {
         let of = |figure: fn(&Cost) -> f64| median(&costs.iter().map(figure).collect::<Vec<_>>());
         Cost { work: of(|cost| cost.work), cpu: of(|cost| cost.cpu), bytes: of(|cost| cost.bytes) }
     });
-    let samples = HZ.parse::<f64>()? * SECONDS as f64;
+    let samples = f64::from(hz) * SECONDS as f64;
     let (nobody, polletto) = (medians[0], medians[1]);
     let rows = Sampler::ALL.iter().zip(&medians).skip(1).map(|(sampler, cost)| {
         vec![
@@ -120,7 +121,7 @@ fn samples(bench: &Bench) -> Result<()> {
         ]
     });
     table::print(
-        &format!("One thread working under 30 frames, sampled {HZ} times a second for {SECONDS} s (medians)"),
+        &format!("One thread working under 30 frames, sampled {hz} times a second for {SECONDS} s (medians)"),
         &["recorded by", "work lost", "recorder's CPU", "of polletto's", "bytes per sample", "of polletto's"],
         &rows.collect::<Vec<_>>(),
     );
@@ -141,12 +142,12 @@ fn unwinding(bench: &Bench) -> Result<f64> {
 }
 
 /// Records the thread for nearly all of its time.
-fn cost(bench: &Bench, sampler: Sampler) -> Result<Cost> {
+fn cost(bench: &Bench, hz: u32, sampler: Sampler) -> Result<Cost> {
     let file = bench.recording(sampler.file());
     let mut target = Target::start(bench, SECONDS as f64)?;
     let pid = target.process.id().to_string();
     let before = children_cpu_seconds()?;
-    let recorder = sampler.command(bench, &pid, &file).map(|mut command| {
+    let recorder = sampler.command(bench, hz, &pid, &file).map(|mut command| {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Running::start(&mut command)
     });
