@@ -44,18 +44,13 @@ struct Truth {
 impl Truth {
     fn read(line: &Value) -> Truth {
         let number = |of: &Value, name: &str| of[name].as_u64().unwrap_or_else(|| panic!("{of}: {name}"));
-        let sample = |of: &Value| Accounting {
-            at: number(of, "at"),
-            run_ns: number(of, "run_ns"),
-            wait_ns: number(of, "wait_ns"),
-        };
         Truth {
             tid: Tid::try_from(number(line, "tid")).expect("an id"),
             cpu: u32::try_from(number(line, "cpu")).expect("a CPU"),
             handovers: number(line, "handovers"),
             sleep_ns: number(line, "sleep_ns"),
             spin_ns: number(line, "spin_ns"),
-            samples: line["samples"].as_array().expect("samples").iter().map(sample).collect(),
+            samples: line["samples"].as_array().expect("samples").iter().map(Accounting::read).collect(),
         }
     }
 
@@ -169,7 +164,6 @@ fn a_thread_is_woken_by_the_one_before_it_in_the_ring() {
     let _turn = Turn::with_others();
     let (outcome, trace, truths) = recorded_ring(&["--threads", "3", "--rounds", "200"]);
     for (index, truth) in truths.iter().enumerate() {
-        // Lines come in the order in which threads finish, which is their order in the ring.
         let before = &truths[(index + truths.len() - 1) % truths.len()];
         let woken = |waker: Tid| {
             let by = |state| matches!(state, State::Runnable { waker: Some(other) } if other == waker);

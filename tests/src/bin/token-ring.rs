@@ -2,9 +2,10 @@
 //!
 //! `token-ring [--threads 4] [--cpus 0,1] [--rounds 500] [--sleep-us 300] [--spin-us 200] [--by pipe|condvar]`
 //!
-//! Prints `ready PID`, begins when a line comes on standard input, prints each thread's truth as a line of JSON, then
-//! `done`, and ends when standard input closes. The truth is the kernel's own accounting at moments right after a sleep:
-//! at the beginning, in every round, and at the end. Everything between the first and the last is the measured section.
+//! Prints `ready PID`, begins when a line comes on standard input, prints each thread's truth as a line of JSON, in the
+//! order of the ring, then `done`, and ends when standard input closes. The truth is the kernel's own accounting at
+//! moments right after a sleep: at the beginning, in every round, and at the end. Everything between the first and the
+//! last is the measured section.
 
 use std::{
     fs::File,
@@ -70,7 +71,8 @@ struct Member {
 }
 
 impl Member {
-    fn run(&self) -> io::Result<()> {
+    /// Its truth.
+    fn run(&self) -> io::Result<String> {
         pin_to(self.cpu)?;
         self.start.wait();
         let settling = Duration::from_millis(2);
@@ -88,10 +90,9 @@ impl Member {
         let samples = samples.iter().map(Accounting::to_string).collect::<Vec<_>>().join(",");
         let Member { index, cpu, rounds, .. } = self;
         let (tid, sleep, spin) = (own_tid(), self.sleep.as_nanos(), self.spin.as_nanos());
-        say(format_args!(
+        Ok(format!(
             r#"{{"thread":"ring-{index}","tid":{tid},"cpu":{cpu},"handovers":{rounds},"sleep_ns":{sleep},"spin_ns":{spin},"samples":[{samples}]}}"#
-        ));
-        Ok(())
+        ))
     }
 }
 
@@ -123,7 +124,7 @@ fn main() -> io::Result<()> {
         process::exit(0);
     });
     for member in members {
-        member.join().expect("no thread panics")?;
+        say(member.join().expect("no thread panics")?);
     }
     say("done");
     loop {
