@@ -67,6 +67,7 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
             (*sleeper).stack = stack;
             (*sleeper).left_ns = time_ns;
             (*sleeper).prev_state = prev_state;
+            (*sleeper).tgid = prev.tgid();
         },
         None => {
             let tgid = prev.tgid();

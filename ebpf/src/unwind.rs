@@ -295,30 +295,10 @@ impl Walk {
         if pc >= self.mapping.start && pc < self.mapping.end {
             return true;
         }
-        let mut first = 0;
-        let mut length = u64::from(space.count);
-        macro_rules! halve {
-            () => {
-                let half = length >> 1;
-                let middle = (first + half) as usize & (MAX_MAPPINGS - 1);
-                // SAFETY: in bounds by the mask. Volatile, since the recorder may give the memory to another process.
-                let start = unsafe { (&raw const space.mappings[middle].start).read_volatile() };
-                first += half & all_ones_unless_below(pc, start);
-                length -= half;
-            };
-        }
-        if length > 32 {
-            halve!();
-            halve!();
-            halve!();
-            halve!();
-        }
-        halve!();
-        halve!();
-        halve!();
-        halve!();
-        halve!();
-        let _ = length;
+        // SAFETY: in bounds by the mask. Volatile, since the recorder may give the memory to another process.
+        let start =
+            |at: u64| unsafe { (&raw const space.mappings[at as usize & (MAX_MAPPINGS - 1)].start).read_volatile() };
+        let first = last_not_above(pc, 0, u64::from(space.count), 5, start);
         let found = &raw const space.mappings[first as usize & (MAX_MAPPINGS - 1)];
         // SAFETY: as above.
         let (start, end) =
@@ -346,37 +326,17 @@ impl Walk {
         let pages = PAGES.get(page / SHARD_ENTRIES as u32)?.get_ptr(0)?;
         // SAFETY: in bounds by the mask; tables are complete before a mapping refers to them.
         let page = Page(unsafe { (*pages)[(page & IN_SHARD) as usize] });
-        let mut length = u64::from(page.rows());
-        if length == 0 {
+        if page.rows() == 0 {
             return None;
         }
         let row = self.mapping.first_row.wrapping_add(page.first_row());
         let rows = ROWS.get(row / SHARD_ENTRIES as u32)?.get_ptr(0)?;
-        let mut first = u64::from(row & IN_SHARD);
-        let byte = address & 0xff;
-        macro_rules! halve {
-            () => {
-                let half = length >> 1;
-                let middle = (first + half) as usize & IN_SHARD as usize;
-                // SAFETY: in bounds by the mask.
-                let row = Row(unsafe { (&raw const (*rows)[middle]).read_volatile() });
-                first += half & all_ones_unless_below(byte, u64::from(row.address()));
-                length -= half;
-            };
-        }
-        if length > 16 {
-            halve!();
-            halve!();
-            halve!();
-            halve!();
-        }
-        halve!();
-        halve!();
-        halve!();
-        halve!();
-        let _ = length;
         // SAFETY: in bounds by the mask.
-        let row = Row(unsafe { (*rows)[first as usize & IN_SHARD as usize] });
+        let row_at = |at: u64| Row(unsafe { (&raw const (*rows)[(at as u32 & IN_SHARD) as usize]).read_volatile() });
+        let first = u64::from(row & IN_SHARD);
+        let found =
+            last_not_above(address & 0xff, first, u64::from(page.rows()), 4, |at| u64::from(row_at(at).address()));
+        let row = row_at(found);
         let rules = RULES.get_ptr(0)?;
         // SAFETY: in bounds by the mask; two loads, of a type that any bytes make.
         Some(unsafe {
@@ -419,6 +379,37 @@ fn load_word(walk: &mut Walk, address: u64) -> u32 {
 #[inline(always)]
 fn length_left(walk: &Walk, offset: u64) -> u64 {
     walk.window_length.wrapping_sub(offset)
+}
+
+/// The last of `length` sorted elements from `first` on that is not above `value`, or the first. `few` halvings find it
+/// among 2^`few` elements, and four more among any.
+///
+/// Without branches but one, and so without a loop: each would double what the verifier looks at.
+#[inline(always)]
+fn last_not_above(value: u64, mut first: u64, mut length: u64, few: u32, element: impl Fn(u64) -> u64) -> u64 {
+    macro_rules! halve {
+        () => {
+            let half = length >> 1;
+            first += half & all_ones_unless_below(value, element(first + half));
+            length -= half;
+        };
+    }
+    if length > 1 << few {
+        halve!();
+        halve!();
+        halve!();
+        halve!();
+    }
+    if few > 4 {
+        halve!();
+    }
+    halve!();
+    halve!();
+    halve!();
+    halve!();
+    // It is 1 by now.
+    let _ = length;
+    first
 }
 
 /// `value < limit { 0 } else { !0 }` without a branch, each of which would double what the verifier looks at. The top bits

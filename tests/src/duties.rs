@@ -1,11 +1,12 @@
 //! What `weights` says of its threads, and what a trace's samples say of them.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 
 use serde_json::Value;
 
 use crate::{
     program::{DEADLINE, Program},
+    recorder::{Outcome, Record},
     trace::{Interval, Nanoseconds, StackSample, State, Tid, Trace},
     workload::Accounting,
 };
@@ -29,9 +30,19 @@ pub struct Duty {
     pub end: Accounting,
 }
 
+/// Records `weights`, which this is the path of, for as long as it runs.
+pub fn recorded(weights: &Path, seconds: &str, threads: &str, arguments: &[&str]) -> (Outcome, Trace, Vec<Duty>) {
+    let program = Program::start(weights, &["--seconds", seconds, "--threads", threads]);
+    let recording = Record::new().process(program.pid()).arguments(arguments).start();
+    let duties = Duty::all_of(program, seconds);
+    let outcome = recording.wait().expect_success();
+    let trace = outcome.trace();
+    (outcome, trace, duties)
+}
+
 impl Duty {
     /// Lets `weights` begin, which takes so many seconds, and reads what each of its threads says at the end.
-    pub fn all_of(mut program: Program, seconds: &str) -> Vec<Duty> {
+    fn all_of(mut program: Program, seconds: &str) -> Vec<Duty> {
         program.begin();
         let length = Duration::from_secs_f64(seconds.parse().expect("a number of seconds"));
         program.wait_for_at_most("done", length + DEADLINE);
@@ -40,19 +51,14 @@ impl Duty {
 
     fn read(line: &Value) -> Duty {
         let number = |of: &Value, name: &str| of[name].as_u64().unwrap_or_else(|| panic!("{of}: {name}"));
-        let accounting = |of: &Value| Accounting {
-            at: number(of, "at"),
-            run_ns: number(of, "run_ns"),
-            wait_ns: number(of, "wait_ns"),
-        };
         Duty {
             tid: Tid::try_from(number(line, "tid")).expect("an id"),
             cpu: u32::try_from(number(line, "cpu")).expect("a CPU"),
             spin_ns: number(line, "spin_ns"),
             sleep_ns: number(line, "sleep_ns"),
             turns: number(line, "turns"),
-            begin: accounting(&line["begin"]),
-            end: accounting(&line["end"]),
+            begin: Accounting::read(&line["begin"]),
+            end: Accounting::read(&line["end"]),
         }
     }
 

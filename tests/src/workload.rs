@@ -12,6 +12,7 @@ use rustix::{
     thread::{CpuSet, gettid, sched_setaffinity},
     time::{ClockId, clock_gettime},
 };
+use serde_json::Value;
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, the clock of a trace.
 pub fn boottime() -> u64 {
@@ -88,6 +89,14 @@ impl Accounting {
                 _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("schedstat says {sums:?}"))),
             };
         }
+    }
+}
+
+impl Accounting {
+    /// What [`Accounting`]'s text says.
+    pub fn read(text: &Value) -> Accounting {
+        let number = |name: &str| text[name].as_u64().unwrap_or_else(|| panic!("{text}: {name}"));
+        Accounting { at: number("at"), run_ns: number("run_ns"), wait_ns: number("wait_ns") }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use polletto_tests::{
-    duties::{Absence, Duty, absences},
+    duties::{Absence, absences, recorded},
     program,
     program::Program,
     recorder::{Outcome, Record},
@@ -68,19 +68,10 @@ fn is_same(sample: &StackSample, absence: &Absence) -> bool {
     stretch.start.abs_diff(absence.left) <= SAME_NS && stretch.end.abs_diff(absence.returned) <= SAME_NS
 }
 
-fn recorded_weights(seconds: &str, threads: &str, arguments: &[&str]) -> (Outcome, Trace, Vec<Duty>) {
-    let program = Program::start(program!("weights"), &["--seconds", seconds, "--threads", threads]);
-    let recording = Record::new().process(program.pid()).arguments(arguments).start();
-    let duties = Duty::all_of(program, seconds);
-    let outcome = recording.wait().expect_success();
-    let trace = outcome.trace();
-    (outcome, trace, duties)
-}
-
 #[test]
 fn a_thread_that_loses_its_cpu_is_not_blocked() {
     let _turn = Turn::alone();
-    let (_, trace, duties) = recorded_weights("2", "0:100:0,0:100:0", &["--min-block", "0"]);
+    let (_, trace, duties) = recorded(program!("weights"), "2", "0:100:0,0:100:0", &["--min-block", "0"]);
     for duty in &duties {
         let section = duty.section();
         let lost = |pair: &&[&polletto_tests::trace::Interval]| {
@@ -106,7 +97,7 @@ fn nothing_shorter_than_asked_is_recorded_and_nothing_longer_is_missing() {
         [(&["--min-block", "2.5"][..], 2_500_000), (&[], 1_000_000), (&["--min-block", "0"], 0)]
     {
         // Sleeps of half a millisecond and of four.
-        let (outcome, trace, duties) = recorded_weights("1", "0:1:0.4,1:1:4", arguments);
+        let (outcome, trace, duties) = recorded(program!("weights"), "1", "0:1:0.4,1:1:4", arguments);
         for duty in &duties {
             let samples: Vec<_> = duty.blocked(&trace).collect();
             let absences = duty.absences(&trace);
@@ -131,7 +122,7 @@ fn nothing_shorter_than_asked_is_recorded_and_nothing_longer_is_missing() {
 #[test]
 fn a_blocked_stretch_is_a_slice_with_the_same_stack() {
     let _turn = Turn::with_others();
-    let (outcome, trace, duties) = recorded_weights("1", "0:5:5,1:3:7", &[]);
+    let (outcome, trace, duties) = recorded(program!("weights"), "1", "0:5:5,1:3:7", &[]);
     for duty in &duties {
         let slices = slices_of(&trace, duty.tid);
         let mut seen = HashSet::new();
@@ -177,7 +168,6 @@ fn who_woke_a_thread_stands_at_the_stretch_that_it_ended() {
         ring.begin();
         ring.wait_for("done");
         let trace = recording.stop().expect_success().trace();
-        // Lines come in the order in which threads finish, which is their order in the ring.
         let tids: Vec<Tid> = ring.truth().iter().map(|line| line["tid"].as_i64().expect("an id") as Tid).collect();
         for (index, tid) in tids.iter().enumerate() {
             let before = tids[(index + tids.len() - 1) % tids.len()];

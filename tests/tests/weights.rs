@@ -3,11 +3,9 @@
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
 use polletto_tests::{
-    duties::Duty,
+    duties::{Duty, recorded},
     program,
-    program::Program,
-    recorder::{Outcome, Record},
-    trace::Trace,
+    recorder::Record,
     turn::Turn,
 };
 
@@ -20,15 +18,6 @@ const RAN_PERCENT: u64 = 3;
 /// What blocked stretches may be off by, in percent of what the thread slept.
 const SLEPT_PERCENT: u64 = 1;
 
-fn recorded(seconds: &str, threads: &str, arguments: &[&str]) -> (Outcome, Trace, Vec<Duty>) {
-    let program = Program::start(program!("weights"), &["--seconds", seconds, "--threads", threads]);
-    let recording = Record::new().process(program.pid()).arguments(arguments).start();
-    let duties = Duty::all_of(program, seconds);
-    let outcome = recording.wait().expect_success();
-    let trace = outcome.trace();
-    (outcome, trace, duties)
-}
-
 fn assert_within(percent: u64, what: &str, sampled: u64, counted: u64) {
     println!("{what}: {sampled} ns sampled, {counted} ns counted");
     assert!(
@@ -40,7 +29,7 @@ fn assert_within(percent: u64, what: &str, sampled: u64, counted: u64) {
 #[test]
 fn for_thirty_seconds_samples_weigh_what_threads_ran_and_slept() {
     let _turn = Turn::alone();
-    let (_, trace, duties) = recorded("30", DUTIES, &["-F", "997", "--min-block", "0"]);
+    let (_, trace, duties) = recorded(program!("weights"), "30", DUTIES, &["-F", "997", "--min-block", "0"]);
     assert_eq!(duties.len(), 4);
     for duty in &duties {
         let Duty { tid, .. } = *duty;
@@ -71,7 +60,7 @@ fn for_thirty_seconds_samples_weigh_what_threads_ran_and_slept() {
 #[test]
 fn a_timer_sample_weighs_one_period_and_says_where_it_was() {
     let _turn = Turn::alone();
-    let (_, trace, duties) = recorded("1", "0:100:0,1:100:0", &["-F", "250"]);
+    let (_, trace, duties) = recorded(program!("weights"), "1", "0:100:0,1:100:0", &["-F", "250"]);
     for duty in &duties {
         let (count, periods) = (duty.timer_samples(&trace).count() as u64, duty.ran_ns() / 4_000_000);
         assert!(periods > 20 && count * 10 >= periods * 9, "{count} samples in {periods} periods");
@@ -87,7 +76,7 @@ fn a_timer_sample_weighs_one_period_and_says_where_it_was() {
 fn samples_come_as_often_as_asked() {
     let _turn = Turn::alone();
     for (arguments, hertz) in [(&["-F", "49"][..], 49), (&[], 99), (&["--frequency", "1999"], 1999)] {
-        let (_, trace, duties) = recorded("2", "0:100:0,1:100:0", arguments);
+        let (_, trace, duties) = recorded(program!("weights"), "2", "0:100:0,1:100:0", arguments);
         for duty in &duties {
             let ran = trace.thread(duty.tid).ran_within(&duty.section());
             let count = duty.timer_samples(&trace).count() as u64;
@@ -115,7 +104,7 @@ fn a_frequency_out_of_range_is_refused() {
 fn a_mode_leaves_out_what_is_of_the_other() {
     let _turn = Turn::with_others();
     for (mode, timer, blocked) in [("cpu", true, false), ("offcpu", false, true), ("wall", true, true)] {
-        let (outcome, trace, _) = recorded("1", "0:10:10,1:10:10", &["--mode", mode]);
+        let (outcome, trace, _) = recorded(program!("weights"), "1", "0:10:10,1:10:10", &["--mode", mode]);
         let summary = outcome.summary();
         for (name, wanted, is_blocked) in [("samples", timer, false), ("blocked", blocked, true)] {
             let count = trace.samples.iter().filter(|sample| sample.is_blocked() == is_blocked).count();
@@ -139,7 +128,7 @@ fn user_and_kernel_parts_are_recorded_as_asked() {
         (&["--kernel-only"], true, false),
         (&["--user-only"], false, true),
     ] {
-        let (outcome, trace, duties) = recorded("1", "0:5:5", arguments);
+        let (outcome, trace, duties) = recorded(program!("weights"), "1", "0:5:5", arguments);
         let blocked: Vec<_> = duties[0].blocked(&trace).collect();
         let turns = duties[0].turns;
         let hidden = outcome.summary()["switches_not_reported"].as_u64().expect("a count");

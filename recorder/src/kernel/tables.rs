@@ -79,14 +79,14 @@ impl UnwindMaps {
         for (index, (page, &at)) in table.pages.iter().zip(&place.page_rows).enumerate() {
             let own = page.first_row() as usize..(page.first_row() + page.rows()) as usize;
             let own = table.rows.get(own).context("the table refers to rows that it does not have")?;
-            for (to, row) in self.rows.slots(at).zip(own) {
+            for (at, row) in (at..).zip(own) {
                 let rule = rule(row).context("the table refers to a rule that it does not have")?;
-                to.set(Row::new(row.address() as u8, rule).0);
+                self.rows.set(at, Row::new(row.address() as u8, rule).0);
             }
             let from_first = at - place.first_row;
             ensure!(from_first <= Page::MAX_FIRST_ROW, "the table has too many rows");
             let page = Page::new(from_first, own.len() as u8);
-            self.pages.slots(place.first_page + index as u32).take(1).for_each(|to| to.set(page.0));
+            self.pages.set(place.first_page + index as u32, page.0);
         }
         Ok(Installed { first_page: place.first_page.wrapping_sub(table.first_page as u32), first_row: place.first_row })
     }
@@ -157,22 +157,11 @@ impl Shards {
         Ok(())
     }
 
-    /// The entries from `at` on, up to their shard's end. They were reserved, and there is a shard for them.
-    fn slots(&self, at: u32) -> impl Iterator<Item = Slot> + '_ {
-        let (shard, first) = (at as usize / SHARD_ENTRIES, at as usize % SHARD_ENTRIES);
-        let shard = self.shards[shard].as_mut_ptr().cast::<u32>();
-        // SAFETY: a shard has as many entries.
-        (first..SHARD_ENTRIES).map(move |index| Slot(unsafe { shard.add(index) }))
-    }
-}
-
-/// An entry in a shard.
-struct Slot(*mut u32);
-
-impl Slot {
-    fn set(self, value: u32) {
-        // SAFETY: it is inside a shard; programs read it once a mapping refers to it, and not before.
-        unsafe { self.0.write_volatile(value) };
+    /// `at` was reserved, and there is a shard for it.
+    fn set(&self, at: u32, value: u32) {
+        let shard = self.shards[at as usize / SHARD_ENTRIES].as_mut_ptr().cast::<u32>();
+        // SAFETY: a shard has as many entries; programs read one once a mapping refers to it, and not before.
+        unsafe { shard.add(at as usize % SHARD_ENTRIES).write_volatile(value) };
     }
 }
 

@@ -104,11 +104,6 @@ impl Config {
         }
     }
 
-    /// Whether any stacks are recorded.
-    pub fn has_stacks(&self) -> bool {
-        self.stacks.are_recorded()
-    }
-
     /// The configuration as the trace keeps it.
     pub fn attributes(&self) -> Vec<Attribute> {
         let text = |key, value: String| Attribute { key, value: AttributeValue::Text(value) };
@@ -135,7 +130,7 @@ impl Config {
         }
         attributes.extend(min_block.map(|min| number("polletto.min_block_ns", min.as_nanos() as u64)));
         let frames = match (user, kernel) {
-            _ if !self.has_stacks() => "none",
+            _ if !self.stacks.are_recorded() => "none",
             (UserFrames::None, _) => "kernel",
             (_, false) => "user",
             (_, true) => "user and kernel",

@@ -18,9 +18,8 @@ use super::{
 };
 use crate::{
     kernel::{MemoryChange, MemoryEvent, UnwindMaps},
-    symbols::{KernelFunction, KernelFunctions},
-    target::{self, CodeRange, image::Image},
-    timeline::{KernelSymbol, KernelSymbols, Mapped, Timeline},
+    target::{self, CodeRange},
+    timeline::{Mapped, Timeline},
     unwind::Cache,
 };
 
@@ -37,12 +36,6 @@ pub struct Memory {
 fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).ok();
-}
-
-impl KernelSymbols for KernelFunctions {
-    fn find(&self, address: u64) -> Option<KernelSymbol<'_>> {
-        self.find(address).map(|KernelFunction { name, module }| KernelSymbol { name, module })
-    }
 }
 
 /// Mappings of a process after which it is scanned again, unless that had found more.
@@ -81,31 +74,30 @@ impl Memory {
 
     /// Makes the tables that these processes need now, before anything of them is recorded, and waits for them.
     pub fn prepare(&mut self, processes: &[Tgid]) {
-        let Some(unwinding) = &self.unwinding else { return };
-        for &process in processes {
-            // One that has ended needs none; what can't be read is told when it is scanned.
-            for range in target::code_of(process).ok().flatten().unwrap_or_default() {
-                if let Some(file) = self.modules.of(process, &range) {
-                    unwinding.prepare(file);
-                }
-            }
-        }
-        unwinding.wait();
+        // One that has ended needs none; what can't be read is told when it is scanned.
+        let code = |process| target::code_of(process).ok().flatten().unwrap_or_default();
+        self.prepare_code(
+            processes.iter().flat_map(|&process| code(process).into_iter().map(move |range| (process, range))),
+        );
     }
 
     /// Makes the table of a program that is about to be started. That of its libraries too, where they are ours as well:
     /// until its first instruction it has the recorder's memory.
     pub fn prepare_command(&mut self, program: &OsStr, process: Tgid) {
-        self.prepare(&[process]);
-        let Some(unwinding) = &self.unwinding else { return };
         let range = target::find_program(program).and_then(|path| CodeRange::of_file(&path).ok());
-        // A script, or what can't be read, needs no table, or tells why when it is mapped.
-        if let Some(range) = range.filter(|range| range.open(process).is_ok_and(|file| Image::read(&file).is_ok()))
-            && let Some(file) = self.modules.of(process, &range)
-        {
-            unwinding.prepare(file);
-            unwinding.wait();
+        let ours = target::code_of(process).ok().flatten().unwrap_or_default();
+        self.prepare_code(ours.into_iter().chain(range).map(|range| (process, range)));
+    }
+
+    /// What can't be read, such as a script, needs no table, or tells why when it is mapped.
+    fn prepare_code(&mut self, code: impl Iterator<Item = (Tgid, CodeRange)>) {
+        let Some(unwinding) = &self.unwinding else { return };
+        for (process, range) in code {
+            if let Some(Ok(file)) = self.modules.read(process, &range) {
+                unwinding.prepare(file);
+            }
         }
+        unwinding.wait();
     }
 
     /// Reads what a process has mapped now, which replaces everything that was known of it.

@@ -73,33 +73,35 @@ pub struct Unreadable {
 }
 
 impl Modules {
-    /// The file that a process has mapped; none where the program compiled the code itself.
+    /// The file that a process has mapped; none where the program compiled the code itself. One that can't be read is told
+    /// as such, and has a name and nothing else.
     pub fn of(&mut self, process: Tgid, range: &CodeRange) -> Option<Arc<ModuleFile>> {
+        let file = self.read(process, range)?;
+        Some(file.unwrap_or_else(|reason| {
+            let path = range.name().to_string_lossy().into_owned();
+            self.refuse(Unreadable { path: path.clone(), reason });
+            // Not kept: another process may have the file where it can be opened.
+            Arc::new(self.number(path, Bytes::Memory(Vec::new()), None))
+        }))
+    }
+
+    /// The file that a process has mapped, or why it can't be read; none where the program compiled the code itself.
+    pub fn read(&mut self, process: Tgid, range: &CodeRange) -> Option<Result<Arc<ModuleFile>, String>> {
         if range.origin() == CodeOrigin::Anonymous {
             return None;
         }
         let key = Key { device: range.device, inode: range.inode, name: range.name().to_owned() };
         if let Some(known) = self.known.get(&key) {
-            return Some(Arc::clone(known));
+            return Some(Ok(Arc::clone(known)));
         }
-        let file = Arc::new(self.read(process, range));
-        if file.image.is_some() {
+        Some(self.reader.read(process, range).map(|(source, image)| {
+            let file = Arc::new(self.number(range.name().to_string_lossy().into_owned(), source, Some(image)));
             self.known.insert(key, Arc::clone(&file));
-        }
-        // Another process may have the file where it can be opened.
-        Some(file)
+            file
+        }))
     }
 
-    fn read(&mut self, process: Tgid, range: &CodeRange) -> ModuleFile {
-        let path = range.name().to_string_lossy().into_owned();
-        let read = self.reader.read(process, range);
-        let (source, image) = match read {
-            Ok((source, image)) => (source, Some(image)),
-            Err(reason) => {
-                self.refuse(Unreadable { path: path.clone(), reason });
-                (Bytes::Memory(Vec::new()), None)
-            }
-        };
+    fn number(&mut self, path: String, source: Bytes, image: Option<Image>) -> ModuleFile {
         let build_id = image.as_ref().and_then(|image| image.build_id.as_ref());
         let module = Module {
             path,

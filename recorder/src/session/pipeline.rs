@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use polletto_common::record::{Record, flags};
+use polletto_common::record::{Record, Task, flags};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::retry_on_intr,
@@ -112,7 +112,7 @@ impl Pipeline {
         began: Clocks,
     ) -> Result<Pipeline> {
         let mut packets =
-            if config.has_stacks() { PacketBuffer::with_stack_samples() } else { PacketBuffer::default() };
+            if config.stacks.are_recorded() { PacketBuffer::with_stack_samples() } else { PacketBuffer::default() };
         preamble::preamble(config, began)?.write(&mut packets);
         let mut timeline = Timeline::new(config.subject.view(), began.boottime_ns, &mut packets);
         if config.stacks.kernel {
@@ -140,13 +140,13 @@ impl Pipeline {
             counters: Every::new(COUNTERS_PERIOD),
             clocks: Every::new(CLOCKS_PERIOD),
         };
-        pipeline.list_tasks()?;
+        let tasks = pipeline.list_tasks()?;
         pipeline.describe_processes();
         if pipeline.needs_mappings {
-            pipeline.scan_memory()?;
+            pipeline.scan_memory(&tasks);
             pipeline.memory.wait();
         }
-        if config.has_stacks() {
+        if config.stacks.are_recorded() {
             pipeline.attached.start_stacks()?;
         }
         Ok(pipeline)
@@ -249,12 +249,12 @@ impl Pipeline {
             self.attached.forget_process(process)?;
             self.memory.ended(process);
         }
-        if self.timeline.take_listing_wanted() {
-            self.list_tasks()?;
-        }
-        let scan_wanted = self.memory.take_scan_wanted() | self.timeline.take_scan_wanted();
-        if scan_wanted && self.needs_mappings {
-            self.scan_memory()?;
+        let scan_wanted = self.needs_mappings && (self.memory.take_scan_wanted() | self.timeline.take_scan_wanted());
+        if self.timeline.take_listing_wanted() || scan_wanted {
+            let tasks = self.list_tasks()?;
+            if scan_wanted {
+                self.scan_memory(&tasks);
+            }
         }
         self.describe_processes();
         if self.counters.is_due() {
@@ -271,21 +271,20 @@ impl Pipeline {
         Ok(())
     }
 
-    fn list_tasks(&mut self) -> Result<()> {
+    fn list_tasks(&mut self) -> Result<Vec<Task>> {
         let tasks = self.attached.list_tasks()?;
         self.timeline.list(&tasks, preamble::boottime_ns());
-        Ok(())
+        Ok(tasks)
     }
 
     /// Reads what all recorded processes have mapped.
-    fn scan_memory(&mut self) -> Result<()> {
-        for task in self.attached.list_tasks()? {
+    fn scan_memory(&mut self, tasks: &[Task]) {
+        for task in tasks {
             let is_process = task.tid == task.tgid.leader() && task.header.flags & flags::KERNEL_THREAD == 0;
             if is_process && self.timeline.has_process(task.tgid) {
                 self.memory.scan(task.tgid, task.exec_id, &mut self.timeline);
             }
         }
-        Ok(())
     }
 
     fn describe_processes(&mut self) {

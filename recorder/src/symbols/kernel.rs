@@ -2,6 +2,8 @@
 
 use std::{fs::File, io, io::Read};
 
+use crate::timeline::{KernelSymbol, KernelSymbols};
+
 const LIST: &str = "/proc/kallsyms";
 
 /// What is read of the list, in bytes: ten times a large kernel's.
@@ -25,15 +27,6 @@ struct Function {
     name: u32,
     name_length: u16,
     module: u16,
-}
-
-/// A function of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelFunction<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// The module that it belongs to; none for the kernel itself.
-    pub module: Option<&'a str>,
 }
 
 impl KernelFunctions {
@@ -81,20 +74,17 @@ impl KernelFunctions {
         }
         u16::try_from(self.modules.len() - 1).unwrap_or(0)
     }
+}
 
-    /// Whether any name is known.
-    pub fn is_empty(&self) -> bool {
-        self.functions.is_empty()
-    }
-
-    /// The function that this address lies in, or behind: where a function ends, the list does not tell.
-    pub fn find(&self, address: u64) -> Option<KernelFunction<'_>> {
+impl KernelSymbols for KernelFunctions {
+    /// The one that begins last before the address: where a function ends, the list does not tell.
+    fn find(&self, address: u64) -> Option<KernelSymbol<'_>> {
         let behind = self.functions.partition_point(|function| function.address <= address);
         let function = self.functions.get(behind.checked_sub(1)?)?;
         let start = function.name as usize;
         let name = self.names.get(start..start + usize::from(function.name_length))?;
         let module = self.modules.get(usize::from(function.module)).map(String::as_str).filter(|name| !name.is_empty());
-        Some(KernelFunction { name, module })
+        Some(KernelSymbol { name, module })
     }
 }
 
@@ -125,7 +115,7 @@ nonsense
 
     #[test]
     fn a_kernel_that_keeps_its_addresses_secret_has_no_names() {
-        assert!(KernelFunctions::of("0000000000000000 T schedule\n").is_empty());
+        assert!(KernelFunctions::of("0000000000000000 T schedule\n").functions.is_empty());
     }
 
     #[test]

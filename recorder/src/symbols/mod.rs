@@ -2,4 +2,4 @@
 
 mod kernel;
 
-pub use kernel::{KernelFunction, KernelFunctions};
+pub use kernel::KernelFunctions;

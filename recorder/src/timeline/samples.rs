@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     blocked::Absence,
-    seen::{Seen, is_complete},
+    seen::Seen,
     stacks::{Found, Origin, Stacks},
     task_state,
 };
@@ -57,7 +57,6 @@ impl Samples {
         seen.samples += 1;
         match found.origin {
             Origin::Unwound { ending, by_frame_pointers } => {
-                seen.samples_complete += u64::from(is_complete(ending));
                 seen.by_frame_pointers += u64::from(by_frame_pointers);
                 seen.samples_by_ending.count(ending);
             }
@@ -83,10 +82,7 @@ impl Samples {
         let Found { callstack, unwind_error, origin } = stacks.find(blocked.stack, blocked.tgid, out);
         seen.blocked += 1;
         match origin {
-            Origin::Unwound { ending, .. } => {
-                seen.blocked_complete += u64::from(is_complete(ending));
-                seen.blocked_by_ending.count(ending);
-            }
+            Origin::Unwound { ending, .. } => seen.blocked_by_ending.count(ending),
             Origin::Lost => seen.stacks_lost += 1,
             Origin::NotKept => seen.stacks_not_kept += 1,
         }

@@ -23,22 +23,16 @@ pub struct Seen {
 
     /// Samples of running threads.
     pub samples: u64,
-    /// Those of `samples` whose stack lacks nothing: it reaches the root, or the thread has no part in a program.
-    pub samples_complete: u64,
     /// Those of `samples` whose stack was found, by how it ends.
     pub samples_by_ending: Endings,
     /// Those of `samples` with frames that were found by frame pointers alone.
     pub by_frame_pointers: u64,
     /// Stretches in which a thread slept.
     pub blocked: u64,
-    /// Those of `blocked` whose stack lacks nothing.
-    pub blocked_complete: u64,
     /// Those of `blocked` whose stack was found, by how it ends.
     pub blocked_by_ending: Endings,
     /// Different stacks.
     pub stacks: u64,
-    /// Those of `stacks` that lack nothing.
-    pub stacks_complete: u64,
     /// Samples and blocked stretches whose stack never came.
     pub stacks_lost: u64,
     /// Samples and blocked stretches whose stack was not kept, because there were too many.
@@ -60,6 +54,11 @@ impl Endings {
         self.0[index(ending)]
     }
 
+    /// How many lacked nothing: they reached the root, or the thread had no part in a program.
+    pub fn complete(&self) -> u64 {
+        self.of(StackEnding::ROOT) + self.of(StackEnding::NONE)
+    }
+
     pub(super) fn count(&mut self, ending: StackEnding) {
         self.0[index(ending)] += 1;
     }
@@ -67,11 +66,6 @@ impl Endings {
 
 fn index(ending: StackEnding) -> usize {
     (ending.0 as usize).min(ENDINGS - 1)
-}
-
-/// Whether a stack that ends like this lacks nothing.
-pub(super) fn is_complete(ending: StackEnding) -> bool {
-    matches!(ending, StackEnding::ROOT | StackEnding::NONE)
 }
 
 #[cfg(test)]

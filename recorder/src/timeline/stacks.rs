@@ -12,12 +12,12 @@ use rustc_hash::FxHashMap;
 use super::{
     frames::{Frames, KernelSymbols},
     mappings::{AddressSpaces, Mapped},
-    seen::{Seen, is_complete},
+    seen::Seen,
 };
 use crate::trace::PacketBuffer;
 
-/// Different stacks of a recording that are kept. Measured: with as many different frames, they take 170 MB of memory.
-pub const MAX_STACKS: u32 = 1_000_000;
+/// Different stacks of a recording that are kept. Measured: of 30 frames each, they take 320 MB of memory.
+pub const MAX_STACKS: usize = 1_000_000;
 
 /// A stack of no frames, which a reader would take for an error.
 const EMPTY: &str = "[no frames]";
@@ -62,24 +62,18 @@ pub struct Stacks {
     known: FxHashMap<u64, Known>,
     /// Callstacks written, by their frames. Numbered from 1 on.
     callstacks: FxHashMap<Box<[u32]>, u32>,
-    written: u32,
-    limit: u32,
-    lost: Option<u64>,
-    not_kept: Option<u64>,
+    limit: usize,
 }
 
 impl Stacks {
     /// Keeps up to `limit`.
-    pub fn new(limit: u32) -> Stacks {
+    pub fn new(limit: usize) -> Stacks {
         Stacks {
             spaces: AddressSpaces::default(),
             frames: Frames::default(),
             known: FxHashMap::default(),
             callstacks: FxHashMap::default(),
-            written: 0,
             limit,
-            lost: None,
-            not_kept: None,
         }
     }
 
@@ -119,12 +113,8 @@ impl Stacks {
         let (stack, addresses) = &self.without_strays(stack, addresses);
         let mut new = InternedData::default();
         let frame_ids = self.frame_ids(stack, addresses, &mut new);
-        let before = self.written;
         let callstack = self.write(frame_ids, new, out);
-        if self.written > before {
-            seen.stacks += 1;
-            seen.stacks_complete += u64::from(is_complete(stack.ending));
-        }
+        seen.stacks = self.callstacks.len() as u64;
         let known = Known {
             callstack,
             tgid: stack.tgid,
@@ -149,20 +139,18 @@ impl Stacks {
             let origin = Origin::Unwound { ending, by_frame_pointers };
             return Found { callstack: u64::from(callstack), unwind_error, origin };
         }
-        if self.is_full() {
-            let callstack = self.not_kept.unwrap_or_else(|| self.write_named("[stack not kept: too many]", out));
-            self.not_kept = Some(callstack);
-            return Found { callstack, unwind_error: Some("not kept: too many"), origin: Origin::NotKept };
-        }
-        let callstack = self.lost.unwrap_or_else(|| self.write_named("[stack lost]", out));
-        self.lost = Some(callstack);
-        Found { callstack, unwind_error: Some("lost"), origin: Origin::Lost }
+        let (name, unwind_error, origin) = if self.is_full() {
+            ("[stack not kept: too many]", "not kept: too many", Origin::NotKept)
+        } else {
+            ("[stack lost]", "lost", Origin::Lost)
+        };
+        Found { callstack: self.write_named(name, out), unwind_error: Some(unwind_error), origin }
     }
 
     /// From then on, a stack that is not known may have come or not. One of the same frames comes under other numbers after
     /// its process's mappings have changed.
     fn is_full(&self) -> bool {
-        self.written >= self.limit || self.known.len() >= 4 * self.limit as usize
+        self.callstacks.len() >= self.limit || self.known.len() >= 4 * self.limit
     }
 
     /// Frame pointers are followed on trust. What they led to and is no code, as the mappings tell, was no caller.
@@ -214,11 +202,11 @@ impl Stacks {
         if let Some(&callstack) = self.callstacks.get(&key) {
             return callstack;
         }
-        self.written += 1;
-        self.callstacks.insert(key, self.written);
-        new.callstacks.push(Callstack { iid: Some(u64::from(self.written)), frame_ids });
+        let callstack = self.callstacks.len() as u32 + 1;
+        self.callstacks.insert(key, callstack);
+        new.callstacks.push(Callstack { iid: Some(u64::from(callstack)), frame_ids });
         out.push_interned(new);
-        self.written
+        callstack
     }
 
     fn write_named(&mut self, name: &str, out: &mut PacketBuffer) -> u64 {

@@ -70,11 +70,11 @@ impl StackSummary {
         });
         StackSummary {
             samples: seen.samples,
-            samples_to_root: seen.samples_complete,
+            samples_to_root: seen.samples_by_ending.complete(),
             samples_by_frame_pointers: seen.by_frame_pointers,
             stacks_incomplete: incomplete.filter(|incomplete| incomplete.samples + incomplete.blocked > 0).collect(),
             blocked: seen.blocked,
-            blocked_to_root: seen.blocked_complete,
+            blocked_to_root: seen.blocked_by_ending.complete(),
             stacks: seen.stacks,
             stacks_lost: seen.stacks_lost,
             stacks_not_kept: seen.stacks_not_kept,

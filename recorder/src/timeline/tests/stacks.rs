@@ -237,7 +237,7 @@ fn a_sample_is_running_time_of_a_thread_on_a_cpu() {
     assert_eq!(sample.unwind_error, None);
     assert_eq!(read.interned.stack_sample_task_contexts.len(), 1);
     assert_eq!(read.interned.stack_sample_execution_contexts.len(), 1);
-    assert_eq!(recording.timeline.seen().samples_complete, 2);
+    assert_eq!(recording.timeline.seen().samples_by_ending.complete(), 2);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_blocked_stretch_is_a_slice_of_its_thread_and_a_sample_of_its_length() {
     let (time_ns, sample) = &read.samples[0];
     assert_eq!((*time_ns, sample.execution_context_iid), (1_100, None));
     assert_eq!((sample.primary_weight(), &sample.follower_weights[..]), (100, &[0, 90, 10][..]));
-    assert_eq!(recording.timeline.seen().blocked_complete, 2);
+    assert_eq!(recording.timeline.seen().blocked_by_ending.complete(), 2);
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn where_frame_pointers_lead_out_of_all_code_the_stack_was_at_its_end() {
     let main = "/usr/bin/my program+0x5200";
     let cut = vec!["[stack incomplete: no unwind information]", main, main];
     assert_eq!(recording.read().shown_samples(), [cut, vec![main, "[unknown mapping]"]]);
-    assert_eq!(recording.timeline.seen().samples_complete, 1);
+    assert_eq!(recording.timeline.seen().samples_by_ending.complete(), 1);
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn a_stack_that_was_cut_says_so_where_it_was_cut() {
         assert_eq!(read.shown_samples(), [expected], "{ending:?}");
         assert_eq!(read.samples[0].1.unwind_error.as_deref(), unwind_error, "{ending:?}");
         let seen = recording.timeline.seen();
-        assert_eq!(seen.samples_complete == 1, outermost.is_none());
+        assert_eq!(seen.samples_by_ending.complete() == 1, outermost.is_none());
         assert_eq!(seen.by_frame_pointers == 1, flags != 0);
         assert_eq!(seen.samples_by_ending.of(ending), 1);
     }
@@ -364,7 +364,7 @@ fn a_stack_that_never_came_is_shown_as_lost() {
     assert_eq!(read.shown_samples(), [["[stack lost]"], ["[stack lost]"], ["/usr/bin/my program+0x5200"]]);
     assert_eq!(read.interned.callstacks.len(), 2);
     let seen = recording.timeline.seen();
-    assert_eq!((seen.samples, seen.blocked, seen.stacks_lost, seen.samples_complete), (2, 1, 2, 1));
+    assert_eq!((seen.samples, seen.blocked, seen.stacks_lost, seen.samples_by_ending.complete()), (2, 1, 2, 1));
 }
 
 #[test]
