@@ -1,6 +1,6 @@
 //! Files whose code the recorded processes run, each read once.
 
-use std::{collections::BTreeSet, fs::File, io, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use polletto_common::id::Tgid;
 use rustc_hash::FxHashMap;
@@ -9,7 +9,7 @@ use super::reader::Reader;
 use crate::{
     target::{
         CodeOrigin, CodeRange,
-        image::{Image, Source},
+        image::{Bytes, Image},
     },
     timeline::Module,
 };
@@ -25,24 +25,6 @@ pub struct ModuleFile {
     pub source: Bytes,
     /// Counts files, in the order in which they were first seen.
     pub index: usize,
-}
-
-/// Where a module's bytes are.
-#[derive(Debug)]
-pub enum Bytes {
-    /// In a file.
-    File(File),
-    /// In our memory.
-    Memory(Vec<u8>),
-}
-
-impl Source for Bytes {
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Bytes::File(file) => file.read_at(offset, bytes),
-            Bytes::Memory(memory) => memory.as_slice().read_at(offset, bytes),
-        }
-    }
 }
 
 /// What tells files apart.

@@ -7,10 +7,9 @@ use std::{
 
 use polletto_common::id::Tgid;
 
-use super::modules::Bytes;
 use crate::target::{
     self, CodeOrigin, CodeRange,
-    image::{Image, Source},
+    image::{Bytes, Image, Source},
 };
 
 /// How long a file is waited for. While it is, rings are not drained.

@@ -18,6 +18,15 @@ pub trait Source {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
 }
 
+/// Bytes of a file that ran.
+#[derive(Debug)]
+pub enum Bytes {
+    /// Still on a disk, whatever became of its path.
+    File(File),
+    /// Read when it ran: the vDSO.
+    Memory(Vec<u8>),
+}
+
 /// A file, a library, or what the kernel maps as one (the vDSO).
 ///
 /// Its addresses are those that the file itself uses; where a process has put it is another matter.
@@ -216,6 +225,15 @@ impl Source for File {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
         // The kernel refuses offsets that a signed number can't hold. There is nothing either.
         if i64::try_from(offset).is_err() { Ok(0) } else { FileExt::read_at(self, bytes, offset) }
+    }
+}
+
+impl Source for Bytes {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Bytes::File(file) => Source::read_at(file, offset, bytes),
+            Bytes::Memory(memory) => memory.as_slice().read_at(offset, bytes),
+        }
     }
 }
 

@@ -1,0 +1,100 @@
+//! What is asked of the symbols, and what they answer.
+
+use std::fmt;
+
+use crate::target::image::{BuildId, Bytes};
+
+/// Addresses of a module for which names are wanted.
+#[derive(Debug)]
+pub struct Request {
+    /// The module's path, as a trace's mappings have it.
+    pub path: String,
+    /// The name of the very build that ran; none if it has none, or nobody knows.
+    pub build_id: Option<BuildId>,
+    /// The very file that ran, where it could be opened then; it may have been removed since.
+    pub binary: Option<Bytes>,
+    /// As the file's own symbols have them. Each lies inside the instruction that it is about: for a caller that is the
+    /// call, which ends before the address to return to.
+    pub addresses: Vec<u64>,
+}
+
+/// What was found for some addresses of a module, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// As in [`Request::path`].
+    pub path: String,
+    /// As in [`Request::build_id`].
+    pub build_id: Option<BuildId>,
+    /// Those with a name. The others are not there.
+    pub symbols: Vec<Symbols>,
+}
+
+/// What an address is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Symbols {
+    /// As it was asked for.
+    pub address: u64,
+    /// The function that the instruction was written in, then the one that this was inlined into, and so on. Never empty.
+    pub functions: Vec<Function>,
+}
+
+/// A function, and a place in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Function {
+    /// Its full name, as people write it.
+    pub name: String,
+    /// The file that it was written in.
+    pub file: Option<String>,
+    /// The line in that file: of the instruction, or of the call that was inlined.
+    pub line: Option<u32>,
+}
+
+/// How it went for a module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModuleReport {
+    /// As in [`Request::path`].
+    pub path: String,
+    /// Addresses that were asked for.
+    pub addresses: u64,
+    /// Those of them that have a name.
+    pub named: u64,
+    /// Those of them that have a line.
+    pub with_lines: u64,
+    /// Why names or lines are missing, if any are.
+    pub missing: Option<Missing>,
+}
+
+/// Why names or lines of a module are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// There is no file, or it can't be read, or it is not the one that ran.
+    File(String),
+    /// It has no symbols at all.
+    Symbols,
+    /// It has symbols, but no debug information, and none was found elsewhere.
+    DebugInformation,
+    /// It has debug information that can't be used.
+    Damaged(String),
+    /// It has all; some addresses are of code that it does not describe.
+    Described,
+    /// The user did not want to wait.
+    Interrupted,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::File(reason) => write!(out, "{reason}"),
+            Missing::Symbols => write!(out, "it has no symbols: don't strip it, or install its debug package"),
+            Missing::DebugInformation => {
+                write!(
+                    out,
+                    "it has no debug information: build with `debug = \"line-tables-only\"`, or install its debug package"
+                )
+            }
+            Missing::Damaged(reason) => write!(out, "its debug information can't be used: {reason}"),
+            Missing::Described => write!(out, "it does not describe this code"),
+            Missing::Interrupted => write!(out, "interrupted: `polletto symbolize` finds the rest"),
+        }
+    }
+}
