@@ -1,7 +1,8 @@
 //! Encoded packets, cut into batches.
 
 use polletto_protos::{
-    BuiltinClock, InternedData, StackSampleDefaults, TracePacket, TracePacketDefaults, TrackDescriptor, trace_packet,
+    BuiltinClock, InternedData, ModuleSymbols, StackSampleDefaults, TracePacket, TracePacketDefaults, TrackDescriptor,
+    trace_packet,
 };
 use prost::Message;
 
@@ -85,6 +86,13 @@ impl PacketBuffer {
     /// Appends what later packets refer to by number.
     pub fn push_interned(&mut self, data: InternedData) {
         let packet = TracePacket { interned_data: Some(data), ..self.next_packet() };
+        append_packet(self.make_room(packet.encoded_len()), &packet);
+    }
+
+    /// Appends names for frames of any packets, of whichever sequence. A reader wants no more of such a packet.
+    pub fn push_module_symbols(&mut self, symbols: ModuleSymbols) {
+        let data = Some(trace_packet::Data::ModuleSymbols(symbols));
+        let packet = TracePacket { data, ..TracePacket::default() };
         append_packet(self.make_room(packet.encoded_len()), &packet);
     }
 
