@@ -6,6 +6,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     kernel::{SamplingClock, Stacks, UserFrames},
+    symbols,
     trace::Compression,
 };
 
@@ -25,6 +26,9 @@ pub struct Arguments {
 pub enum Command {
     Record(Box<RecordArguments>),
     Doctor(DoctorArguments),
+    /// Read symbols for the process that started this one
+    #[command(name = symbols::WORKER, hide = true)]
+    SymbolWorker,
 }
 
 /// Check whether this machine can be recorded, and say what to do where it can't
@@ -142,6 +146,19 @@ pub struct RecordArguments {
     #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind", "clock"])]
     pub no_stacks: bool,
 
+    /// Leave functions without names: the recording ends sooner, and `polletto symbolize` names them later
+    #[arg(long, conflicts_with_all = ["symbol_memory", "debug_directories", "no_stacks"])]
+    pub no_symbols: bool,
+
+    /// Look for debug information that was taken out of programs in this directory too: by build id, as in
+    /// DIR/.build-id/ab/cdef.debug, or under the program's own name
+    #[arg(long = "debug-dir", value_name = "DIR")]
+    pub debug_directories: Vec<PathBuf>,
+
+    /// Memory that debug information may take while functions are named
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..))]
+    pub symbol_memory: u32,
+
     /// How the trace is compressed
     #[arg(long, value_enum, default_value_t)]
     pub compression: Compression,
@@ -188,6 +205,15 @@ pub enum Unwind {
 }
 
 impl RecordArguments {
+    /// How they want functions to be named.
+    pub fn symbols(&self) -> Option<symbols::Options> {
+        let options = symbols::Options {
+            debug_directories: self.debug_directories.clone(),
+            memory_bytes: u64::from(self.symbol_memory) << 20,
+        };
+        (!self.no_symbols).then_some(options)
+    }
+
     /// Which stacks they ask for.
     pub fn stacks(&self) -> Stacks {
         let is_wanted = |mode| !self.no_stacks && (self.mode == mode || self.mode == Mode::Wall);

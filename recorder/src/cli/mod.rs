@@ -15,12 +15,15 @@ use std::{
 use clap::Parser;
 
 use self::arguments::{Arguments, Command};
+use crate::symbols;
 
 /// Does what the command line says. 0 is success, 2 a command line that can't be followed, 1 any other failure.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Record(arguments) => record::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments.json),
+        // Nobody reads why it failed: whoever started it sees that it did.
+        Command::SymbolWorker => ExitCode::from(u8::from(symbols::work().is_err())),
     }
 }
 

@@ -118,6 +118,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         compression: arguments.compression,
         ring_bytes,
         stacks: arguments.stacks(),
+        symbols: arguments.symbols(),
     })
 }
 
@@ -164,6 +165,10 @@ impl Observer for Teller {
         if !self.is_quiet {
             tell(format_args!("recording to {}\n", file.display()));
         }
+    }
+
+    fn naming(&mut self, done: u64, of: u64) {
+        self.status.show_naming(done, of);
     }
 
     fn progress(&mut self, progress: &Progress) {

@@ -39,6 +39,13 @@ impl StatusLine {
         tell(format_args!("\r{line}\x1b[K"));
     }
 
+    /// Shows how many addresses have been looked up.
+    pub fn show_naming(&mut self, done: u64, of: u64) {
+        if self.is_shown {
+            tell(format_args!("\rnaming functions: {} of {} addresses\x1b[K", Count(done), Count(of)));
+        }
+    }
+
     /// Leaves the line empty for what comes next.
     pub fn clear(&mut self) {
         if self.is_shown {

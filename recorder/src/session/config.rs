@@ -10,6 +10,7 @@ use polletto_common::id::{Tgid, Tid};
 
 use crate::{
     kernel::{self, SamplingClock, Stacks, UserFrames},
+    symbols,
     target::{self, Held, Process},
     timeline::View,
     trace::{Attribute, AttributeValue, Compression},
@@ -49,6 +50,8 @@ pub struct Config {
     pub ring_bytes: u32,
     /// Which stacks are recorded.
     pub stacks: Stacks,
+    /// How functions are named when the recording is over; not at all if `None`.
+    pub symbols: Option<symbols::Options>,
 }
 
 /// What all rings together may take of the kernel's memory by default.

@@ -53,7 +53,7 @@ impl Signals {
         Ok(Signals { interrupt: caught(SIGINT)?, terminate: caught(SIGTERM)?, hang_up: caught(SIGHUP)? })
     }
 
-    fn take(&mut self) -> Option<Ending> {
+    pub(super) fn take(&mut self) -> Option<Ending> {
         if came(&mut self.interrupt) {
             Some(Ending::Interrupted)
         } else if came(&mut self.terminate) {

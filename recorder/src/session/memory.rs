@@ -18,8 +18,9 @@ use super::{
 };
 use crate::{
     kernel::{MemoryChange, MemoryEvent, UnwindMaps},
+    symbols::Request,
     target::{self, CodeRange},
-    timeline::{Mapped, Timeline},
+    timeline::{Mapped, Module, Timeline},
     unwind::Cache,
 };
 
@@ -188,6 +189,15 @@ impl Memory {
         if let Some(unwinding) = &self.unwinding {
             unwinding.wait();
         }
+    }
+
+    /// What to ask of the symbols for the addresses that stacks lead through.
+    pub fn requests(&self, addresses: FxHashMap<Arc<Module>, Vec<u64>>) -> Vec<Request> {
+        let mut requests: Vec<_> =
+            addresses.into_iter().map(|(module, addresses)| self.modules.request(&module, addresses)).collect();
+        // The same order every time.
+        requests.sort_by(|a, b| (&a.path, &a.build_id).cmp(&(&b.path, &b.build_id)));
+        requests
     }
 
     /// What became of it all.

@@ -1,4 +1,4 @@
-//! A recording's life: load → attach → record → stop → close.
+//! A recording's life: load → attach → record → stop → name → close.
 //!
 //! Two threads work while it runs, besides the one that waits for its end: the [`pipeline`] drains the rings and turns
 //! records into packets, and the trace's [`Output`](crate::trace::Output) compresses and writes them.
@@ -7,6 +7,7 @@ mod config;
 mod ending;
 mod memory;
 mod modules;
+mod naming;
 mod own_use;
 mod pipeline;
 mod preamble;
@@ -36,6 +37,7 @@ use self::{
 };
 use crate::{
     kernel::{Counted, Loaded, Recorded, Settings},
+    symbols::ModuleReport,
     target::{self, Held, Running, Watch},
     timeline::Seen,
     trace::{Output, TraceFile, Written},
@@ -63,6 +65,8 @@ pub struct Outcome {
     pub written: Written,
     /// What became of the files whose code was mapped.
     pub code: CodeSummary,
+    /// How the functions of each of them were named.
+    pub names: Vec<ModuleReport>,
     /// The recorder's own use of the machine.
     pub own_use: OwnUse,
     /// The command that was launched, still to be waited for.
@@ -75,6 +79,8 @@ pub trait Observer {
     fn recording(&mut self, file: &Path);
     /// Called several times a second.
     fn progress(&mut self, progress: &Progress);
+    /// Called while functions are named, when so many of all addresses have been looked up.
+    fn naming(&mut self, done: u64, of: u64);
 }
 
 /// Records until the end.
@@ -117,15 +123,21 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     })?;
     let running = pipeline.start()?;
     observer.recording(&path);
-    let mut waiter = Waiter { watch, signals, ended: running.ended(), duration: config.duration };
+    let mut waiter = Waiter { watch, signals: &mut *signals, ended: running.ended(), duration: config.duration };
     let ending = waiter.wait(running.progress(), observer)?;
     running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
     waiter.wait_for_pipeline()?;
-    let Finished { lasted, seen, kernel, records, written, code } = running
+    let Finished { lasted, seen, kernel, records, code, requests, output } = running
         .join()
         .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
+    let names = match &config.symbols {
+        Some(options) => naming::name(requests, options, &output, signals, observer),
+        None => Ok(Vec::new()),
+    };
+    let written = output.close().context("could not write the trace")?;
+    let names = names.with_context(|| format!("{} holds what was recorded, without all names", path.display()))?;
     let own_use = OwnUse::now()?;
-    Ok(Outcome { file: path, ending, lasted, seen, kernel, records, written, code, own_use, command })
+    Ok(Outcome { file: path, ending, lasted, seen, kernel, records, written, code, names, own_use, command })
 }
 
 /// Attaches everything, writes what is known from the start, and only then lets a launched command begin.

@@ -7,9 +7,10 @@ use rustc_hash::FxHashMap;
 
 use super::reader::Reader;
 use crate::{
+    symbols::Request,
     target::{
         CodeOrigin, CodeRange,
-        image::{Bytes, Image},
+        image::{BuildId, Bytes, Image},
     },
     timeline::Module,
 };
@@ -93,6 +94,18 @@ impl Modules {
         let index = self.seen;
         self.seen += 1;
         ModuleFile { module: Arc::new(module), image, source, index }
+    }
+
+    /// What to ask of the symbols for these addresses of a file.
+    pub fn request(&self, module: &Module, addresses: Vec<u64>) -> Request {
+        let file = self.known.values().find(|file| *file.module == *module);
+        Request {
+            path: module.path.clone(),
+            build_id: BuildId::new(&module.build_id),
+            // Where that fails, it is looked for at its path.
+            binary: file.and_then(|file| file.source.try_clone().ok()),
+            addresses,
+        }
     }
 
     /// Keeps what could not be read, and why.

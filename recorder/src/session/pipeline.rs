@@ -25,10 +25,10 @@ use super::{
 };
 use crate::{
     kernel::{Attached, Counted, Taken},
-    symbols::KernelFunctions,
+    symbols::{KernelFunctions, Request},
     target::{Kind, Process},
     timeline::{ProcessDescription, RecorderCounters, Seen, Timeline, Undescribed},
-    trace::{Batch, Clocks, Output, PacketBuffer, Written, mark_synchronization, snapshot_clocks},
+    trace::{Batch, Clocks, Output, PacketBuffer, mark_synchronization, snapshot_clocks},
 };
 
 /// How often rings are drained. A switch of its own each time, so not more often than needed: a ring holds ten times as
@@ -59,8 +59,11 @@ pub struct Finished {
     pub seen: Seen,
     pub kernel: Counted,
     pub records: u64,
-    pub written: Written,
     pub code: CodeSummary,
+    /// What is to be named.
+    pub requests: Vec<Request>,
+    /// Where the rest of the trace goes.
+    pub output: Output,
 }
 
 /// A recording that has begun, on the thread that began it.
@@ -185,12 +188,15 @@ impl Pipeline {
             timeline.finish(ended_ns, &mut packets);
             packets.take_all().try_for_each(|batch| send(&output, batch))
         });
-        // Why the file could not be written says more than that it was not.
-        let written = output.close().context("could not write the trace")?;
-        rest?;
+        if let Err(error) = rest {
+            // Why the file could not be written says more than that it was not.
+            output.close().context("could not write the trace")?;
+            return Err(error);
+        }
         let lasted = Duration::from_nanos(ended_ns.saturating_sub(began.boottime_ns));
-        let (seen, kernel, code) = (timeline.seen(), detached.counted()?, memory.finish());
-        Ok(Finished { lasted, seen, kernel, records, written, code })
+        let (seen, kernel) = (timeline.seen(), detached.counted()?);
+        let requests = memory.requests(timeline.addresses());
+        Ok(Finished { lasted, seen, kernel, records, code: memory.finish(), requests, output })
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.

@@ -27,6 +27,16 @@ pub enum Bytes {
     Memory(Vec<u8>),
 }
 
+impl Bytes {
+    /// The same bytes, for somebody else.
+    pub fn try_clone(&self) -> io::Result<Bytes> {
+        Ok(match self {
+            Bytes::File(file) => Bytes::File(file.try_clone()?),
+            Bytes::Memory(memory) => Bytes::Memory(memory.clone()),
+        })
+    }
+}
+
 /// A file, a library, or what the kernel maps as one (the vDSO).
 ///
 /// Its addresses are those that the file itself uses; where a process has put it is another matter.

@@ -174,7 +174,7 @@ fn with_newlines(path: &[u8]) -> Vec<u8> {
 }
 
 /// Opens a file for reading if it is one: not a pipe that would wait, nor a device that would do something.
-fn open_regular(path: &Path) -> io::Result<File> {
+pub fn open_regular(path: &Path) -> io::Result<File> {
     let seen = File::from(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
     if !seen.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

@@ -3,8 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use polletto_protos::{Frame, InternedData, Mapping, frame::Kind};
+use rustc_hash::FxHashMap;
 
-use super::mappings::{AddressSpace, Region};
+use super::mappings::{AddressSpace, Module, Region};
 use crate::{pieces::Piece, trace::InternTable};
 
 /// The names of the kernel's functions.
@@ -30,6 +31,16 @@ const UNMAPPED: &str = "[unknown mapping]";
 
 /// The mapping of the kernel itself. Its modules have mappings of their own.
 const KERNEL: &str = "[kernel]";
+
+/// What stands between the slashes of a path.
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty())
+}
+
+/// A file's path as a reader of the trace puts it together again.
+pub fn path_in_trace(path: &str) -> String {
+    parts(path).flat_map(|part| ["/", part]).collect()
+}
 
 /// Numbers of frames, and of all that they consist of.
 #[derive(Debug, Default)]
@@ -113,6 +124,29 @@ impl Frames {
         })
     }
 
+    /// The addresses of each file's code that frames are at, as the file's own symbols have them.
+    pub fn addresses(&self) -> FxHashMap<Arc<Module>, Vec<u64>> {
+        let files = self.mappings.iter().filter_map(|(key, iid)| match key {
+            MappingKey::Program(Region { module: Some(module), .. }) => Some((iid, module)),
+            _ => None,
+        });
+        let files: FxHashMap<u64, &Arc<Module>> = files.collect();
+        let mut addresses: FxHashMap<Arc<Module>, Vec<u64>> = FxHashMap::default();
+        for (key, _) in self.frames.iter() {
+            if let FrameKey::Address { mapping, rel_pc } = *key
+                && let Some(&file) = files.get(&mapping)
+            {
+                addresses.entry(Arc::clone(file)).or_default().push(rel_pc);
+            }
+        }
+        // A file that is mapped in several places has an address in each.
+        for addresses in addresses.values_mut() {
+            addresses.sort_unstable();
+            addresses.dedup();
+        }
+        addresses
+    }
+
     /// The kernel's code at this address.
     pub fn of_kernel(&mut self, address: u64, new: &mut InternedData) -> u64 {
         let symbols = self.kernel_symbols.clone();
@@ -152,7 +186,7 @@ impl Frames {
             let build_id = module.map(|module| &module.build_id).filter(|build_id| !build_id.is_empty());
             let build_id = build_id.map(|build_id| build_ids.string(build_id, &mut new.build_ids));
             let path = module.map_or(ANONYMOUS, |module| &module.path);
-            let names = path.split('/').filter(|name| !name.is_empty());
+            let names = parts(path);
             let mapping = Mapping {
                 iid: Some(iid),
                 build_id,

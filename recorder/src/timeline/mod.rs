@@ -24,7 +24,7 @@ use polletto_common::{
     id::{Tgid, Tid},
     record::{self, Record, flags},
 };
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
     lane::Lane, process_tree::ProcessTreeWriter, recorder_track::RecorderTrack, samples::Samples, stacks::Stacks,
@@ -33,7 +33,7 @@ use self::{
 use crate::trace::PacketBuffer;
 
 pub use self::{
-    frames::{KernelSymbol, KernelSymbols},
+    frames::{KernelSymbol, KernelSymbols, path_in_trace},
     mappings::{Mapped, Module},
     process_tree::{ProcessDescription, Undescribed},
     recorder_track::RecorderCounters,
@@ -133,6 +133,11 @@ impl Timeline {
     /// Whether the process is recorded and has not ended.
     pub fn has_process(&self, tgid: Tgid) -> bool {
         self.threads.has_process(tgid)
+    }
+
+    /// The addresses of each file's code that are in stacks: sorted, and as the file's own symbols have them.
+    pub fn addresses(&self) -> FxHashMap<Arc<Module>, Vec<u64>> {
+        self.stacks.addresses()
     }
 
     /// From now on, frames of the kernel are named by these.

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     frames::{Frames, KernelSymbols},
-    mappings::{AddressSpaces, Mapped},
+    mappings::{AddressSpaces, Mapped, Module},
     seen::Seen,
 };
 use crate::trace::PacketBuffer;
@@ -145,6 +145,11 @@ impl Stacks {
             ("[stack lost]", "lost", Origin::Lost)
         };
         Found { callstack: self.write_named(name, out), unwind_error: Some(unwind_error), origin }
+    }
+
+    /// The addresses of each file's code that frames are at.
+    pub fn addresses(&self) -> FxHashMap<Arc<Module>, Vec<u64>> {
+        self.frames.addresses()
     }
 
     /// From then on, a stack that is not known may have come or not. One of the same frames comes under other numbers after

@@ -34,6 +34,13 @@ impl<K: Eq + Hash> InternTable<K> {
     }
 }
 
+impl<K> InternTable<K> {
+    /// All keys, and their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, u64)> {
+        self.iids.iter().map(|(key, &iid)| (key, iid))
+    }
+}
+
 impl InternTable<Vec<u8>> {
     /// The number of a text or of any bytes, which `new` defines if it was not there before.
     pub fn string(&mut self, bytes: &[u8], new: &mut Vec<InternedString>) -> u64 {

@@ -1,0 +1,160 @@
+//! What the recorder and its worker say to each other, over pipes: messages with their length in front.
+
+use std::{
+    ffi::OsStr,
+    io::{self, Read, Write},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+};
+
+use prost::Message;
+
+use super::request::{Function, Missing, ModuleReport, Symbols};
+
+/// The largest message. Only our own process is at the other end, but what it says may come from a damaged one.
+const MAX_BYTES: u32 = 1 << 30;
+
+/// A module to name.
+#[derive(Clone, PartialEq, Message)]
+pub struct Question {
+    #[prost(string, tag = "1")]
+    pub path: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub build_id: Vec<u8>,
+    /// Where the worker finds the file open in the recorder.
+    #[prost(string, optional, tag = "3")]
+    pub open_at: Option<String>,
+    /// The file itself.
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub bytes: Option<Vec<u8>>,
+    #[prost(uint64, repeated, tag = "5")]
+    pub addresses: Vec<u64>,
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub debug_directories: Vec<Vec<u8>>,
+    #[prost(bool, tag = "7")]
+    pub debug_information: bool,
+    #[prost(uint64, tag = "8")]
+    pub memory_bytes: u64,
+}
+
+/// Names that were found, or how it went: then the module is done.
+#[derive(Clone, PartialEq, Message)]
+pub struct Reply {
+    #[prost(message, repeated, tag = "1")]
+    pub symbols: Vec<SymbolsMessage>,
+    #[prost(message, optional, tag = "2")]
+    pub report: Option<ReportMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SymbolsMessage {
+    #[prost(uint64, tag = "1")]
+    address: u64,
+    #[prost(message, repeated, tag = "2")]
+    functions: Vec<FunctionMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct FunctionMessage {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, optional, tag = "2")]
+    file: Option<String>,
+    #[prost(uint32, optional, tag = "3")]
+    line: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ReportMessage {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(uint64, tag = "2")]
+    addresses: u64,
+    #[prost(uint64, tag = "3")]
+    named: u64,
+    #[prost(uint64, tag = "4")]
+    with_lines: u64,
+    #[prost(uint32, tag = "5")]
+    missing: u32,
+    #[prost(string, tag = "6")]
+    reason: String,
+}
+
+impl Question {
+    pub fn debug_directories(&self) -> Vec<PathBuf> {
+        self.debug_directories.iter().map(|bytes| PathBuf::from(OsStr::from_bytes(bytes))).collect()
+    }
+}
+
+impl From<Symbols> for SymbolsMessage {
+    fn from(symbols: Symbols) -> SymbolsMessage {
+        let functions = symbols.functions.into_iter();
+        let functions = functions.map(|Function { name, file, line }| FunctionMessage { name, file, line }).collect();
+        SymbolsMessage { address: symbols.address, functions }
+    }
+}
+
+impl From<SymbolsMessage> for Symbols {
+    fn from(message: SymbolsMessage) -> Symbols {
+        let functions = message.functions.into_iter();
+        let functions = functions.map(|FunctionMessage { name, file, line }| Function { name, file, line }).collect();
+        Symbols { address: message.address, functions }
+    }
+}
+
+impl From<ModuleReport> for ReportMessage {
+    fn from(report: ModuleReport) -> ReportMessage {
+        let ModuleReport { path, addresses, named, with_lines, missing } = report;
+        let (missing, reason) = match missing {
+            None => (0, String::new()),
+            Some(Missing::File(reason)) => (1, reason),
+            Some(Missing::Symbols) => (2, String::new()),
+            Some(Missing::DebugInformation) => (3, String::new()),
+            Some(Missing::Damaged(reason)) => (4, reason),
+            Some(Missing::Described) => (5, String::new()),
+            Some(Missing::Interrupted) => (6, String::new()),
+        };
+        ReportMessage { path, addresses, named, with_lines, missing, reason }
+    }
+}
+
+impl From<ReportMessage> for ModuleReport {
+    fn from(message: ReportMessage) -> ModuleReport {
+        let ReportMessage { path, addresses, named, with_lines, missing, reason } = message;
+        let missing = match missing {
+            0 => None,
+            1 => Some(Missing::File(reason)),
+            2 => Some(Missing::Symbols),
+            3 => Some(Missing::DebugInformation),
+            4 => Some(Missing::Damaged(reason)),
+            6 => Some(Missing::Interrupted),
+            _ => Some(Missing::Described),
+        };
+        ModuleReport { path, addresses, named, with_lines, missing }
+    }
+}
+
+/// Sends a message.
+pub fn send(to: &mut impl Write, message: &impl Message) -> io::Result<()> {
+    let bytes = message.encode_to_vec();
+    let length = u32::try_from(bytes.len()).ok().filter(|&length| length <= MAX_BYTES);
+    to.write_all(&length.ok_or(io::ErrorKind::FileTooLarge)?.to_le_bytes())?;
+    to.write_all(&bytes)?;
+    to.flush()
+}
+
+/// Receives a message; none when the other side has ended.
+pub fn receive<M: Message + Default>(from: &mut impl Read) -> io::Result<Option<M>> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let length = u32::from_le_bytes(length);
+    if length > MAX_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Vec::new();
+    from.take(u64::from(length)).read_to_end(&mut bytes)?;
+    Ok(Some(M::decode(bytes.as_slice())?))
+}
