@@ -22,7 +22,8 @@ pub use self::{
     worker::work,
 };
 
-fn demangle(name: &str) -> std::borrow::Cow<'_, str> {
+/// The name of a function as people write it.
+pub fn demangle(name: &str) -> std::borrow::Cow<'_, str> {
     match rustc_demangle::try_demangle(name) {
         Ok(name) => format!("{name:#}").into(),
         Err(_) => name.into(),
