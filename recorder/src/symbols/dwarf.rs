@@ -3,7 +3,7 @@
 use std::{cell::RefCell, os::unix::ffi::OsStrExt, path::PathBuf, sync::Arc};
 
 use addr2line::{Context, LookupContinuation, LookupResult, SplitDwarfLoad};
-use gimli::{Dwarf, DwarfPackage};
+use gimli::{Dwarf, DwarfPackage, DwoId, Section, UnitType};
 use rustc_hash::FxHashMap;
 use typed_arena::Arena;
 
@@ -131,12 +131,23 @@ impl<'a> DebugInformation<'a> {
             None => Ok(Slice::new(&[], gimli::LittleEndian)),
         };
         let mut dwarf = Dwarf::load(section).ok()?;
-        let header = dwarf.units().next().ok()??;
-        // Built again since, it describes other code.
-        if dwarf.unit(header).ok()?.dwo_id != Some(load.dwo_id) {
-            return None;
-        }
+        // Units of types can stand in front of it, and only the first unit is searched.
+        let at = unit_of(&dwarf, load.dwo_id)?;
+        let rest = dwarf.debug_info.reader().slice().get(at..)?;
+        dwarf.debug_info = Slice::new(rest, gimli::LittleEndian).into();
         dwarf.make_dwo(&load.parent);
         Some(Arc::new(dwarf))
     }
+}
+
+/// Where the unit of this id begins. None if there is none: built again since, the file describes other code.
+fn unit_of(dwarf: &Dwarf<Slice<'_>>, id: DwoId) -> Option<usize> {
+    let mut units = dwarf.units();
+    while let Some(header) = units.next().ok()? {
+        let is_type = matches!(header.type_(), UnitType::Type { .. } | UnitType::SplitType { .. });
+        if !is_type && dwarf.unit(header).ok()?.dwo_id == Some(id) {
+            return Some(header.debug_info_offset()?.0);
+        }
+    }
+    None
 }
