@@ -11,6 +11,8 @@ mod module;
 mod request;
 mod resolve;
 mod sources;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod worker;
 
