@@ -155,6 +155,11 @@ pub struct RecordArguments {
     #[arg(long = "debug-dir", value_name = "DIR")]
     pub debug_directories: Vec<PathBuf>,
 
+    /// Fetch debug information that is nowhere on this machine from the servers in DEBUGINFOD_URLS, with elfutils'
+    /// debuginfod-find
+    #[arg(long)]
+    pub debuginfod: bool,
+
     /// Memory that debug information may take while functions are named
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..))]
     pub symbol_memory: u32,
@@ -209,6 +214,7 @@ impl RecordArguments {
     pub fn symbols(&self) -> Option<symbols::Options> {
         let options = symbols::Options {
             debug_directories: self.debug_directories.clone(),
+            debuginfod: self.debuginfod,
             memory_bytes: u64::from(self.symbol_memory) << 20,
         };
         (!self.no_symbols).then_some(options)

@@ -2,6 +2,7 @@
 //!
 //! [`resolve`] answers [`Request`]s, module by module, from symbol tables and debug information.
 
+mod debuginfod;
 mod dwarf;
 mod file;
 mod functions;

@@ -18,12 +18,15 @@ use super::{
     request::{Function, Missing, ModuleReport, Request, Symbols},
     sources::Sources,
 };
+use crate::target::image::Bytes;
 
 /// How a module is named.
 #[derive(Clone, Debug)]
 pub struct Means {
     /// Where debug information may be that was taken out of files.
     pub debug_directories: Vec<PathBuf>,
+    /// Whether servers are asked for it.
+    pub debuginfod: bool,
     /// Whether it is used at all.
     pub debug_information: bool,
     /// Threads that search.
@@ -39,6 +42,8 @@ const PIECE: usize = 256;
 pub trait Sink: Sync {
     /// Some addresses with their names.
     fn found(&self, symbols: Vec<Symbols>);
+    /// Nothing was found, but something is being waited for.
+    fn waiting(&self);
 }
 
 /// Names a module's addresses.
@@ -47,7 +52,7 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     addresses.sort_unstable();
     addresses.dedup();
     let report = ModuleReport { path: request.path.clone(), addresses: addresses.len() as u64, ..Default::default() };
-    let sources = match Sources::find(request, &means.debug_directories) {
+    let sources = match Sources::find(request, means, &|| sink.waiting()) {
         Ok(sources) => sources,
         Err(missing) => return ModuleReport { missing: Some(missing), ..report },
     };
@@ -59,7 +64,7 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     functions.sort();
     let room = Room::default();
     let (sections, mut missing) = match objects.with_debug_information().filter(|_| means.debug_information) {
-        None => (None, Some(if functions.is_empty() { Missing::Symbols } else { Missing::DebugInformation })),
+        None => (None, lacking(request, &sources, &functions)),
         Some(object) => match DebugSections::load(object, objects.shared.as_ref(), objects.package.as_ref(), &room) {
             Ok(sections) => (Some(sections), None),
             Err(reason) => (None, Some(Missing::Damaged(reason))),
@@ -84,10 +89,21 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     let with_lines = counts.iter().map(|counts| counts.with_lines).sum();
     if let Some(reason) = work.damage.into_inner().unwrap_or_default() {
         missing = Some(Missing::Damaged(reason));
-    } else if with_lines < report.addresses {
+    } else if named < report.addresses || (sections.is_some() && with_lines < report.addresses) {
         missing = missing.or(Some(Missing::Described));
     }
     ModuleReport { named, with_lines, missing, ..report }
+}
+
+/// Why there are no lines.
+fn lacking(request: &Request, sources: &Sources, functions: &FunctionTable<'_>) -> Option<Missing> {
+    match (&sources.not_fetched, &request.binary) {
+        (Some(reason), _) => Some(Missing::NotFetched(reason.clone())),
+        _ if functions.is_empty() => Some(Missing::Symbols),
+        // What the kernel gives to programs has no more than that, ever.
+        (None, Some(Bytes::Memory(_))) => None,
+        _ => Some(Missing::DebugInformation),
+    }
 }
 
 /// The files, read.

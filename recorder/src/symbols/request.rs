@@ -73,6 +73,8 @@ pub enum Missing {
     Symbols,
     /// It has symbols, but no debug information, and none was found elsewhere.
     DebugInformation,
+    /// It has symbols, but no debug information, and servers could not be asked for any.
+    NotFetched(String),
     /// It has debug information that can't be used.
     Damaged(String),
     /// It has all; some addresses are of code that it does not describe.
@@ -92,6 +94,7 @@ impl fmt::Display for Missing {
                     "it has no debug information: build with `debug = \"line-tables-only\"`, or install its debug package"
                 )
             }
+            Missing::NotFetched(reason) => write!(out, "its debug information could not be fetched: {reason}"),
             Missing::Damaged(reason) => write!(out, "its debug information can't be used: {reason}"),
             Missing::Described => write!(out, "it does not describe this code"),
             Missing::Interrupted => write!(out, "interrupted: `polletto symbolize` finds the rest"),

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustc_hash::FxHashSet;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
     request::{Answer, Missing, ModuleReport, Request, Symbols},
@@ -35,13 +36,15 @@ const QUEUED_REPLIES: usize = 64;
 pub struct Options {
     /// Where debug information may be that was taken out of files, besides the system's own place.
     pub debug_directories: Vec<PathBuf>,
+    /// Whether the servers of `DEBUGINFOD_URLS` are asked for what is nowhere else.
+    pub debuginfod: bool,
     /// What may be kept of debug information at a time, bytes.
     pub memory_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { debug_directories: Vec::new(), memory_bytes: 512 << 20 }
+        Options { debug_directories: Vec::new(), debuginfod: false, memory_bytes: 512 << 20 }
     }
 }
 
@@ -181,6 +184,7 @@ impl Resolver<'_> {
             debug_directories: directories.map(|path| path.as_bytes().to_vec()).collect(),
             debug_information,
             memory_bytes: self.options.memory_bytes,
+            debuginfod: self.options.debuginfod,
         }
     }
 }
@@ -240,8 +244,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        self.process.kill().ok();
+        // It may have ended by itself. It leads a group with what it started.
+        if let Some(group) = Pid::from_raw(self.process.id() as i32) {
+            kill_process_group(group, Signal::KILL).ok();
+        }
         self.process.wait().ok();
     }
 }

@@ -35,9 +35,11 @@ pub struct Question {
     pub debug_information: bool,
     #[prost(uint64, tag = "8")]
     pub memory_bytes: u64,
+    #[prost(bool, tag = "9")]
+    pub debuginfod: bool,
 }
 
-/// Names that were found, or how it went: then the module is done.
+/// Names that were found, or how it went: then the module is done. Or nothing: something is being waited for.
 #[derive(Clone, PartialEq, Message)]
 pub struct Reply {
     #[prost(message, repeated, tag = "1")]
@@ -113,6 +115,7 @@ impl From<ModuleReport> for ReportMessage {
             Some(Missing::Damaged(reason)) => (4, reason),
             Some(Missing::Described) => (5, String::new()),
             Some(Missing::Interrupted) => (6, String::new()),
+            Some(Missing::NotFetched(reason)) => (7, reason),
         };
         ReportMessage { path, addresses, named, with_lines, missing, reason }
     }
@@ -128,6 +131,7 @@ impl From<ReportMessage> for ModuleReport {
             3 => Some(Missing::DebugInformation),
             4 => Some(Missing::Damaged(reason)),
             6 => Some(Missing::Interrupted),
+            7 => Some(Missing::NotFetched(reason)),
             _ => Some(Missing::Described),
         };
         ModuleReport { path, addresses, named, with_lines, missing }

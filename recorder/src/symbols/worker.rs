@@ -27,6 +27,7 @@ pub fn work() -> io::Result<()> {
         let means = Means {
             debug_directories: question.debug_directories(),
             debug_information: question.debug_information,
+            debuginfod: question.debuginfod,
             threads: available_parallelism().map_or(1, usize::from),
             memory_bytes: question.memory_bytes,
         };
@@ -66,11 +67,18 @@ struct Out {
 
 impl Sink for Mutex<Out> {
     fn found(&self, symbols: Vec<Symbols>) {
-        let reply = Reply { symbols: symbols.into_iter().map(Into::into).collect(), report: None };
-        if let Ok(mut out) = self.lock()
-            && let Err(error) = wire::send(&mut out.to, &reply)
-        {
-            out.failed = Some(error);
-        }
+        reply(self, &Reply { symbols: symbols.into_iter().map(Into::into).collect(), report: None });
+    }
+
+    fn waiting(&self) {
+        reply(self, &Reply::default());
+    }
+}
+
+fn reply(out: &Mutex<Out>, reply: &Reply) {
+    if let Ok(mut out) = out.lock()
+        && let Err(error) = wire::send(&mut out.to, reply)
+    {
+        out.failed = Some(error);
     }
 }
