@@ -7,8 +7,10 @@ mod dwarf;
 mod file;
 mod functions;
 mod kernel;
+mod kind;
 mod memory;
 mod module;
+mod names;
 mod request;
 mod resolve;
 mod sources;
@@ -17,15 +19,10 @@ mod worker;
 
 pub use self::{
     kernel::KernelFunctions,
+    kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of},
     module::{Means, Sink, name},
+    names::{demangle, short},
     request::{Answer, Function, Missing, ModuleReport, Request, Symbols},
     resolve::{Observer, Options, WORKER, resolve},
     worker::work,
 };
-
-fn demangle(name: &str) -> std::borrow::Cow<'_, str> {
-    match rustc_demangle::try_demangle(name) {
-        Ok(name) => format!("{name:#}").into(),
-        Err(_) => name.into(),
-    }
-}

@@ -15,6 +15,7 @@ use super::{
     file::{ElfObject, Mapped},
     functions::FunctionTable,
     memory,
+    names::demangle,
     request::{Function, Missing, ModuleReport, Request, Symbols},
     sources::Sources,
 };
@@ -197,7 +198,7 @@ impl Work<'_, '_> {
             debug_information.and_then(|information| self.guarded(|| information.find(address))).unwrap_or_default();
         let by_symbol = || {
             let name = self.functions.find(address)?;
-            Some(super::demangle(&String::from_utf8_lossy(name)).into_owned())
+            Some(demangle(&String::from_utf8_lossy(name)).into_owned())
         };
         // Lines without a function: code that was written in assembly.
         match functions.last_mut() {
