@@ -12,6 +12,7 @@ mod interning;
 mod output;
 mod packets;
 mod preamble;
+pub mod read;
 mod samples;
 mod wire;
 
