@@ -24,6 +24,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Record(Box<RecordArguments>),
+    Symbolize(SymbolizeArguments),
     Doctor(DoctorArguments),
 }
 
@@ -36,6 +37,58 @@ pub struct DoctorArguments {
     /// Print the checks as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Name the functions in a trace that has only their addresses
+///
+/// For traces that were recorded without names, by polletto or by any recorder that writes Perfetto traces, and for those
+/// whose debug information turned up later. Names, files and lines come from the files whose code ran, where they still
+/// are, and from debug information in --debug-dir. A file is only believed if it is the very build that ran.
+///
+/// What is found is appended to the trace, which stays a trace at every moment; what it says already is not looked for
+/// again.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  polletto symbolize x.perfetto-trace                      append names to the trace
+  polletto symbolize x.perfetto-trace -o named             leave it, and write a copy with names
+  polletto symbolize x.perfetto-trace --debug-dir ./debug  with debug files of your own; asks again where lines are missing
+  polletto symbolize --json x.perfetto-trace               what was found for each file, for scripts
+
+Ctrl-C keeps what was found until then; the next time, the rest is looked for.
+
+Exit status: 0 when everything was looked for, whatever was found; 2 when the command line can't be followed; 1 when it \
+failed or was interrupted.")]
+pub struct SymbolizeArguments {
+    /// Trace to name; with -o it is only read
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+
+    /// Directory with debug information, besides those of the system; may be repeated
+    ///
+    /// With this, addresses that have a function and no line are looked for again.
+    #[arg(long = "debug-dir", value_name = "DIR")]
+    pub debug_directories: Vec<PathBuf>,
+
+    /// File to write, decompressed if TRACE is compressed as a whole [default: append to TRACE]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Overwrite FILE if it exists
+    #[arg(long, requires = "output")]
+    pub force: bool,
+
+    /// How names are compressed; what the trace holds stays as it is
+    #[arg(long, value_enum, default_value_t)]
+    pub compression: Compression,
+
+    /// Print the summary as JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Record a process, a command or the whole machine
@@ -276,6 +329,19 @@ mod tests {
         for words in ["-F 0", "-F 10000", "--min-block -1", "--min-block nan", "--no-stacks -F 9"] {
             assert!(parse(&format!("polletto record x {words}")).is_err(), "{words}");
         }
+    }
+
+    #[test]
+    fn a_trace_is_only_overwritten_where_one_is_written() {
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        assert!(parse("polletto symbolize").is_err());
+        assert!(parse("polletto symbolize x --force").is_err());
+        let Command::Symbolize(arguments) =
+            parse("polletto symbolize x -o y --force --debug-dir a --debug-dir b").unwrap().command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(arguments.debug_directories, [PathBuf::from("a"), PathBuf::from("b")]);
     }
 
     #[test]

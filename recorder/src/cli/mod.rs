@@ -5,6 +5,7 @@ mod doctor;
 mod record;
 mod status;
 mod summary;
+mod symbolize;
 
 use std::{
     fmt,
@@ -20,6 +21,7 @@ use self::arguments::{Arguments, Command};
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Record(arguments) => record::run(&arguments),
+        Command::Symbolize(arguments) => symbolize::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments.json),
     }
 }

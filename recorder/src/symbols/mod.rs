@@ -4,8 +4,10 @@
 
 mod kernel;
 mod request;
+mod resolve;
 
 pub use self::{
     kernel::KernelFunctions,
     request::{Answer, Function, Missing, ModuleReport, Request, Symbols},
+    resolve::{Observer, Options, resolve},
 };

@@ -88,7 +88,7 @@ pub fn read_code(input: impl BufRead, limits: &Limits) -> Result<TracedCode, Rea
 }
 
 /// The bytes of a trace, decompressed if the file is compressed as a whole, and whether it is.
-pub fn open(input: impl Read + 'static) -> Result<(Box<dyn BufRead>, bool), ReadError> {
+pub fn open<'a>(input: impl Read + 'a) -> Result<(Box<dyn BufRead + 'a>, bool), ReadError> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let mut input = BufReader::with_capacity(256 << 10, input);
     let begin = input.fill_buf().map_err(|error| ReadError::new(0, Reason::Unreadable(error)))?;
