@@ -107,10 +107,6 @@ fn wait_for(mut command: Running, ending: Ending, arguments: &RecordArguments) -
 
 fn config(arguments: &RecordArguments) -> Result<Config> {
     let cpus = cpus(&arguments.cpus)?;
-    ensure!(
-        !arguments.debuginfod || std::env::var_os("DEBUGINFOD_URLS").is_some(),
-        "--debuginfod asks the servers in DEBUGINFOD_URLS, which is not set (sudo hides it: `sudo -E` does not)"
-    );
     let ring_bytes = arguments.ring_kib.map_or_else(|| default_ring_bytes(cpus.len()), |kib| kib * 1024);
     Ok(Config {
         subject: subject(arguments)?,
@@ -122,7 +118,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         compression: arguments.compression,
         ring_bytes,
         stacks: arguments.stacks(),
-        symbols: arguments.symbols(),
+        symbols: if arguments.no_symbols { None } else { Some(arguments.names.options()?) },
     })
 }
 

@@ -13,6 +13,7 @@ mod pipeline;
 mod preamble;
 mod reader;
 mod running;
+mod symbolizing;
 mod unwinding;
 
 use std::{
@@ -29,6 +30,7 @@ pub use self::{
     modules::Unreadable,
     own_use::OwnUse,
     running::Progress,
+    symbolizing::module_symbols,
 };
 use self::{
     ending::Waiter,

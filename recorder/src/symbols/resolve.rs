@@ -58,7 +58,7 @@ pub trait Observer {
     /// So many addresses were looked up, of all.
     fn progress(&mut self, done: u64, of: u64);
     /// Whether not to look for lines any longer: from then on, functions have names and nothing else.
-    fn is_cancelled(&mut self) -> bool;
+    fn is_cancelled(&self) -> bool;
 }
 
 /// Names the addresses of all these modules, and tells of each how it went.

@@ -146,7 +146,7 @@ impl fmt::Display for Summary {
 }
 
 /// `1 thread`, `2 threads`
-fn several(count: u64, one: &str, more: &str) -> String {
+pub fn several(count: u64, one: &str, more: &str) -> String {
     format!("{} {}", Count(count), if count == 1 { one } else { more })
 }
 
