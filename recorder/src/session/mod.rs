@@ -30,7 +30,7 @@ pub use self::{
     modules::Unreadable,
     own_use::OwnUse,
     running::Progress,
-    symbolizing::module_symbols,
+    symbolizing::NameWriter,
 };
 use self::{
     ending::Waiter,

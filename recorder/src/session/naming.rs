@@ -4,11 +4,11 @@ use std::cell::Cell;
 
 use anyhow::{Result, anyhow};
 
-use super::{Observer, Signals, symbolizing::module_symbols};
+use super::{Observer, Signals, symbolizing::NameWriter};
 use crate::{
     symbols::{self, Answer, ModuleReport, Request},
     timeline::path_in_trace,
-    trace::{Output, PacketBuffer},
+    trace::Output,
 };
 
 /// Writes names for all that was asked for. A signal means that the user wants no lines any more.
@@ -19,11 +19,10 @@ pub fn name(
     signals: &Signals,
     observer: &mut dyn Observer,
 ) -> Result<Vec<ModuleReport>> {
-    let mut namer =
-        Namer { packets: PacketBuffer::default(), output, signals, observer, is_cancelled: Cell::new(false) };
+    let mut namer = Namer { names: NameWriter::default(), output, signals, observer, is_cancelled: Cell::new(false) };
     let reports = symbols::resolve(requests, options, &mut namer)?;
     namer
-        .packets
+        .names
         .take_all()
         .try_for_each(|batch| output.send(batch))
         .map_err(|_| anyhow!("the trace can't be written any more"))?;
@@ -31,7 +30,7 @@ pub fn name(
 }
 
 struct Namer<'a> {
-    packets: PacketBuffer,
+    names: NameWriter,
     output: &'a Output,
     signals: &'a Signals,
     observer: &'a mut dyn Observer,
@@ -40,9 +39,8 @@ struct Namer<'a> {
 
 impl symbols::Observer for Namer<'_> {
     fn answer(&mut self, answer: Answer) -> Result<()> {
-        let answer = Answer { path: path_in_trace(&answer.path), ..answer };
-        module_symbols(answer).for_each(|symbols| self.packets.push_module_symbols(symbols));
-        let mut full = self.packets.take_full();
+        self.names.push(Answer { path: path_in_trace(&answer.path), ..answer });
+        let mut full = self.names.take_full();
         full.try_for_each(|batch| self.output.send(batch)).map_err(|_| anyhow!("the trace can't be written any more"))
     }
 

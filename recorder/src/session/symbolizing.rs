@@ -1,9 +1,15 @@
 //! Answers about addresses → what a trace says of them.
 
+use std::collections::BTreeMap;
+
 use polletto_protos::{AddressSymbols, Line, ModuleSymbols};
 use prost::Message;
+use rustc_hash::FxHashSet;
 
-use crate::symbols::{Answer, Function, Symbols};
+use crate::{
+    symbols::{Answer, Evidence, Function, Symbols, crate_of, kind_of, origin_of},
+    trace::{Attribute, AttributeValue, Batch, PacketBuffer, add_attributes},
+};
 
 /// Bytes at which a message is closed. Compressed packets hold 256 KiB, and no reader has to wait for more than that.
 const MESSAGE_BYTES: usize = 64 << 10;
@@ -14,8 +20,74 @@ const ADDRESS_BYTES: usize = 64 << 10;
 /// The longest name or path, in bytes. A thousand times that of an honest one.
 const TEXT_BYTES: usize = 16 << 10;
 
+/// Writes names, and whose code they are of.
+#[derive(Debug, Default)]
+pub struct NameWriter {
+    packets: PacketBuffer,
+    /// Attributes that tell kinds: those that were written already, with none.
+    kinds: BTreeMap<String, Option<&'static str>>,
+    /// Files, and functions of no file, that were looked at.
+    seen: FxHashSet<Box<str>>,
+}
+
+/// Attributes with these keys and the beginning of a path, or the name of a crate, say of which kind code is that was
+/// written in such a file, or in that crate if no file is known.
+const KIND_OF_PATH: &str = "polletto.frame_kind.path.";
+const KIND_OF_CRATE: &str = "polletto.frame_kind.crate.";
+
+/// How many of these there are at most: several times what the largest programs depend on.
+const MAX_KINDS: usize = 10_000;
+
+impl NameWriter {
+    /// Writes what was found for a module, by the path that the trace has for it.
+    pub fn push(&mut self, answer: Answer) {
+        for function in answer.symbols.iter().flat_map(|symbols| &symbols.functions) {
+            self.note_kind(function);
+        }
+        module_symbols(answer).for_each(|symbols| self.packets.push_module_symbols(symbols));
+    }
+
+    /// The batches that are full.
+    pub fn take_full(&mut self) -> impl Iterator<Item = Batch> + '_ {
+        self.packets.take_full()
+    }
+
+    /// Everything so far.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Batch> + '_ {
+        let new = self.kinds.iter_mut().filter_map(|(key, kind)| {
+            let value = AttributeValue::Text(kind.take()?.to_owned());
+            Some(Attribute { key: key.clone().into(), value })
+        });
+        let new: Vec<Attribute> = new.collect();
+        if !new.is_empty() {
+            add_attributes(new, &mut self.packets);
+        }
+        self.packets.take_all()
+    }
+
+    fn note_kind(&mut self, function: &Function) {
+        let file = function.file.as_deref();
+        let looked_at = file.unwrap_or(&function.name);
+        if self.seen.contains(looked_at) || self.kinds.len() >= MAX_KINDS {
+            return;
+        }
+        self.seen.insert(looked_at.into());
+        let told = kind_of(&function.name, file);
+        let key = match file.and_then(origin_of) {
+            Some(path) => format!("{KIND_OF_PATH}{path}"),
+            // What is told from the path alone, a query can tell too.
+            None if told.evidence != Evidence::Name => return,
+            None => match crate_of(&function.name) {
+                Some(name) => format!("{KIND_OF_CRATE}{name}"),
+                None => return,
+            },
+        };
+        self.kinds.entry(key).or_insert(Some(told.kind.name()));
+    }
+}
+
 /// The messages that say what was found for a module. None is larger than 128 KiB.
-pub fn module_symbols(answer: Answer) -> impl Iterator<Item = ModuleSymbols> {
+fn module_symbols(answer: Answer) -> impl Iterator<Item = ModuleSymbols> {
     let Answer { path, build_id, symbols } = answer;
     let mut symbols = symbols.into_iter().map(address_symbols).peekable();
     std::iter::from_fn(move || {

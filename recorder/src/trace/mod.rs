@@ -22,5 +22,7 @@ pub use file::{TraceFile, TraceInput};
 pub use interning::InternTable;
 pub use output::{Output, OutputClosed, Written};
 pub use packets::{Batch, PacketBuffer};
-pub use preamble::{Attribute, AttributeValue, Clocks, Preamble, mark_synchronization, snapshot_clocks};
+pub use preamble::{
+    Attribute, AttributeValue, Clocks, Preamble, add_attributes, mark_synchronization, snapshot_clocks,
+};
 pub use samples::{Argument, SliceBegin, StackSample, Weights};

@@ -6,11 +6,11 @@ use anyhow::Result;
 
 use super::User;
 use crate::{
-    session::module_symbols,
+    session::NameWriter,
     symbols::{Answer, Missing, ModuleReport, Observer, Request, Symbols},
     target::image::BuildId,
     trace::{
-        Batch, Compression, Output, PacketBuffer, TraceFile,
+        Batch, Compression, Output, TraceFile,
         read::{Known, TracedCode, TracedModule},
     },
 };
@@ -22,7 +22,7 @@ pub struct Naming<'a> {
     index: HashMap<(String, Option<BuildId>), usize>,
     /// Whether addresses that have a name and no line are asked for again.
     asks_for_lines: bool,
-    packets: PacketBuffer,
+    names: NameWriter,
     /// The trace, until there is something to append to it; it is not touched before.
     file: Option<TraceFile>,
     whole_bytes: u64,
@@ -53,7 +53,7 @@ impl<'a> Naming<'a> {
             modules: code.modules,
             index: HashMap::new(),
             asks_for_lines,
-            packets: PacketBuffer::default(),
+            names: NameWriter::default(),
             file: Some(file),
             whole_bytes: code.whole_bytes,
             output: None,
@@ -97,7 +97,7 @@ impl<'a> Naming<'a> {
 
     /// Writes what is left, and closes the file.
     pub fn finish(mut self) -> io::Result<Appended> {
-        let rest: Vec<Batch> = self.packets.take_all().collect();
+        let rest: Vec<Batch> = self.names.take_all().collect();
         let sent = self.send(rest);
         match (self.file, self.output) {
             (Some(file), _) => Ok(Appended { bytes: file.length(), is_changed: false }),
@@ -138,10 +138,8 @@ impl Observer for Naming<'_> {
         let Some(&at) = self.index.get(&key) else { return Ok(()) };
         let module = &self.modules[at];
         answer.symbols.retain(|symbols| self.is_wanted(module, symbols));
-        for message in module_symbols(answer) {
-            self.packets.push_module_symbols(message);
-        }
-        let full: Vec<Batch> = self.packets.take_full().collect();
+        self.names.push(answer);
+        let full: Vec<Batch> = self.names.take_full().collect();
         Ok(self.send(full)?)
     }
 
