@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::super::{DEMANGLED_BYTES, MANGLED_BYTES, crates_of, demangle, short};
+use super::super::{MANGLED_BYTES, crates_of, demangle, short};
 
 /// Generous: each of these takes a few milliseconds without optimization.
 const SOON: Duration = Duration::from_secs(2);
