@@ -16,7 +16,7 @@ pub(super) fn end_of(text: &str, open: usize) -> usize {
                 continue;
             }
             // Of `->`, or a comparison inside parentheses.
-            b'>' if bytes[at - 1] == b'-' || expected.last() != Some(&b'>') => {}
+            b'>' if is_arrow(&bytes[..at]) || expected.last() != Some(&b'>') => {}
             b'>' => drop(expected.pop()),
             // Those that were opened meanwhile are comparisons, or damaged.
             b')' | b']' | b'}' => while expected.pop().is_some_and(|closing| closing != byte) {},
@@ -28,6 +28,11 @@ pub(super) fn end_of(text: &str, open: usize) -> usize {
         }
     }
     at
+}
+
+/// What stands before a `>` that ends an arrow. Legacy Rust names have `.>` for it; C++ has `...>`.
+fn is_arrow(before: &[u8]) -> bool {
+    before.ends_with(b"-") || before.ends_with(b" .")
 }
 
 /// What the bracket at `open` encloses, and where it ends.

@@ -11,7 +11,7 @@ pub(super) struct Path<'a> {
     pub(super) function: Option<Segment<'a>>,
     /// Of the closures and blocks inside it, the innermost two: the other may be the function's body itself.
     pub(super) inner: [Option<&'a str>; 2],
-    /// The function is followed by its arguments, as in C++.
+    /// It, or what it is in, is followed by its arguments, as in C++.
     pub(super) arguments: bool,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Path<'a> {
     }
 
     fn push(&mut self, segment: Segment<'a>) {
-        if self.inner[1] == Some("lambda") && matches!(segment, Segment::Name("operator()")) {
+        if self.inner[1] == Some("lambda") && matches!(segment, Segment::Name("operator()" | "_FUN")) {
             return;
         }
         self.parent = self.function.replace(segment);
@@ -108,8 +108,6 @@ impl<'a> Reader<'a> {
             self.what_follows_a_name();
             if let Some(rest) = self.rest().strip_prefix("::") {
                 self.at = self.text.len() - rest.len();
-                // Of what contains others, arguments say nothing of the last one.
-                self.path.arguments = false;
             } else {
                 return (self.at > start).then_some(());
             }
