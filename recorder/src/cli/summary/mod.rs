@@ -46,6 +46,9 @@ pub struct Summary {
     /// What the recorder itself used.
     recorder_cpu_seconds: f64,
     recorder_peak_memory_bytes: u64,
+    /// What the process used besides that found names.
+    naming_cpu_seconds: f64,
+    naming_peak_memory_bytes: u64,
 }
 
 impl Summary {
@@ -78,6 +81,8 @@ impl Summary {
             names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
+            naming_cpu_seconds: outcome.naming_use.cpu.as_secs_f64(),
+            naming_peak_memory_bytes: outcome.naming_use.peak_memory_bytes,
         }
     }
 }
@@ -141,7 +146,12 @@ impl fmt::Display for Summary {
         if self.seconds >= 1.0 {
             write!(out, " ({:.1} % of one CPU)", 100.0 * self.recorder_cpu_seconds / self.seconds)?;
         }
-        writeln!(out, ", {} of memory", Bytes(self.recorder_peak_memory_bytes))
+        write!(out, ", {} of memory", Bytes(self.recorder_peak_memory_bytes))?;
+        if self.naming_cpu_seconds > 0.0 {
+            let (seconds, memory) = (self.naming_cpu_seconds, Bytes(self.naming_peak_memory_bytes));
+            write!(out, "; for names {seconds:.2} s and {memory}, mapped files included")?;
+        }
+        writeln!(out)
     }
 }
 
