@@ -10,6 +10,7 @@ pub mod plugin;
 pub mod program;
 pub mod recorder;
 pub mod reference;
+pub mod symbolize;
 pub mod symbols;
 pub mod trace;
 pub mod turn;
