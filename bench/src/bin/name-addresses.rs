@@ -21,7 +21,7 @@ use blazesym::symbolize::{
 };
 use object::{Object, ObjectSymbol, SymbolKind};
 use polletto::{
-    symbols::{self, Answer, Means, ModuleReport, Observer, Options, Request, Sink, Symbols},
+    symbols::{self, Answer, Means, ModuleReport, NamesIn, Observer, Options, Request, Sink, Symbols},
     target::image::Bytes,
 };
 
@@ -85,7 +85,7 @@ fn addresses_from_input() -> Result<Vec<u64>> {
 }
 
 fn request(file: &str, addresses: Vec<u64>) -> Result<Request> {
-    Ok(Request { path: file.to_owned(), build_id: None, binary: Some(Bytes::File(File::open(file)?)), addresses })
+    Ok(Request { path: file.to_owned(), build_id: None, names_in: NamesIn::Binary(Bytes::File(File::open(file)?)), addresses })
 }
 
 /// As a recording does it.

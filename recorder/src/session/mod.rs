@@ -131,7 +131,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     let ending = waiter.wait(running.progress(), observer)?;
     running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
     waiter.wait_for_pipeline()?;
-    let Finished { lasted, seen, kernel, records, code, requests, output } = running
+    let Finished { lasted, seen, kernel, records, code, requests, refused, output } = running
         .join()
         .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
     let (names, naming_use) = own_use::of_naming(|| match &config.symbols {
@@ -139,7 +139,10 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         None => Ok(Vec::new()),
     });
     let written = output.close().context("could not write the trace")?;
-    let names = names.with_context(|| format!("{} holds what was recorded, without all names", path.display()))?;
+    let mut names = names.with_context(|| format!("{} holds what was recorded, without all names", path.display()))?;
+    if config.symbols.is_some() {
+        names.extend(refused);
+    }
     let own_use = OwnUse::now()?;
     Ok(Outcome {
         file: path,

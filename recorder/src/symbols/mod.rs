@@ -11,6 +11,7 @@ mod kind;
 mod memory;
 mod module;
 mod names;
+pub mod perf_map;
 mod request;
 mod resolve;
 mod sources;
@@ -22,7 +23,7 @@ pub use self::{
     kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of},
     module::{Means, Sink, name},
     names::{demangle, short},
-    request::{Answer, Function, Missing, ModuleReport, Request, Symbols},
+    request::{Answer, Function, Missing, ModuleReport, NamesIn, Request, Symbols},
     resolve::{Observer, Options, WORKER, resolve},
     worker::work,
 };

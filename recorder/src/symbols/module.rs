@@ -1,6 +1,8 @@
 //! Names the addresses of one module, from all files that there are for it, on as many threads as are given.
 
 use std::{
+    fs::File,
+    io::BufReader,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
@@ -16,7 +18,8 @@ use super::{
     functions::FunctionTable,
     memory,
     names::demangle,
-    request::{Function, Missing, ModuleReport, Request, Symbols},
+    perf_map::PerfMap,
+    request::{Function, Missing, ModuleReport, NamesIn, Request, Symbols},
     sources::Sources,
 };
 use crate::target::image::Bytes;
@@ -53,6 +56,9 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     addresses.sort_unstable();
     addresses.dedup();
     let report = ModuleReport { path: request.path.clone(), addresses: addresses.len() as u64, ..Default::default() };
+    if let NamesIn::List(list) = &request.names_in {
+        return by_list(list, &addresses, report, sink);
+    }
     let sources = match Sources::find(request, means, &|| sink.waiting()) {
         Ok(sources) => sources,
         Err(missing) => return ModuleReport { missing: Some(missing), ..report },
@@ -96,13 +102,29 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     ModuleReport { named, with_lines, missing, ..report }
 }
 
+/// Names functions by a list that their program wrote. It has no lines.
+fn by_list(list: &File, addresses: &[u64], report: ModuleReport, sink: &dyn Sink) -> ModuleReport {
+    let map = match PerfMap::read(BufReader::new(list)) {
+        Ok(map) => map,
+        Err(error) => return ModuleReport { missing: Some(Missing::File(error.to_string())), ..report },
+    };
+    let symbols = addresses.iter().filter_map(|&address| {
+        let function = Function { name: map.find(address)?.to_owned(), file: None, line: None };
+        Some(Symbols { address, functions: vec![function] })
+    });
+    let symbols: Vec<Symbols> = symbols.collect();
+    let named = symbols.len() as u64;
+    sink.found(symbols);
+    ModuleReport { named, missing: (named < report.addresses).then_some(Missing::Described), ..report }
+}
+
 /// Why there are no lines.
 fn lacking(request: &Request, sources: &Sources, functions: &FunctionTable<'_>) -> Option<Missing> {
-    match (&sources.not_fetched, &request.binary) {
+    match (&sources.not_fetched, &request.names_in) {
         (Some(reason), _) => Some(Missing::NotFetched(reason.clone())),
         _ if functions.is_empty() => Some(Missing::Symbols),
         // What the kernel gives to programs has no more than that, ever.
-        (None, Some(Bytes::Memory(_))) => None,
+        (None, NamesIn::Binary(Bytes::Memory(_))) => None,
         _ => Some(Missing::DebugInformation),
     }
 }

@@ -1,6 +1,7 @@
 //! Has modules named by a [`worker`](super::worker), and goes on without it when it fails.
 
 use std::{
+    fs::File,
     io::BufReader,
     os::{fd::AsRawFd, unix::ffi::OsStrExt, unix::process::CommandExt},
     path::PathBuf,
@@ -14,7 +15,7 @@ use rustc_hash::FxHashSet;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
-    request::{Answer, Missing, ModuleReport, Request, Symbols},
+    request::{Answer, Missing, ModuleReport, NamesIn, Request, Symbols},
     wire::{self, Question, Reply},
 };
 use crate::target::image::Bytes;
@@ -167,11 +168,12 @@ impl Resolver<'_> {
     }
 
     fn question(&self, request: &Request, addresses: Vec<u64>, debug_information: bool) -> Question {
-        let (open_at, bytes) = match &request.binary {
-            // Opened by this path, it is the same file even if it has no name any more.
-            Some(Bytes::File(file)) => (Some(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())), None),
-            Some(Bytes::Memory(bytes)) => (None, Some(bytes.clone())),
-            None => (None, None),
+        // Opened by this path, it is the same file even if it has no name any more.
+        let open = |file: &File| Some(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        let (open_at, bytes) = match &request.names_in {
+            NamesIn::Binary(Bytes::File(file)) | NamesIn::List(file) => (open(file), None),
+            NamesIn::Binary(Bytes::Memory(bytes)) => (None, Some(bytes.clone())),
+            NamesIn::Path => (None, None),
         };
         let system = std::ffi::OsStr::new(SYSTEM_DEBUG_DIRECTORY);
         let directories = self.options.debug_directories.iter().map(|path| path.as_os_str()).chain([system]);
@@ -179,6 +181,7 @@ impl Resolver<'_> {
             path: request.path.clone(),
             build_id: request.build_id.as_ref().map(|id| id.bytes().to_vec()).unwrap_or_default(),
             open_at,
+            is_list: matches!(request.names_in, NamesIn::List(_)),
             bytes,
             addresses,
             debug_directories: directories.map(|path| path.as_bytes().to_vec()).collect(),

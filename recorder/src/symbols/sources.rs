@@ -12,7 +12,7 @@ use super::{
     debuginfod,
     file::{ElfObject, Mapped},
     module::Means,
-    request::{Missing, Request},
+    request::{Missing, NamesIn, Request},
 };
 use crate::target::{
     self,
@@ -96,10 +96,11 @@ impl Sources {
 
 /// The file that ran: still open, or at its path and of the same build.
 fn open_binary(request: &Request) -> Result<Mapped, String> {
-    match &request.binary {
-        Some(Bytes::Memory(bytes)) => Ok(Mapped::Memory(bytes.clone())),
-        Some(Bytes::File(file)) => check(Mapped::map(file)?, request.build_id.as_ref()),
-        None => {
+    match &request.names_in {
+        NamesIn::Binary(Bytes::Memory(bytes)) => Ok(Mapped::Memory(bytes.clone())),
+        NamesIn::Binary(Bytes::File(file)) => check(Mapped::map(file)?, request.build_id.as_ref()),
+        NamesIn::List(_) => Err("it is a list".to_owned()),
+        NamesIn::Path => {
             let wanted = request.build_id.as_ref().ok_or("the trace has no build id to know it by")?;
             let file = target::open_regular(Path::new(&request.path)).map_err(|error| explain(&error))?;
             check(Mapped::map(&file)?, Some(wanted))

@@ -24,6 +24,9 @@ pub struct Question {
     /// Where the worker finds the file open in the recorder.
     #[prost(string, optional, tag = "3")]
     pub open_at: Option<String>,
+    /// What is open there is a list, and no binary.
+    #[prost(bool, tag = "10")]
+    pub is_list: bool,
     /// The file itself.
     #[prost(bytes = "vec", optional, tag = "4")]
     pub bytes: Option<Vec<u8>>,
@@ -116,6 +119,7 @@ impl From<ModuleReport> for ReportMessage {
             Some(Missing::Described) => (5, String::new()),
             Some(Missing::Interrupted) => (6, String::new()),
             Some(Missing::NotFetched(reason)) => (7, reason),
+            Some(Missing::List) => (8, String::new()),
         };
         ReportMessage { path, addresses, named, with_lines, missing, reason }
     }
@@ -132,6 +136,7 @@ impl From<ReportMessage> for ModuleReport {
             4 => Some(Missing::Damaged(reason)),
             6 => Some(Missing::Interrupted),
             7 => Some(Missing::NotFetched(reason)),
+            8 => Some(Missing::List),
             _ => Some(Missing::Described),
         };
         ModuleReport { path, addresses, named, with_lines, missing }

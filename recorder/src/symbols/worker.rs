@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_de
 
 use super::{
     module::{self, Means, Sink},
-    request::{Request, Symbols},
+    request::{NamesIn, Request, Symbols},
     wire::{self, Question, Reply},
 };
 use crate::target::image::{BuildId, Bytes};
@@ -50,13 +50,14 @@ fn limit_memory(bytes: u64) -> io::Result<()> {
 }
 
 fn request(question: Question) -> Request {
-    let opened = question.open_at.and_then(|path| File::open(path).ok()).map(Bytes::File);
-    Request {
-        path: question.path,
-        build_id: BuildId::new(&question.build_id),
-        binary: question.bytes.map(Bytes::Memory).or(opened),
-        addresses: question.addresses,
-    }
+    let opened = question.open_at.and_then(|path| File::open(path).ok());
+    let names_in = match (question.bytes, opened) {
+        (Some(bytes), _) => NamesIn::Binary(Bytes::Memory(bytes)),
+        (None, Some(list)) if question.is_list => NamesIn::List(list),
+        (None, Some(file)) => NamesIn::Binary(Bytes::File(file)),
+        (None, None) => NamesIn::Path,
+    };
+    Request { path: question.path, build_id: BuildId::new(&question.build_id), names_in, addresses: question.addresses }
 }
 
 /// Where answers go, from any thread.

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     frames::{Frames, KernelSymbols},
-    mappings::{AddressSpaces, Mapped, Module},
+    mappings::{AddressSpaces, Code, Mapped},
     seen::Seen,
 };
 use crate::trace::PacketBuffer;
@@ -147,8 +147,8 @@ impl Stacks {
         Found { callstack: self.write_named(name, out), unwind_error: Some(unwind_error), origin }
     }
 
-    /// The addresses of each file's code that frames are at.
-    pub fn addresses(&self) -> FxHashMap<Arc<Module>, Vec<u64>> {
+    /// The addresses of all code that frames are at.
+    pub fn addresses(&self) -> FxHashMap<Code, Vec<u64>> {
         self.frames.addresses()
     }
 

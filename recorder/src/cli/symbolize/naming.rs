@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::User;
 use crate::{
     session::NameWriter,
-    symbols::{Answer, Missing, ModuleReport, Observer, Request, Symbols},
+    symbols::{Answer, Missing, ModuleReport, NamesIn, Observer, Request, Symbols},
     target::image::BuildId,
     trace::{
         Batch, Compression, Output, TraceFile,
@@ -82,7 +82,7 @@ impl<'a> Naming<'a> {
             match identity(module) {
                 Ok((path, build_id)) => {
                     self.index.insert((path.clone(), build_id.clone()), at);
-                    requests.push(Request { path, build_id, binary: None, addresses });
+                    requests.push(Request { path, build_id, names_in: NamesIn::Path, addresses });
                 }
                 Err(reason) => refused.push(ModuleReport {
                     path: String::from_utf8_lossy(&module.path).into_owned(),
