@@ -1,6 +1,7 @@
 //! Names for the addresses of traces: of our own, which need root and a kernel that takes BPF programs, and of others.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -61,8 +62,8 @@ impl Scene {
 }
 
 /// What is said of an address, down to what its file's symbol table says too.
-fn function(symbols: &ModuleSymbols, path: &str, address: u64) -> Option<String> {
-    let lines = symbols.lines(path, &build_id(Path::new(path)), address)?;
+fn function(symbols: &ModuleSymbols, path: &str, id: &str, address: u64) -> Option<String> {
+    let lines = symbols.lines(path, id, address)?;
     // The others were inlined into the last one.
     let name = &lines.last().expect("an address has functions").function;
     Some(short_name(&format!("{:#}", demangle(name))))
@@ -86,16 +87,16 @@ fn a_recording_s_functions_have_names_and_that_is_said_once() {
     check::check(&scene.trace, Loss::None);
     let trace = Trace::open(&scene.trace);
     let (mut by_table, program) = (Symbols::new(), program!("stack-burner").to_str().expect("a plain path"));
-    let mut named = 0;
+    let id = build_id(Path::new(program));
+    let mut named = BTreeSet::new();
     let native = |kind| kind == FrameKind::Native;
     for frame in trace.samples.iter().flat_map(|sample| sample.stack.frames()).filter(|frame| native(frame.kind)) {
-        if frame.path() == Some(program) {
+        if frame.path() == Some(program) && named.insert(frame.rel_pc) {
             let expected = by_table.name(frame).map(str::to_owned);
-            assert_eq!(function(&trace.symbols, program, frame.rel_pc), expected, "{frame:?}");
-            named += 1;
+            assert_eq!(function(&trace.symbols, program, &id, frame.rel_pc), expected, "{frame:?}");
         }
     }
-    assert!(named > 10_000, "{named} frames");
+    assert!(named.len() > 5, "{named:?}");
     let rows = check::sql(
         &scene.trace,
         "select count(*) from stack_profile_frame f join stack_profile_symbol s using (symbol_set_id)
@@ -106,7 +107,7 @@ fn a_recording_s_functions_have_names_and_that_is_said_once() {
     let before = scene.bytes();
     let again = symbolize(&scene.trace, ["--json"]).expect_success();
     assert_eq!((again.count("bytes_added"), again.count("named")), (0, 0));
-    assert!(again.count("named_before") > 10);
+    assert!(again.count("named_before") > 5);
     assert!(symbolize(&scene.trace, [""; 0]).expect_success().stderr.contains("nothing added"));
     let without_lines = symbolize(&scene.trace, ["--debug-dir", "/nowhere"]).expect_success();
     assert!(without_lines.stderr.contains("nothing added"), "{without_lines:?}");
@@ -182,6 +183,7 @@ fn a_file_that_is_compressed_as_a_whole_can_only_be_copied() {
 fn traces_of_other_recorders_are_named() {
     let _turn = Turn::with_others();
     let (functions, path) = (functions(), program_path());
+    let id = build_id(Path::new(&path));
     for (name, bytes) in [
         ("perf", perf_samples()),
         ("perf, deflated", deflated(&perf_samples())),
@@ -196,7 +198,7 @@ fn traces_of_other_recorders_are_named() {
             assert_eq!(said.count("named"), FUNCTIONS as u64, "{name}: {said:?}");
             let trace = Trace::open(&scene.trace);
             for (address, function_name) in &functions {
-                let found = function(&trace.symbols, &path, *address);
+                let found = function(&trace.symbols, &path, &id, *address);
                 assert_eq!(found.as_ref(), Some(function_name), "{name}, {compression}");
             }
             check::check_stats(&scene.trace, Loss::None);
