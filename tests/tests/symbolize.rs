@@ -72,7 +72,7 @@ fn function(symbols: &ModuleSymbols, path: &str, id: &str, address: u64) -> Opti
 /// `stack-burner`, as it is recorded.
 fn recorded() -> Scene {
     let mut burner = Program::start(program!("stack-burner"), &["--wait", "--seconds", "1"]);
-    let recording = Record::new().process(burner.pid()).arguments(["-F", "997"]).start();
+    let recording = Record::new().process(burner.pid()).arguments(["-F", "997", "--no-symbols"]).start();
     burner.begin();
     let outcome = recording.wait().expect_success();
     burner.finish();
