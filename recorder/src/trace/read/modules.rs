@@ -1,6 +1,6 @@
 //! What a trace's frames lack: for each file the addresses, and what is known of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use rustc_hash::FxHashMap;
 
@@ -72,10 +72,9 @@ impl Modules {
 
     /// A frame without a name.
     pub fn add(&mut self, module: usize, address: u64, budget: &mut Budget, offset: u64) -> Result<(), ReadError> {
-        let addresses = &mut self.all[module].addresses;
-        if !addresses.contains_key(&address) {
+        if let Entry::Vacant(new) = self.all[module].addresses.entry(address) {
             budget.take(ADDRESS_BYTES, offset)?;
-            addresses.insert(address, Known::Nothing);
+            new.insert(Known::Nothing);
         }
         Ok(())
     }
