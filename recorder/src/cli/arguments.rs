@@ -80,9 +80,9 @@ pub struct SymbolizeArguments {
     #[arg(long, requires = "output")]
     pub force: bool,
 
-    /// How names are compressed; what the trace holds stays as it is
-    #[arg(long, value_enum, default_value_t)]
-    pub compression: Compression,
+    /// How names are compressed; zstd and deflate can't stand in one trace [default: as the trace is, else zstd]
+    #[arg(long, value_enum)]
+    pub compression: Option<Compression>,
 
     /// Print the summary as JSON on standard output
     #[arg(long)]

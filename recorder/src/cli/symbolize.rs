@@ -18,7 +18,7 @@ use crate::{
     session::Signals,
     symbols,
     trace::{
-        TraceFile, TraceInput,
+        Compression, TraceFile, TraceInput,
         read::{self, Limits, TracedCode},
     },
 };
@@ -69,6 +69,7 @@ fn symbolize(arguments: &SymbolizeArguments) -> Result<bool> {
             arguments.trace.display()
         );
     }
+    let compression = compression(arguments.compression, code.compression)?;
     let path = arguments.output.as_ref().unwrap_or(&arguments.trace);
     if arguments.output.is_some() {
         file = Some(copy(&input, code.whole_bytes, path, arguments.force, &mut user)?);
@@ -77,7 +78,7 @@ fn symbolize(arguments: &SymbolizeArguments) -> Result<bool> {
     let mut summary = Summary::new(path, &code);
     let options = arguments.names.options()?;
     let asks_for_lines = !options.debug_directories.is_empty() || options.debuginfod;
-    let mut naming = Naming::new(code, asks_for_lines, file, arguments.compression, &mut user);
+    let mut naming = Naming::new(code, asks_for_lines, file, compression, &mut user);
     let (requests, refused) = naming.requests();
     let resolved = symbols::resolve(requests, &options, &mut naming);
     // What was found before an error counts too.
@@ -93,6 +94,17 @@ fn symbolize(arguments: &SymbolizeArguments) -> Result<bool> {
         tell(&summary);
     }
     Ok(!user.is_impatient())
+}
+
+/// How names are compressed. A reader refuses a trace that mixes zstd with deflate.
+fn compression(asked: Option<Compression>, present: Option<Compression>) -> Result<Compression> {
+    match (asked, present) {
+        (Some(Compression::None), _) => Ok(Compression::None),
+        (Some(asked), Some(present)) if asked != present => {
+            bail!("the trace holds packets in another compression, which no reader takes both: leave --compression out")
+        }
+        (asked, present) => Ok(asked.or(present).unwrap_or_default()),
+    }
 }
 
 /// The trace to read, and the file to append to if it is the same.

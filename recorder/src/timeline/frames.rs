@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use polletto_protos::{Frame, InternedData, Mapping, frame::Kind};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::mappings::{AddressSpace, Code, Region};
 use crate::{pieces::Piece, trace::InternTable};
@@ -132,16 +132,17 @@ impl Frames {
         })
     }
 
-    /// The addresses of all code that frames are at. In files they are those that the file's own symbols have.
-    pub fn addresses(&self) -> FxHashMap<Code, Vec<u64>> {
+    /// The addresses of code that these frames are at. In files they are those that the file's own symbols have.
+    pub fn addresses(&self, frames: FxHashSet<u32>) -> FxHashMap<Code, Vec<u64>> {
         let codes = self.mappings.iter().filter_map(|(key, iid)| match key {
             MappingKey::Program(region) => Some((iid, &region.code)),
             MappingKey::Kernel(_) => None,
         });
         let codes: FxHashMap<u64, &Code> = codes.collect();
         let mut addresses: FxHashMap<Code, Vec<u64>> = FxHashMap::default();
-        for (key, _) in self.frames.iter() {
+        for (key, frame) in self.frames.iter() {
             if let FrameKey::Address { mapping, rel_pc } = *key
+                && frames.contains(&(frame as u32))
                 && let Some(&code) = codes.get(&mapping)
             {
                 addresses.entry(code.clone()).or_default().push(rel_pc);

@@ -28,6 +28,7 @@ use self::{
     sequence::{Packet, Sequences},
     stream::{Next, Packets},
 };
+use super::Compression;
 
 /// What a trace may take. Defaults are far beyond what any recorder writes.
 #[derive(Clone, Copy, Debug)]
@@ -57,13 +58,15 @@ pub struct TracedCode {
     pub whole_bytes: u64,
     /// Whether it ends in the middle of a packet, as it does when its recorder was killed.
     pub is_cut: bool,
+    /// How packets of it are compressed; none if none are. A reader refuses a trace that mixes zstd with deflate.
+    pub compression: Option<Compression>,
 }
 
 /// Reads what addresses a trace has.
 pub fn read_code(input: impl BufRead, limits: &Limits) -> Result<TracedCode, ReadError> {
     let mut packets = Packets::new(input, limits.packet);
     let mut sequences = Sequences::new(limits.kept);
-    let mut count = 0;
+    let (mut count, mut compression) = (0, None);
     let is_cut = loop {
         match packets.next()? {
             Next::Packet => {}
@@ -74,6 +77,7 @@ pub fn read_code(input: impl BufRead, limits: &Limits) -> Result<TracedCode, Rea
         let packet = Packet::read(message)?;
         match packet.compressed {
             Some(compressed) => {
+                compression = Some(compressed.kind());
                 count += read_compressed(compressed, &mut sequences, limits)
                     .map_err(|error| error.inside(message.offset))?;
             }
@@ -84,7 +88,7 @@ pub fn read_code(input: impl BufRead, limits: &Limits) -> Result<TracedCode, Rea
         }
     };
     let whole_bytes = packets.whole();
-    Ok(TracedCode { modules: sequences.into_modules(), packets: count, whole_bytes, is_cut })
+    Ok(TracedCode { modules: sequences.into_modules(), packets: count, whole_bytes, is_cut, compression })
 }
 
 /// The bytes of a trace, decompressed if the file is compressed as a whole, and whether it is.
@@ -103,6 +107,15 @@ pub fn open<'a>(input: impl Read + 'a) -> Result<(Box<dyn BufRead + 'a>, bool), 
 enum Compressed<'a> {
     Deflate(Message<'a>),
     Zstd(Message<'a>),
+}
+
+impl Compressed<'_> {
+    fn kind(self) -> Compression {
+        match self {
+            Compressed::Deflate(_) => Compression::Deflate,
+            Compressed::Zstd(_) => Compression::Zstd,
+        }
+    }
 }
 
 /// Reads the packets in a packet. Returns how many they are.

@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::{
     super::{
-        compression::{Compression, Compressor},
+        compression::Compressor,
         packets::PacketBuffer,
         wire::{append_bytes, append_varint},
     },
@@ -130,6 +130,7 @@ fn frames_of_stacks_that_are_used_and_have_no_name_are_found() {
         let file = ours(compression, |_| {});
         let code = read(&file);
         assert_eq!(addresses(&code), BOTH, "{compression:?}");
+        assert_eq!(code.compression.unwrap_or(Compression::None), compression);
         assert_eq!((code.packets, code.whole_bytes, code.is_cut), (2, file.len() as u64, false));
     }
 }
