@@ -3,14 +3,17 @@
 //! A scenario records a program whose behaviour it knows ([`program`], `src/bin/`), through the command that people use
 //! ([`recorder`]), and reads the trace with a decoder that shares nothing with polletto ([`trace`], [`check`]).
 
+pub mod agreement;
 pub mod check;
 pub mod duties;
+pub mod generated;
 pub mod paths;
 pub mod plugin;
 pub mod program;
 pub mod recorder;
 pub mod reference;
 pub mod symbolize;
+pub mod symbolizer;
 pub mod symbols;
 pub mod trace;
 pub mod turn;

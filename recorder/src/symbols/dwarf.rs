@@ -3,7 +3,7 @@
 use std::{cell::RefCell, os::unix::ffi::OsStrExt, path::PathBuf, sync::Arc};
 
 use addr2line::{Context, LookupContinuation, LookupResult, SplitDwarfLoad};
-use gimli::{Dwarf, DwarfPackage};
+use gimli::{Dwarf, DwarfPackage, DwoId, Section, UnitType};
 use rustc_hash::FxHashMap;
 use typed_arena::Arena;
 
@@ -53,6 +53,16 @@ impl<'a> DebugSections<'a> {
     }
 }
 
+/// What debug information says of an address.
+#[derive(Debug, Default)]
+pub struct Described<'a> {
+    /// The innermost first. None where it does not describe the address, and a function without a name where it knows
+    /// only the line.
+    pub functions: Vec<Function>,
+    /// What the compiler calls the outermost one.
+    pub outermost: Option<&'a [u8]>,
+}
+
 /// Debug information that can be searched. What it has read of it once, it keeps.
 pub struct DebugInformation<'a> {
     context: Context<Slice<'a>>,
@@ -70,9 +80,8 @@ impl<'a> DebugInformation<'a> {
         Ok(DebugInformation { context, package: sections.package.as_ref(), room, names: RefCell::default() })
     }
 
-    /// The functions that an address lies in, the innermost first. None where it does not describe the address, and a
-    /// function without a name where it knows only the line.
-    pub fn find(&self, address: u64) -> Result<Vec<Function>, gimli::Error> {
+    /// The functions that an address lies in.
+    pub fn find(&self, address: u64) -> Result<Described<'a>, gimli::Error> {
         let mut lookup = self.context.find_frames(address);
         let mut frames = loop {
             match lookup {
@@ -81,21 +90,24 @@ impl<'a> DebugInformation<'a> {
             }
         };
         let mut functions = Vec::new();
+        let mut outermost = None;
         while let Some(frame) = frames.next()? {
-            let name = frame.function.map(|function| self.demangled(&function.name)).unwrap_or_default();
+            outermost = frame.function.map(|function| function.name.slice());
+            let name = outermost.map(|name| self.demangled(name)).unwrap_or_default();
             let (file, line) = match frame.location {
                 Some(location) => (location.file.map(str::to_owned), location.line.filter(|&line| line > 0)),
                 None => (None, None),
             };
             functions.push(Function { name, file, line });
         }
-        Ok(functions)
+        Ok(Described { functions, outermost })
     }
 
-    fn demangled(&self, mangled: &Slice<'a>) -> String {
+    /// A name of these files as people write it.
+    fn demangled(&self, mangled: &'a [u8]) -> String {
         let mut names = self.names.borrow_mut();
-        let name = names.entry(mangled.slice().as_ptr() as usize).or_insert_with(|| {
-            let mangled = String::from_utf8_lossy(mangled.slice());
+        let name = names.entry(mangled.as_ptr() as usize).or_insert_with(|| {
+            let mangled = String::from_utf8_lossy(mangled);
             demangle(&mangled).into()
         });
         (**name).to_owned()
@@ -120,12 +132,23 @@ impl<'a> DebugInformation<'a> {
             None => Ok(Slice::new(&[], gimli::LittleEndian)),
         };
         let mut dwarf = Dwarf::load(section).ok()?;
-        let header = dwarf.units().next().ok()??;
-        // Built again since, it describes other code.
-        if dwarf.unit(header).ok()?.dwo_id != Some(load.dwo_id) {
-            return None;
-        }
+        // Units of types can stand in front of it, and only the first unit is searched.
+        let at = unit_of(&dwarf, load.dwo_id)?;
+        let rest = dwarf.debug_info.reader().slice().get(at..)?;
+        dwarf.debug_info = Slice::new(rest, gimli::LittleEndian).into();
         dwarf.make_dwo(&load.parent);
         Some(Arc::new(dwarf))
     }
+}
+
+/// Where the unit of this id begins. None if there is none: built again since, the file describes other code.
+fn unit_of(dwarf: &Dwarf<Slice<'_>>, id: DwoId) -> Option<usize> {
+    let mut units = dwarf.units();
+    while let Some(header) = units.next().ok()? {
+        let is_type = matches!(header.type_(), UnitType::Type { .. } | UnitType::SplitType { .. });
+        if !is_type && dwarf.unit(header).ok()?.dwo_id == Some(id) {
+            return Some(header.debug_info_offset()?.0);
+        }
+    }
+    None
 }

@@ -13,9 +13,9 @@ use std::{
 };
 
 use super::{
-    dwarf::{DebugInformation, DebugSections, Room},
+    dwarf::{DebugInformation, DebugSections, Described, Room},
     file::{ElfObject, Mapped},
-    functions::FunctionTable,
+    functions::{FunctionTable, Names},
     memory,
     names::demangle,
     perf_map::PerfMap,
@@ -216,20 +216,24 @@ impl Work<'_, '_> {
     }
 
     fn symbols(&self, address: u64, debug_information: Option<&DebugInformation<'_>>) -> Option<Symbols> {
-        let mut functions =
+        let Described { mut functions, outermost } =
             debug_information.and_then(|information| self.guarded(|| information.find(address))).unwrap_or_default();
-        let by_symbol = || {
-            let name = self.functions.find(address)?;
-            Some(demangle(&String::from_utf8_lossy(name)).into_owned())
+        let symbol = self.functions.find(address);
+        // Debug information can have less than the whole name, or that of which this is a part. What it has no name for
+        // was written in assembly.
+        let is_better = |names: &Names<'_, '_>| match outermost {
+            Some(known) => names.is_sized && !names.iter().any(|name| name == known),
+            None => true,
         };
-        // Lines without a function: code that was written in assembly.
-        match functions.last_mut() {
-            None => functions.push(Function { name: by_symbol()?, file: None, line: None }),
-            Some(outermost) if outermost.name.is_empty() => outermost.name = by_symbol()?,
-            Some(_) => {}
+        if let Some(name) = symbol.filter(is_better).and_then(|names| names.iter().next()) {
+            let name = demangle(&String::from_utf8_lossy(name)).into_owned();
+            match functions.last_mut() {
+                None => functions.push(Function { name, file: None, line: None }),
+                Some(outermost) => outermost.name = name,
+            }
         }
         functions.retain(|function| !function.name.is_empty());
-        Some(Symbols { address, functions })
+        (!functions.is_empty()).then_some(Symbols { address, functions })
     }
 
     /// Remembers what is wrong: what is damaged in one place can be whole in others.
