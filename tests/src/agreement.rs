@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs::File, sync::Mutex};
 
 use polletto::{
-    symbols::{self, Function, Means, ModuleReport, Request, Sink, Symbols, demangle},
+    symbols::{self, Function, Means, ModuleReport, NamesIn, Request, Sink, Symbols, demangle},
     target::image::Bytes,
 };
 
@@ -64,10 +64,11 @@ pub fn names(program: &Generated, addresses: &[u64]) -> (BTreeMap<u64, Vec<Funct
     let request = Request {
         path: program.path.to_str().expect("a plain path").to_owned(),
         build_id: None,
-        binary: Some(Bytes::File(File::open(&program.path).expect("it is there"))),
+        names_in: NamesIn::Binary(Bytes::File(File::open(&program.path).expect("it is there"))),
         addresses: addresses.to_vec(),
     };
     let means = Means {
+        debuginfod: false,
         debug_directories: program.debug_directory.iter().cloned().collect(),
         debug_information: true,
         threads: 2,
@@ -86,6 +87,8 @@ impl Sink for Found {
         let mut found = self.0.lock().expect("no thread panicked");
         found.extend(symbols.into_iter().map(|symbols| (symbols.address, symbols.functions)));
     }
+
+    fn waiting(&self) {}
 }
 
 fn frame(function: &Function) -> Frame {

@@ -34,7 +34,7 @@ pub fn check(trace: &Path, loss: Loss) {
 }
 
 /// Fails if trace_processor found errors in the trace, or missing data that nobody told of.
-fn check_stats(trace: &Path, loss: Loss) {
+pub fn check_stats(trace: &Path, loss: Loss) {
     let query = "select name, severity, value from stats where severity in ('error', 'data_loss') and value > 0";
     let Some(rows) = sql(trace, query) else { return };
     let (announced, faults): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row[0] == ANNOUNCED_LOSS);

@@ -12,6 +12,7 @@ pub mod plugin;
 pub mod program;
 pub mod recorder;
 pub mod reference;
+pub mod symbolize;
 pub mod symbolizer;
 pub mod symbols;
 pub mod trace;

@@ -103,7 +103,7 @@ impl Functions {
 }
 
 /// The last part of a path, without type parameters: `<a::B as c::D>::e::<F>` is `e`.
-fn short_name(name: &str) -> String {
+pub fn short_name(name: &str) -> String {
     let mut short = String::new();
     let mut depth = 0_usize;
     let mut before = ' ';

@@ -10,7 +10,7 @@ use polletto_tests::{
     program::Program,
     recorder::Record,
     symbols::{Symbols, build_id},
-    trace::{FrameKind, Nanoseconds, StackSample, Tid, Trace},
+    trace::{Frame, FrameKind, Nanoseconds, StackSample, Tid, Trace},
     turn::Turn,
 };
 
@@ -182,9 +182,15 @@ fn stacks_go_through_generated_code_that_keeps_frame_pointers() {
     let recording = Record::new().process(program.pid()).arguments(["-F", "997"]).start();
     program.begin();
     program.wait_for("done");
+    let pid = program.pid();
     let truth = program.truth().remove(0);
     let outcome = recording.wait().expect_success();
+    std::fs::remove_file(format!("/tmp/perf-{pid}.map")).expect("the program has listed its functions");
     let trace = outcome.trace();
+    let listed = |frame: &Frame| {
+        let lines = trace.symbols.lines(&format!("/[anon:{pid}]"), "", frame.rel_pc)?;
+        Some(lines.first()?.function.as_str())
+    };
     let number = |name: &str| truth[name].as_u64().unwrap_or_else(|| panic!("{truth}: {name}"));
     let (within, code) = (number("begin")..number("end"), number("code_start")..number("code_end"));
     let mut symbols = Symbols::new();
@@ -212,7 +218,10 @@ fn stacks_go_through_generated_code_that_keeps_frame_pointers() {
             let position = |name: &str| names.iter().position(|other| other == name);
             // Its two functions lie between the callback and whoever called the first of them.
             let (Some(inside), Some(outside)) = (position("callback"), position("call")) else { continue };
-            let between = outside == inside + 3 && generated[inside + 1] && generated[inside + 2];
+            let between = outside == inside + 3
+                && generated[inside + 1]
+                && generated[inside + 2]
+                && [listed(frames[inside + 1]), listed(frames[inside + 2])] == [Some("inner"), Some("outer")];
             let alone = generated.iter().filter(|generated| **generated).count() == 2;
             let is_whole =
                 names.last().is_some_and(|name| name == "_start") && position("through_generated_code").is_some();

@@ -6,6 +6,7 @@
 mod cost;
 mod size;
 mod stacks;
+mod symbols;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +34,8 @@ pub fn run() -> Result<()> {
     let bench = Bench { privilege, programs: workspace::release_programs(), recordings };
     cost::run(&bench)?;
     size::run(&bench)?;
-    stacks::run(&bench)
+    stacks::run(&bench)?;
+    symbols::run(&bench)
 }
 
 impl Bench {

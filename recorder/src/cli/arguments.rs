@@ -25,6 +25,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Record(Box<RecordArguments>),
+    Symbolize(SymbolizeArguments),
     Doctor(DoctorArguments),
     /// Read symbols for the process that started this one
     #[command(name = symbols::WORKER, hide = true)]
@@ -40,6 +41,91 @@ pub struct DoctorArguments {
     /// Print the checks as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Name the functions in a trace that has only their addresses
+///
+/// For traces that were recorded without names, by polletto or by any recorder that writes Perfetto traces, and for those
+/// whose debug information turned up later. Names, files and lines come from the files whose code ran, where they still
+/// are, and from debug information in --debug-dir. A file is only believed if it is the very build that ran.
+///
+/// What is found is appended to the trace, which stays a trace at every moment; what it says already is not looked for
+/// again.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  polletto symbolize x.perfetto-trace                      append names to the trace
+  polletto symbolize x.perfetto-trace -o named             leave it, and write a copy with names
+  polletto symbolize x.perfetto-trace --debug-dir ./debug  with debug files of your own; asks again where lines are missing
+  polletto symbolize --json x.perfetto-trace               what was found for each file, for scripts
+
+Ctrl-C keeps what was found until then; the next time, the rest is looked for.
+
+Exit status: 0 when everything was looked for, whatever was found; 2 when the command line can't be followed; 1 when it \
+failed or was interrupted.")]
+pub struct SymbolizeArguments {
+    /// Trace to name; with -o it is only read
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+
+    /// Where names come from. With --debug-dir or --debuginfod, addresses that have a name but no line are asked again.
+    #[command(flatten)]
+    pub names: NameArguments,
+
+    /// File to write, decompressed if TRACE is compressed as a whole [default: append to TRACE]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Overwrite FILE if it exists
+    #[arg(long, requires = "output")]
+    pub force: bool,
+
+    /// How names are compressed; zstd and deflate can't stand in one trace [default: as the trace is, else zstd]
+    #[arg(long, value_enum)]
+    pub compression: Option<Compression>,
+
+    /// Print the summary as JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Where names of functions come from, besides the programs themselves and the system's debug packages.
+#[derive(Debug, Args)]
+pub struct NameArguments {
+    /// Look for debug information that was taken out of programs in this directory too; may be repeated
+    ///
+    /// By build id, as in DIR/.build-id/ab/cdef.debug, or under the program's own name.
+    #[arg(long = "debug-dir", value_name = "DIR")]
+    pub debug_directories: Vec<PathBuf>,
+
+    /// Fetch debug information that is nowhere on this machine from the servers in DEBUGINFOD_URLS
+    ///
+    /// Needs elfutils' debuginfod-find.
+    #[arg(long)]
+    pub debuginfod: bool,
+
+    /// Memory that debug information may take
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..))]
+    pub symbol_memory: u32,
+}
+
+impl NameArguments {
+    /// What they ask for.
+    pub fn options(&self) -> anyhow::Result<symbols::Options> {
+        anyhow::ensure!(
+            !self.debuginfod || std::env::var_os("DEBUGINFOD_URLS").is_some(),
+            "--debuginfod asks the servers in DEBUGINFOD_URLS, which is not set (sudo hides it: `sudo -E` does not)"
+        );
+        Ok(symbols::Options {
+            debug_directories: self.debug_directories.clone(),
+            debuginfod: self.debuginfod,
+            memory_bytes: u64::from(self.symbol_memory) << 20,
+        })
+    }
 }
 
 /// Record a process, a command or the whole machine
@@ -147,17 +233,11 @@ pub struct RecordArguments {
     pub no_stacks: bool,
 
     /// Leave functions without names: the recording ends sooner, and `polletto symbolize` names them later
-    #[arg(long, conflicts_with_all = ["symbol_memory", "debug_directories", "no_stacks"])]
+    #[arg(long, conflicts_with_all = ["symbol_memory", "debug_directories", "debuginfod", "no_stacks"])]
     pub no_symbols: bool,
 
-    /// Look for debug information that was taken out of programs in this directory too: by build id, as in
-    /// DIR/.build-id/ab/cdef.debug, or under the program's own name
-    #[arg(long = "debug-dir", value_name = "DIR")]
-    pub debug_directories: Vec<PathBuf>,
-
-    /// Memory that debug information may take while functions are named
-    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..))]
-    pub symbol_memory: u32,
+    #[command(flatten)]
+    pub names: NameArguments,
 
     /// How the trace is compressed
     #[arg(long, value_enum, default_value_t)]
@@ -205,15 +285,6 @@ pub enum Unwind {
 }
 
 impl RecordArguments {
-    /// How they want functions to be named.
-    pub fn symbols(&self) -> Option<symbols::Options> {
-        let options = symbols::Options {
-            debug_directories: self.debug_directories.clone(),
-            memory_bytes: u64::from(self.symbol_memory) << 20,
-        };
-        (!self.no_symbols).then_some(options)
-    }
-
     /// Which stacks they ask for.
     pub fn stacks(&self) -> Stacks {
         let is_wanted = |mode| !self.no_stacks && (self.mode == mode || self.mode == Mode::Wall);
@@ -302,6 +373,19 @@ mod tests {
         for words in ["-F 0", "-F 10000", "--min-block -1", "--min-block nan", "--no-stacks -F 9"] {
             assert!(parse(&format!("polletto record x {words}")).is_err(), "{words}");
         }
+    }
+
+    #[test]
+    fn a_trace_is_only_overwritten_where_one_is_written() {
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        assert!(parse("polletto symbolize").is_err());
+        assert!(parse("polletto symbolize x --force").is_err());
+        let Command::Symbolize(arguments) =
+            parse("polletto symbolize x -o y --force --debug-dir a --debug-dir b").unwrap().command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(arguments.names.debug_directories, [PathBuf::from("a"), PathBuf::from("b")]);
     }
 
     #[test]

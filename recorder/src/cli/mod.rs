@@ -5,6 +5,7 @@ mod doctor;
 mod record;
 mod status;
 mod summary;
+mod symbolize;
 
 use std::{
     fmt,
@@ -21,6 +22,7 @@ use crate::symbols;
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Record(arguments) => record::run(&arguments),
+        Command::Symbolize(arguments) => symbolize::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments.json),
         // Nobody reads why it failed: whoever started it sees that it did.
         Command::SymbolWorker => ExitCode::from(u8::from(symbols::work().is_err())),

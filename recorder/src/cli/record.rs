@@ -118,7 +118,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         compression: arguments.compression,
         ring_bytes,
         stacks: arguments.stacks(),
-        symbols: arguments.symbols(),
+        symbols: if arguments.no_symbols { None } else { Some(arguments.names.options()?) },
     })
 }
 

@@ -1,6 +1,10 @@
-//! The line that shows how a recording goes.
+//! The line that shows how a recording goes, or whatever else takes long.
 
-use std::io::IsTerminal;
+use std::{
+    fmt,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 use super::{
     summary::{Bytes, Count},
@@ -36,7 +40,14 @@ impl StatusLine {
             lost => format!("{} lost", Count(lost)),
         };
         let line = format!("{seconds:.1} s  {} events/s  {}  {lost}", Count(rate as u64), Bytes(progress.bytes()));
-        tell(format_args!("\r{line}\x1b[K"));
+        self.show_text(&line);
+    }
+
+    /// Shows anything.
+    pub fn show_text(&mut self, line: impl fmt::Display) {
+        if self.is_shown {
+            tell(format_args!("\r{line}\x1b[K"));
+        }
     }
 
     /// Shows how many addresses have been looked up.
@@ -51,5 +62,39 @@ impl StatusLine {
         if self.is_shown {
             tell("\r\x1b[K");
         }
+    }
+}
+
+/// What takes shorter is not worth a line.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the line changes.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// How far something is that is over soon, mostly.
+#[derive(Debug)]
+pub struct ProgressLine {
+    line: StatusLine,
+    next: Instant,
+}
+
+impl ProgressLine {
+    /// A line that is wanted or not.
+    pub fn new(wanted: bool) -> ProgressLine {
+        ProgressLine { line: StatusLine::new(wanted), next: Instant::now() + PATIENCE }
+    }
+
+    /// Shows what is done, and how much of it.
+    pub fn show(&mut self, what: &str, done: u64, of: u64) {
+        if Instant::now() >= self.next {
+            self.next = Instant::now() + PERIOD;
+            let percent = 100.0 * done as f64 / of.max(1) as f64;
+            self.line.show_text(format_args!("{what} {percent:.0} %"));
+        }
+    }
+
+    /// Leaves the line empty for what comes next.
+    pub fn clear(&mut self) {
+        self.line.clear();
     }
 }

@@ -109,8 +109,9 @@ impl Config {
 
     /// The configuration as the trace keeps it.
     pub fn attributes(&self) -> Vec<Attribute> {
-        let text = |key, value: String| Attribute { key, value: AttributeValue::Text(value) };
-        let number = |key, value: u64| Attribute { key, value: AttributeValue::Number(value as i64) };
+        let text = |key: &'static str, value: String| Attribute { key: key.into(), value: AttributeValue::Text(value) };
+        let number =
+            |key: &'static str, value: u64| Attribute { key: key.into(), value: AttributeValue::Number(value as i64) };
         let (subject, list) = match &self.subject {
             Subject::System => ("system", String::new()),
             Subject::Processes(processes) => ("processes", join(processes)),

@@ -53,12 +53,13 @@ impl Signals {
         Ok(Signals { interrupt: caught(SIGINT)?, terminate: caught(SIGTERM)?, hang_up: caught(SIGHUP)? })
     }
 
-    pub(super) fn take(&mut self) -> Option<Ending> {
-        if came(&mut self.interrupt) {
+    /// The first of them that came since this was asked last.
+    pub fn take(&self) -> Option<Ending> {
+        if came(&self.interrupt) {
             Some(Ending::Interrupted)
-        } else if came(&mut self.terminate) {
+        } else if came(&self.terminate) {
             Some(Ending::Terminated)
-        } else if came(&mut self.hang_up) {
+        } else if came(&self.hang_up) {
             Some(Ending::HungUp)
         } else {
             None
@@ -66,7 +67,7 @@ impl Signals {
     }
 
     /// Whether someone asks once more. A terminal that closes does not: kernel and shell both tell of it.
-    fn take_impatience(&mut self) -> bool {
+    fn take_impatience(&self) -> bool {
         matches!(self.take(), Some(Ending::Interrupted | Ending::Terminated))
     }
 }
@@ -78,7 +79,7 @@ fn caught(signal: i32) -> io::Result<UnixStream> {
     Ok(read)
 }
 
-fn came(stream: &mut UnixStream) -> bool {
+fn came(mut stream: &UnixStream) -> bool {
     let mut byte = [0];
     matches!(stream.read(&mut byte), Ok(1))
 }

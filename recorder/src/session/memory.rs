@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     kernel::{MemoryChange, MemoryEvent, UnwindMaps},
-    symbols::Request,
+    symbols::{Missing, ModuleReport, NamesIn, Request},
     target::{self, CodeRange},
-    timeline::{Mapped, Module, Timeline},
+    timeline::{self, Mapped, Timeline},
     unwind::Cache,
 };
 
@@ -191,13 +191,32 @@ impl Memory {
         }
     }
 
-    /// What to ask of the symbols for the addresses that stacks lead through.
-    pub fn requests(&self, addresses: FxHashMap<Arc<Module>, Vec<u64>>) -> Vec<Request> {
-        let mut requests: Vec<_> =
-            addresses.into_iter().map(|(module, addresses)| self.modules.request(&module, addresses)).collect();
+    /// What to ask of the symbols for the addresses that stacks lead through, and of which nobody can be asked.
+    pub fn requests(&self, addresses: FxHashMap<timeline::Code, Vec<u64>>) -> (Vec<Request>, Vec<ModuleReport>) {
+        let (mut requests, mut refused) = (Vec::new(), Vec::new());
+        for (code, addresses) in addresses {
+            match &code {
+                timeline::Code::File(module) => requests.push(self.modules.request(module, addresses)),
+                timeline::Code::Compiled(process) => {
+                    let path = timeline::path_of(&code).into_owned();
+                    match target::perf_map(*process) {
+                        Some(list) => {
+                            let names_in = NamesIn::List(list);
+                            requests.push(Request { path, build_id: None, names_in, addresses });
+                        }
+                        None => refused.push(ModuleReport {
+                            path,
+                            addresses: addresses.len() as u64,
+                            missing: Some(Missing::List),
+                            ..ModuleReport::default()
+                        }),
+                    }
+                }
+            }
+        }
         // The same order every time.
         requests.sort_by(|a, b| (&a.path, &a.build_id).cmp(&(&b.path, &b.build_id)));
-        requests
+        (requests, refused)
     }
 
     /// What became of it all.

@@ -13,6 +13,7 @@ mod pipeline;
 mod preamble;
 mod reader;
 mod running;
+mod symbolizing;
 mod unwinding;
 
 use std::{
@@ -27,8 +28,9 @@ pub use self::{
     ending::{Ending, Signals},
     memory::CodeSummary,
     modules::Unreadable,
-    own_use::OwnUse,
+    own_use::{NamingUse, OwnUse},
     running::Progress,
+    symbolizing::NameWriter,
 };
 use self::{
     ending::Waiter,
@@ -69,6 +71,8 @@ pub struct Outcome {
     pub names: Vec<ModuleReport>,
     /// The recorder's own use of the machine.
     pub own_use: OwnUse,
+    /// What naming took besides.
+    pub naming_use: NamingUse,
     /// The command that was launched, still to be waited for.
     pub command: Option<Running>,
 }
@@ -127,17 +131,33 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     let ending = waiter.wait(running.progress(), observer)?;
     running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
     waiter.wait_for_pipeline()?;
-    let Finished { lasted, seen, kernel, records, code, requests, output } = running
+    let Finished { lasted, seen, kernel, records, code, requests, refused, output } = running
         .join()
         .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
-    let names = match &config.symbols {
+    let (names, naming_use) = own_use::of_naming(|| match &config.symbols {
         Some(options) => naming::name(requests, options, &output, signals, observer),
         None => Ok(Vec::new()),
-    };
+    });
     let written = output.close().context("could not write the trace")?;
-    let names = names.with_context(|| format!("{} holds what was recorded, without all names", path.display()))?;
+    let mut names = names.with_context(|| format!("{} holds what was recorded, without all names", path.display()))?;
+    if config.symbols.is_some() {
+        names.extend(refused);
+    }
     let own_use = OwnUse::now()?;
-    Ok(Outcome { file: path, ending, lasted, seen, kernel, records, written, code, names, own_use, command })
+    Ok(Outcome {
+        file: path,
+        ending,
+        lasted,
+        seen,
+        kernel,
+        records,
+        written,
+        code,
+        names,
+        own_use,
+        naming_use,
+        command,
+    })
 }
 
 /// Attaches everything, writes what is known from the start, and only then lets a launched command begin.

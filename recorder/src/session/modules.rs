@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::reader::Reader;
 use crate::{
-    symbols::Request,
+    symbols::{NamesIn, Request},
     target::{
         CodeOrigin, CodeRange,
         image::{BuildId, Bytes, Image},
@@ -103,7 +103,7 @@ impl Modules {
             path: module.path.clone(),
             build_id: BuildId::new(&module.build_id),
             // Where that fails, it is looked for at its path.
-            binary: file.and_then(|file| file.source.try_clone().ok()),
+            names_in: file.and_then(|file| file.source.try_clone().ok()).map_or(NamesIn::Path, NamesIn::Binary),
             addresses,
         }
     }

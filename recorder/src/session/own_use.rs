@@ -23,6 +23,32 @@ impl OwnUse {
     }
 }
 
+/// What the processes took that were started to find names, and have ended: CPU time, and the most memory of any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamingUse {
+    /// Of all of them.
+    pub cpu: Duration,
+    /// Files that they mapped included.
+    pub peak_memory_bytes: u64,
+}
+
+/// Runs `name`, during which no other process that we started is waited for.
+pub fn of_naming<T>(name: impl FnOnce() -> T) -> (T, NamingUse) {
+    let before = of_children();
+    let result = name();
+    let after = of_children();
+    (result, NamingUse { cpu: after.cpu.saturating_sub(before.cpu), ..after })
+}
+
+fn of_children() -> NamingUse {
+    // SAFETY: all zeros are a valid value of this plain structure.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: it is ours, and filled as far as the kernel knows it.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) };
+    let time = |time: libc::timeval| Duration::new(time.tv_sec.unsigned_abs(), time.tv_usec as u32 * 1000);
+    NamingUse { cpu: time(usage.ru_utime) + time(usage.ru_stime), peak_memory_bytes: usage.ru_maxrss as u64 * 1024 }
+}
+
 /// CPU time of all threads of the recorder, user and system.
 pub fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);

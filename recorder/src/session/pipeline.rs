@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     kernel::{Attached, Counted, Taken},
-    symbols::{KernelFunctions, Request},
+    symbols::{KernelFunctions, ModuleReport, Request},
     target::{Kind, Process},
     timeline::{ProcessDescription, RecorderCounters, Seen, Timeline, Undescribed},
     trace::{Batch, Clocks, Output, PacketBuffer, mark_synchronization, snapshot_clocks},
@@ -62,6 +62,8 @@ pub struct Finished {
     pub code: CodeSummary,
     /// What is to be named.
     pub requests: Vec<Request>,
+    /// What can't be.
+    pub refused: Vec<ModuleReport>,
     /// Where the rest of the trace goes.
     pub output: Output,
 }
@@ -195,8 +197,8 @@ impl Pipeline {
         }
         let lasted = Duration::from_nanos(ended_ns.saturating_sub(began.boottime_ns));
         let (seen, kernel) = (timeline.seen(), detached.counted()?);
-        let requests = memory.requests(timeline.addresses());
-        Ok(Finished { lasted, seen, kernel, records, code: memory.finish(), requests, output })
+        let (requests, refused) = memory.requests(timeline.addresses());
+        Ok(Finished { lasted, seen, kernel, records, code: memory.finish(), requests, refused, output })
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.

@@ -9,6 +9,7 @@ use typed_arena::Arena;
 
 use super::{
     file::{ElfObject, Mapped, Slice},
+    names::demangle,
     request::Function,
 };
 use crate::target;
@@ -107,7 +108,7 @@ impl<'a> DebugInformation<'a> {
         let mut names = self.names.borrow_mut();
         let name = names.entry(mangled.as_ptr() as usize).or_insert_with(|| {
             let mangled = String::from_utf8_lossy(mangled);
-            super::demangle(&mangled).into()
+            demangle(&mangled).into()
         });
         (**name).to_owned()
     }

@@ -2,12 +2,16 @@
 //!
 //! [`resolve`] answers [`Request`]s, module by module, from symbol tables and debug information.
 
+mod debuginfod;
 mod dwarf;
 mod file;
 mod functions;
 mod kernel;
+mod kind;
 mod memory;
 mod module;
+mod names;
+pub mod perf_map;
 mod request;
 mod resolve;
 mod sources;
@@ -18,16 +22,10 @@ mod worker;
 
 pub use self::{
     kernel::KernelFunctions,
+    kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of},
     module::{Means, Sink, name},
-    request::{Answer, Function, Missing, ModuleReport, Request, Symbols},
+    names::{demangle, short},
+    request::{Answer, Function, Missing, ModuleReport, NamesIn, Request, Symbols},
     resolve::{Observer, Options, WORKER, resolve},
     worker::work,
 };
-
-/// The name of a function as people write it.
-pub fn demangle(name: &str) -> std::borrow::Cow<'_, str> {
-    match rustc_demangle::try_demangle(name) {
-        Ok(name) => format!("{name:#}").into(),
-        Err(_) => name.into(),
-    }
-}

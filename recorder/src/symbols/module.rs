@@ -1,6 +1,8 @@
 //! Names the addresses of one module, from all files that there are for it, on as many threads as are given.
 
 use std::{
+    fs::File,
+    io::BufReader,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
@@ -15,15 +17,20 @@ use super::{
     file::{ElfObject, Mapped},
     functions::{FunctionTable, Names},
     memory,
-    request::{Function, Missing, ModuleReport, Request, Symbols},
+    names::demangle,
+    perf_map::PerfMap,
+    request::{Function, Missing, ModuleReport, NamesIn, Request, Symbols},
     sources::Sources,
 };
+use crate::target::image::Bytes;
 
 /// How a module is named.
 #[derive(Clone, Debug)]
 pub struct Means {
     /// Where debug information may be that was taken out of files.
     pub debug_directories: Vec<PathBuf>,
+    /// Whether servers are asked for it.
+    pub debuginfod: bool,
     /// Whether it is used at all.
     pub debug_information: bool,
     /// Threads that search.
@@ -39,6 +46,8 @@ const PIECE: usize = 256;
 pub trait Sink: Sync {
     /// Some addresses with their names.
     fn found(&self, symbols: Vec<Symbols>);
+    /// Nothing was found, but something is being waited for.
+    fn waiting(&self);
 }
 
 /// Names a module's addresses.
@@ -47,7 +56,10 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     addresses.sort_unstable();
     addresses.dedup();
     let report = ModuleReport { path: request.path.clone(), addresses: addresses.len() as u64, ..Default::default() };
-    let sources = match Sources::find(request, &means.debug_directories) {
+    if let NamesIn::List(list) = &request.names_in {
+        return by_list(list, &addresses, report, sink);
+    }
+    let sources = match Sources::find(request, means, &|| sink.waiting()) {
         Ok(sources) => sources,
         Err(missing) => return ModuleReport { missing: Some(missing), ..report },
     };
@@ -59,7 +71,7 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     functions.sort();
     let room = Room::default();
     let (sections, mut missing) = match objects.with_debug_information().filter(|_| means.debug_information) {
-        None => (None, Some(if functions.is_empty() { Missing::Symbols } else { Missing::DebugInformation })),
+        None => (None, lacking(request, &sources, &functions)),
         Some(object) => match DebugSections::load(object, objects.shared.as_ref(), objects.package.as_ref(), &room) {
             Ok(sections) => (Some(sections), None),
             Err(reason) => (None, Some(Missing::Damaged(reason))),
@@ -84,10 +96,37 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     let with_lines = counts.iter().map(|counts| counts.with_lines).sum();
     if let Some(reason) = work.damage.into_inner().unwrap_or_default() {
         missing = Some(Missing::Damaged(reason));
-    } else if with_lines < report.addresses {
+    } else if named < report.addresses || (sections.is_some() && with_lines < report.addresses) {
         missing = missing.or(Some(Missing::Described));
     }
     ModuleReport { named, with_lines, missing, ..report }
+}
+
+/// Names functions by a list that their program wrote. It has no lines.
+fn by_list(list: &File, addresses: &[u64], report: ModuleReport, sink: &dyn Sink) -> ModuleReport {
+    let map = match PerfMap::read(BufReader::new(list)) {
+        Ok(map) => map,
+        Err(error) => return ModuleReport { missing: Some(Missing::File(error.to_string())), ..report },
+    };
+    let symbols = addresses.iter().filter_map(|&address| {
+        let function = Function { name: map.find(address)?.to_owned(), file: None, line: None };
+        Some(Symbols { address, functions: vec![function] })
+    });
+    let symbols: Vec<Symbols> = symbols.collect();
+    let named = symbols.len() as u64;
+    sink.found(symbols);
+    ModuleReport { named, missing: (named < report.addresses).then_some(Missing::Described), ..report }
+}
+
+/// Why there are no lines.
+fn lacking(request: &Request, sources: &Sources, functions: &FunctionTable<'_>) -> Option<Missing> {
+    match (&sources.not_fetched, &request.names_in) {
+        (Some(reason), _) => Some(Missing::NotFetched(reason.clone())),
+        _ if functions.is_empty() => Some(Missing::Symbols),
+        // What the kernel gives to programs has no more than that, ever.
+        (None, NamesIn::Binary(Bytes::Memory(_))) => None,
+        _ => Some(Missing::DebugInformation),
+    }
 }
 
 /// The files, read.
@@ -187,7 +226,7 @@ impl Work<'_, '_> {
             None => true,
         };
         if let Some(name) = symbol.filter(is_better).and_then(|names| names.iter().next()) {
-            let name = super::demangle(&String::from_utf8_lossy(name)).into_owned();
+            let name = demangle(&String::from_utf8_lossy(name)).into_owned();
             match functions.last_mut() {
                 None => functions.push(Function { name, file: None, line: None }),
                 Some(outermost) => outermost.name = name,

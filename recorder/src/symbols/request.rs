@@ -1,6 +1,6 @@
 //! What is asked of the symbols, and what they answer.
 
-use std::fmt;
+use std::{fmt, fs::File};
 
 use crate::target::image::{BuildId, Bytes};
 
@@ -11,11 +11,22 @@ pub struct Request {
     pub path: String,
     /// The name of the very build that ran; none if it has none, or nobody knows.
     pub build_id: Option<BuildId>,
-    /// The very file that ran, where it could be opened then; it may have been removed since.
-    pub binary: Option<Bytes>,
+    /// Where its names are.
+    pub names_in: NamesIn,
     /// As the file's own symbols have them. Each lies inside the instruction that it is about: for a caller that is the
     /// call, which ends before the address to return to.
     pub addresses: Vec<u64>,
+}
+
+/// Where the names of a module's addresses are.
+#[derive(Debug)]
+pub enum NamesIn {
+    /// In the very file that ran, which may have been removed since, and in debug information that was taken out of it.
+    Binary(Bytes),
+    /// In the file at the module's path, if it is the one that ran, and likewise.
+    Path,
+    /// In a list that a program writes of the functions that it compiles while it runs: see [`perf_map`](super::perf_map).
+    List(File),
 }
 
 /// What was found for some addresses of a module, in their order.
@@ -73,6 +84,10 @@ pub enum Missing {
     Symbols,
     /// It has symbols, but no debug information, and none was found elsewhere.
     DebugInformation,
+    /// It has symbols, but no debug information, and servers could not be asked for any.
+    NotFetched(String),
+    /// The program compiled it, and told nobody what it is.
+    List,
     /// It has debug information that can't be used.
     Damaged(String),
     /// It has all; some addresses are of code that it does not describe.
@@ -92,6 +107,11 @@ impl fmt::Display for Missing {
                     "it has no debug information: build with `debug = \"line-tables-only\"`, or install its debug package"
                 )
             }
+            Missing::NotFetched(reason) => write!(out, "its debug information could not be fetched: {reason}"),
+            Missing::List => write!(
+                out,
+                "compiled while the program ran, which wrote no /tmp/perf-PID.map: most runtimes do so when asked"
+            ),
             Missing::Damaged(reason) => write!(out, "its debug information can't be used: {reason}"),
             Missing::Described => write!(out, "it does not describe this code"),
             Missing::Interrupted => write!(out, "interrupted: `polletto symbolize` finds the rest"),

@@ -1,6 +1,7 @@
 //! Has modules named by a [`worker`](super::worker), and goes on without it when it fails.
 
 use std::{
+    fs::File,
     io::BufReader,
     os::{fd::AsRawFd, unix::ffi::OsStrExt, unix::process::CommandExt},
     path::PathBuf,
@@ -11,9 +12,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustc_hash::FxHashSet;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
-    request::{Answer, Missing, ModuleReport, Request, Symbols},
+    request::{Answer, Missing, ModuleReport, NamesIn, Request, Symbols},
     wire::{self, Question, Reply},
 };
 use crate::target::image::Bytes;
@@ -35,13 +37,15 @@ const QUEUED_REPLIES: usize = 64;
 pub struct Options {
     /// Where debug information may be that was taken out of files, besides the system's own place.
     pub debug_directories: Vec<PathBuf>,
+    /// Whether the servers of `DEBUGINFOD_URLS` are asked for what is nowhere else.
+    pub debuginfod: bool,
     /// What may be kept of debug information at a time, bytes.
     pub memory_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { debug_directories: Vec::new(), memory_bytes: 512 << 20 }
+        Options { debug_directories: Vec::new(), debuginfod: false, memory_bytes: 512 << 20 }
     }
 }
 
@@ -55,7 +59,7 @@ pub trait Observer {
     /// So many addresses were looked up, of all.
     fn progress(&mut self, done: u64, of: u64);
     /// Whether not to look for lines any longer: from then on, functions have names and nothing else.
-    fn is_cancelled(&mut self) -> bool;
+    fn is_cancelled(&self) -> bool;
 }
 
 /// Names the addresses of all these modules, and tells of each how it went.
@@ -164,11 +168,12 @@ impl Resolver<'_> {
     }
 
     fn question(&self, request: &Request, addresses: Vec<u64>, debug_information: bool) -> Question {
-        let (open_at, bytes) = match &request.binary {
-            // Opened by this path, it is the same file even if it has no name any more.
-            Some(Bytes::File(file)) => (Some(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())), None),
-            Some(Bytes::Memory(bytes)) => (None, Some(bytes.clone())),
-            None => (None, None),
+        // Opened by this path, it is the same file even if it has no name any more.
+        let open = |file: &File| Some(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        let (open_at, bytes) = match &request.names_in {
+            NamesIn::Binary(Bytes::File(file)) | NamesIn::List(file) => (open(file), None),
+            NamesIn::Binary(Bytes::Memory(bytes)) => (None, Some(bytes.clone())),
+            NamesIn::Path => (None, None),
         };
         let system = std::ffi::OsStr::new(SYSTEM_DEBUG_DIRECTORY);
         let directories = self.options.debug_directories.iter().map(|path| path.as_os_str()).chain([system]);
@@ -176,11 +181,13 @@ impl Resolver<'_> {
             path: request.path.clone(),
             build_id: request.build_id.as_ref().map(|id| id.bytes().to_vec()).unwrap_or_default(),
             open_at,
+            is_list: matches!(request.names_in, NamesIn::List(_)),
             bytes,
             addresses,
             debug_directories: directories.map(|path| path.as_bytes().to_vec()).collect(),
             debug_information,
             memory_bytes: self.options.memory_bytes,
+            debuginfod: self.options.debuginfod,
         }
     }
 }
@@ -240,8 +247,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        self.process.kill().ok();
+        // It may have ended by itself. It leads a group with what it started.
+        if let Some(group) = Pid::from_raw(self.process.id() as i32) {
+            kill_process_group(group, Signal::KILL).ok();
+        }
         self.process.wait().ok();
     }
 }

@@ -9,8 +9,10 @@ use std::{
 };
 
 use super::{
+    debuginfod,
     file::{ElfObject, Mapped},
-    request::{Missing, Request},
+    module::Means,
+    request::{Missing, NamesIn, Request},
 };
 use crate::target::{
     self,
@@ -21,7 +23,7 @@ use crate::target::{
 const MAX_SMALL_SYMBOLS: usize = 256 << 20;
 
 /// Files that there are for a module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sources {
     /// The one that ran.
     pub binary: Option<Mapped>,
@@ -33,13 +35,16 @@ pub struct Sources {
     pub package: Option<Mapped>,
     /// The symbol table of its own functions that a stripped file kept in compressed form.
     pub small_symbols: Option<Mapped>,
+    /// Why servers could not even be asked, if they were to be.
+    pub not_fetched: Option<String>,
 }
 
 impl Sources {
-    /// Looks for all of them. An error says why there is not even one.
-    pub fn find(request: &Request, debug_directories: &[PathBuf]) -> Result<Sources, Missing> {
+    /// Looks for all of them, and calls `waiting` while that takes long. An error says why there is not even one.
+    pub fn find(request: &Request, means: &Means, waiting: &dyn Fn()) -> Result<Sources, Missing> {
+        let debug_directories = &means.debug_directories;
         let binary = open_binary(request).map_err(|reason| format!("{}: {reason}", request.path));
-        let mut sources = Sources { binary: None, debug: None, shared: None, package: None, small_symbols: None };
+        let mut sources = Sources::default();
         let mut build_id = request.build_id.clone();
         let mut needs_debug = true;
         let mut link = None;
@@ -58,6 +63,17 @@ impl Sources {
         }
         if needs_debug {
             sources.debug = separate(request, build_id.as_ref(), link, debug_directories);
+        }
+        if needs_debug
+            && sources.debug.is_none()
+            && means.debuginfod
+            && let Some(build_id) = &build_id
+        {
+            match debuginfod::find(build_id, waiting) {
+                Ok(path) => sources.debug = path.and_then(|path| open_if(&path, build_id)),
+                Err(reason) if sources.binary.is_none() => problem = Some(reason),
+                Err(reason) => sources.not_fetched = Some(reason),
+            }
         }
         if sources.binary.is_none() && sources.debug.is_none() {
             return Err(Missing::File(problem.unwrap_or_default()));
@@ -80,10 +96,11 @@ impl Sources {
 
 /// The file that ran: still open, or at its path and of the same build.
 fn open_binary(request: &Request) -> Result<Mapped, String> {
-    match &request.binary {
-        Some(Bytes::Memory(bytes)) => Ok(Mapped::Memory(bytes.clone())),
-        Some(Bytes::File(file)) => check(Mapped::map(file)?, request.build_id.as_ref()),
-        None => {
+    match &request.names_in {
+        NamesIn::Binary(Bytes::Memory(bytes)) => Ok(Mapped::Memory(bytes.clone())),
+        NamesIn::Binary(Bytes::File(file)) => check(Mapped::map(file)?, request.build_id.as_ref()),
+        NamesIn::List(_) => Err("it is a list".to_owned()),
+        NamesIn::Path => {
             let wanted = request.build_id.as_ref().ok_or("the trace has no build id to know it by")?;
             let file = target::open_regular(Path::new(&request.path)).map_err(|error| explain(&error))?;
             check(Mapped::map(&file)?, Some(wanted))

@@ -24,6 +24,9 @@ pub struct Question {
     /// Where the worker finds the file open in the recorder.
     #[prost(string, optional, tag = "3")]
     pub open_at: Option<String>,
+    /// What is open there is a list, and no binary.
+    #[prost(bool, tag = "10")]
+    pub is_list: bool,
     /// The file itself.
     #[prost(bytes = "vec", optional, tag = "4")]
     pub bytes: Option<Vec<u8>>,
@@ -35,9 +38,11 @@ pub struct Question {
     pub debug_information: bool,
     #[prost(uint64, tag = "8")]
     pub memory_bytes: u64,
+    #[prost(bool, tag = "9")]
+    pub debuginfod: bool,
 }
 
-/// Names that were found, or how it went: then the module is done.
+/// Names that were found, or how it went: then the module is done. Or nothing: something is being waited for.
 #[derive(Clone, PartialEq, Message)]
 pub struct Reply {
     #[prost(message, repeated, tag = "1")]
@@ -113,6 +118,8 @@ impl From<ModuleReport> for ReportMessage {
             Some(Missing::Damaged(reason)) => (4, reason),
             Some(Missing::Described) => (5, String::new()),
             Some(Missing::Interrupted) => (6, String::new()),
+            Some(Missing::NotFetched(reason)) => (7, reason),
+            Some(Missing::List) => (8, String::new()),
         };
         ReportMessage { path, addresses, named, with_lines, missing, reason }
     }
@@ -128,6 +135,8 @@ impl From<ReportMessage> for ModuleReport {
             3 => Some(Missing::DebugInformation),
             4 => Some(Missing::Damaged(reason)),
             6 => Some(Missing::Interrupted),
+            7 => Some(Missing::NotFetched(reason)),
+            8 => Some(Missing::List),
             _ => Some(Missing::Described),
         };
         ModuleReport { path, addresses, named, with_lines, missing }

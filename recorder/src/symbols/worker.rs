@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_de
 
 use super::{
     module::{self, Means, Sink},
-    request::{Request, Symbols},
+    request::{NamesIn, Request, Symbols},
     wire::{self, Question, Reply},
 };
 use crate::target::image::{BuildId, Bytes};
@@ -27,6 +27,7 @@ pub fn work() -> io::Result<()> {
         let means = Means {
             debug_directories: question.debug_directories(),
             debug_information: question.debug_information,
+            debuginfod: question.debuginfod,
             threads: available_parallelism().map_or(1, usize::from),
             memory_bytes: question.memory_bytes,
         };
@@ -49,13 +50,14 @@ fn limit_memory(bytes: u64) -> io::Result<()> {
 }
 
 fn request(question: Question) -> Request {
-    let opened = question.open_at.and_then(|path| File::open(path).ok()).map(Bytes::File);
-    Request {
-        path: question.path,
-        build_id: BuildId::new(&question.build_id),
-        binary: question.bytes.map(Bytes::Memory).or(opened),
-        addresses: question.addresses,
-    }
+    let opened = question.open_at.and_then(|path| File::open(path).ok());
+    let names_in = match (question.bytes, opened) {
+        (Some(bytes), _) => NamesIn::Binary(Bytes::Memory(bytes)),
+        (None, Some(list)) if question.is_list => NamesIn::List(list),
+        (None, Some(file)) => NamesIn::Binary(Bytes::File(file)),
+        (None, None) => NamesIn::Path,
+    };
+    Request { path: question.path, build_id: BuildId::new(&question.build_id), names_in, addresses: question.addresses }
 }
 
 /// Where answers go, from any thread.
@@ -66,11 +68,18 @@ struct Out {
 
 impl Sink for Mutex<Out> {
     fn found(&self, symbols: Vec<Symbols>) {
-        let reply = Reply { symbols: symbols.into_iter().map(Into::into).collect(), report: None };
-        if let Ok(mut out) = self.lock()
-            && let Err(error) = wire::send(&mut out.to, &reply)
-        {
-            out.failed = Some(error);
-        }
+        reply(self, &Reply { symbols: symbols.into_iter().map(Into::into).collect(), report: None });
+    }
+
+    fn waiting(&self) {
+        reply(self, &Reply::default());
+    }
+}
+
+fn reply(out: &Mutex<Out>, reply: &Reply) {
+    if let Ok(mut out) = out.lock()
+        && let Err(error) = wire::send(&mut out.to, reply)
+    {
+        out.failed = Some(error);
     }
 }

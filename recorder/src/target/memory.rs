@@ -173,6 +173,17 @@ fn with_newlines(path: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The list that a process writes of the functions that it compiles, if it does. It outlives the process.
+pub fn perf_map(process: Tgid) -> Option<File> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    // In a container it has another id, the last one listed, and files of its own.
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let own_id = ids.and_then(|ids| ids.split_whitespace().last()).and_then(|id| id.parse().ok()).unwrap_or(process.0);
+    let inside = PathBuf::from(format!("/proc/{process}/root/tmp/perf-{own_id}.map"));
+    let outside = PathBuf::from(format!("/tmp/perf-{process}.map"));
+    open_regular(&inside).or_else(|_| open_regular(&outside)).ok()
+}
+
 /// Opens a file for reading if it is one: not a pipe that would wait, nor a device that would do something.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let seen = File::from(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);

@@ -19,7 +19,7 @@ mod select;
 mod watch;
 
 pub use launch::{Held, LaunchError, Running, exit_code, find_program};
-pub use memory::{CodeOrigin, CodeRange, code_of, open_regular, vdso};
+pub use memory::{CodeOrigin, CodeRange, code_of, open_regular, perf_map, vdso};
 pub use printable::printable;
 pub use process::{Error, Kind, Process, Thread, thread_process, threads_of, with_descendants};
 pub use select::{SelectError, find_by_name, select};

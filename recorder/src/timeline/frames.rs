@@ -1,11 +1,11 @@
 //! From addresses to the frames of a trace, each of which is written once.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use polletto_protos::{Frame, InternedData, Mapping, frame::Kind};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::mappings::{AddressSpace, Module, Region};
+use super::mappings::{AddressSpace, Code, Region};
 use crate::{pieces::Piece, trace::InternTable};
 
 /// The names of the kernel's functions.
@@ -35,6 +35,14 @@ const KERNEL: &str = "[kernel]";
 /// What stands between the slashes of a path.
 fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|part| !part.is_empty())
+}
+
+/// What a trace calls this code. Of what processes compile, each has its own, so that it can be named.
+pub fn path_of(code: &Code) -> Cow<'_, str> {
+    match code {
+        Code::File(module) => Cow::Borrowed(&module.path),
+        Code::Compiled(process) => Cow::Owned(format!("[anon:{process}]")),
+    }
 }
 
 /// A file's path as a reader of the trace puts it together again.
@@ -107,10 +115,10 @@ impl Frames {
             };
             last = Some((region, mapping));
             let rel_pc = address.wrapping_sub(region.bias);
-            let (kind, function_name_id) = match region.module {
-                Some(_) => (Kind::Native, None),
-                // Nobody will ever find a name for it, and a reader would show it as `unknown`.
-                None => (Kind::Jit, Some(self.function_name(ANONYMOUS, new))),
+            let (kind, function_name_id) = match region.code {
+                Code::File(_) => (Kind::Native, None),
+                // Mostly nobody ever finds a name for it, and a reader would show it as `unknown`.
+                Code::Compiled(_) => (Kind::Jit, Some(self.function_name(ANONYMOUS, new))),
             };
             self.frames.iid(&FrameKey::Address { mapping, rel_pc }, |iid| {
                 new.frames.push(Frame {
@@ -124,19 +132,20 @@ impl Frames {
         })
     }
 
-    /// The addresses of each file's code that frames are at, as the file's own symbols have them.
-    pub fn addresses(&self) -> FxHashMap<Arc<Module>, Vec<u64>> {
-        let files = self.mappings.iter().filter_map(|(key, iid)| match key {
-            MappingKey::Program(Region { module: Some(module), .. }) => Some((iid, module)),
-            _ => None,
+    /// The addresses of code that these frames are at. In files they are those that the file's own symbols have.
+    pub fn addresses(&self, frames: FxHashSet<u32>) -> FxHashMap<Code, Vec<u64>> {
+        let codes = self.mappings.iter().filter_map(|(key, iid)| match key {
+            MappingKey::Program(region) => Some((iid, &region.code)),
+            MappingKey::Kernel(_) => None,
         });
-        let files: FxHashMap<u64, &Arc<Module>> = files.collect();
-        let mut addresses: FxHashMap<Arc<Module>, Vec<u64>> = FxHashMap::default();
-        for (key, _) in self.frames.iter() {
+        let codes: FxHashMap<u64, &Code> = codes.collect();
+        let mut addresses: FxHashMap<Code, Vec<u64>> = FxHashMap::default();
+        for (key, frame) in self.frames.iter() {
             if let FrameKey::Address { mapping, rel_pc } = *key
-                && let Some(&file) = files.get(&mapping)
+                && frames.contains(&(frame as u32))
+                && let Some(&code) = codes.get(&mapping)
             {
-                addresses.entry(Arc::clone(file)).or_default().push(rel_pc);
+                addresses.entry(code.clone()).or_default().push(rel_pc);
             }
         }
         // A file that is mapped in several places has an address in each.
@@ -182,11 +191,14 @@ impl Frames {
     fn mapping(&mut self, region: &Region, new: &mut InternedData) -> u64 {
         let Frames { paths, build_ids, mappings, .. } = self;
         mappings.iid(&MappingKey::Program(region.clone()), |iid| {
-            let module = region.module.as_deref();
+            let module = match &region.code {
+                Code::File(module) => Some(module),
+                Code::Compiled(_) => None,
+            };
             let build_id = module.map(|module| &module.build_id).filter(|build_id| !build_id.is_empty());
             let build_id = build_id.map(|build_id| build_ids.string(build_id, &mut new.build_ids));
-            let path = module.map_or(ANONYMOUS, |module| &module.path);
-            let names = parts(path);
+            let path = path_of(&region.code);
+            let names = parts(&path);
             let mapping = Mapping {
                 iid: Some(iid),
                 build_id,

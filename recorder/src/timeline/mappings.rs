@@ -35,14 +35,30 @@ pub struct Mapped {
     pub bias: u64,
 }
 
+/// Whose code it is that stands somewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// A file's.
+    File(Arc<Module>),
+    /// This process wrote it into its memory, or the one that it was forked from.
+    Compiled(Tgid),
+}
+
 /// A [`Mapped`], or what is left of it, in whichever process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Region {
     pub start: u64,
     pub end: u64,
     pub file_offset: u64,
-    pub module: Option<Arc<Module>>,
+    pub code: Code,
     pub bias: u64,
+}
+
+impl From<Mapped> for Region {
+    fn from(mapped: Mapped) -> Region {
+        let Mapped { tgid, start, end, file_offset, module, bias } = mapped;
+        Region { start, end, file_offset, code: module.map_or(Code::Compiled(tgid), Code::File), bias }
+    }
 }
 
 impl Piece for Region {
@@ -104,11 +120,10 @@ impl AddressSpaces {
 
     /// Replaces what stood at these addresses.
     pub fn map(&mut self, mapped: Mapped) {
-        let Mapped { tgid, start, end, file_offset, module, bias } = mapped;
-        if start < end {
+        if mapped.start < mapped.end {
             self.changes += 1;
-            let space = self.of.entry(tgid).or_default();
-            Arc::make_mut(space).map(Region { start, end, file_offset, module, bias }, self.changes);
+            let space = self.of.entry(mapped.tgid).or_default();
+            Arc::make_mut(space).map(mapped.into(), self.changes);
         }
     }
 
@@ -116,9 +131,9 @@ impl AddressSpaces {
     pub fn set(&mut self, tgid: Tgid, mappings: Vec<Mapped>) {
         self.changes += 1;
         let mut regions = Pieces::default();
-        for Mapped { start, end, file_offset, module, bias, .. } in mappings {
-            if start < end {
-                regions.insert(Region { start, end, file_offset, module, bias });
+        for mapped in mappings {
+            if mapped.start < mapped.end {
+                regions.insert(mapped.into());
             }
         }
         let space = self.of.entry(tgid).or_default();

@@ -33,8 +33,8 @@ use self::{
 use crate::trace::PacketBuffer;
 
 pub use self::{
-    frames::{KernelSymbol, KernelSymbols, path_in_trace},
-    mappings::{Mapped, Module},
+    frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
+    mappings::{Code, Mapped, Module},
     process_tree::{ProcessDescription, Undescribed},
     recorder_track::RecorderCounters,
     seen::{Endings, Seen},
@@ -135,8 +135,8 @@ impl Timeline {
         self.threads.has_process(tgid)
     }
 
-    /// The addresses of each file's code that are in stacks: sorted, and as the file's own symbols have them.
-    pub fn addresses(&self) -> FxHashMap<Arc<Module>, Vec<u64>> {
+    /// The addresses of all code in stacks, sorted. In files they are those that the file's own symbols have.
+    pub fn addresses(&self) -> FxHashMap<Code, Vec<u64>> {
         self.stacks.addresses()
     }
 

@@ -7,11 +7,11 @@ use polletto_common::{
     record::{self, StackEnding, flags},
 };
 use polletto_protos::{Callstack, InternedData};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     frames::{Frames, KernelSymbols},
-    mappings::{AddressSpaces, Mapped, Module},
+    mappings::{AddressSpaces, Code, Mapped},
     seen::Seen,
 };
 use crate::trace::PacketBuffer;
@@ -62,6 +62,8 @@ pub struct Stacks {
     known: FxHashMap<u64, Known>,
     /// Callstacks written, by their frames. Numbered from 1 on.
     callstacks: FxHashMap<Box<[u32]>, u32>,
+    /// Those that a sample or stretch has. Samples are lost, and stacks come too early or too late.
+    used: FxHashSet<u32>,
     limit: usize,
 }
 
@@ -73,6 +75,7 @@ impl Stacks {
             frames: Frames::default(),
             known: FxHashMap::default(),
             callstacks: FxHashMap::default(),
+            used: FxHashSet::default(),
             limit,
         }
     }
@@ -137,6 +140,7 @@ impl Stacks {
                 missing => missing,
             };
             let origin = Origin::Unwound { ending, by_frame_pointers };
+            self.used.insert(callstack);
             return Found { callstack: u64::from(callstack), unwind_error, origin };
         }
         let (name, unwind_error, origin) = if self.is_full() {
@@ -147,9 +151,10 @@ impl Stacks {
         Found { callstack: self.write_named(name, out), unwind_error: Some(unwind_error), origin }
     }
 
-    /// The addresses of each file's code that frames are at.
-    pub fn addresses(&self) -> FxHashMap<Arc<Module>, Vec<u64>> {
-        self.frames.addresses()
+    /// The addresses of all code that stacks lead through. A reader takes names for others as an error.
+    pub fn addresses(&self) -> FxHashMap<Code, Vec<u64>> {
+        let used = self.callstacks.iter().filter(|(_, callstack)| self.used.contains(callstack));
+        self.frames.addresses(used.flat_map(|(frames, _)| frames.iter().copied()).collect())
     }
 
     /// From then on, a stack that is not known may have come or not. One of the same frames comes under other numbers after

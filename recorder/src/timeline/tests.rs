@@ -11,6 +11,7 @@ use prost::Message;
 
 use super::*;
 
+mod code;
 mod stacks;
 
 const OURS: u32 = flags::PREV_RECORDED | flags::NEXT_RECORDED;

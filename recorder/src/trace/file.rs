@@ -2,8 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -49,6 +49,40 @@ impl TraceFile {
         Ok(trace)
     }
 
+    /// Opens a trace to append to it. Whose it is and who may read it stays. Nobody else writes to it meanwhile, and a
+    /// link is not followed here either.
+    pub fn open(path: &Path) -> Result<TraceFile> {
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match OpenOptions::new().read(true).write(true).custom_flags(flags.bits() as i32).open(path) {
+            Ok(file) => file,
+            Err(_) if path.is_symlink() => {
+                bail!("{} is a symbolic link, which polletto does not follow: name the file itself", path.display())
+            }
+            Err(_) if path.is_dir() => bail!("{} is a directory: name a trace in it", path.display()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => bail!("there is no file {}", path.display()),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("could not open {} to append to it: -o writes a copy", path.display()));
+            }
+        };
+        let length = lock_for_writing(&file).with_context(|| format!("could not take over {}", path.display()))?;
+        Ok(TraceFile { file, length })
+    }
+
+    /// Its bytes from the first on, whatever is appended meanwhile.
+    pub fn reader(&self) -> io::Result<TraceInput> {
+        Ok(TraceInput { file: self.file.try_clone()?, offset: 0 })
+    }
+
+    /// Keeps this many bytes of it, behind which it goes on.
+    pub fn keep(&mut self, length: u64) -> io::Result<()> {
+        if length < self.length {
+            self.file.set_len(length)?;
+            self.length = length;
+        }
+        self.file.seek(SeekFrom::Start(self.length)).map(|_| ())
+    }
+
     /// The bytes in the file.
     pub fn length(&self) -> u64 {
         self.length
@@ -74,17 +108,7 @@ impl TraceFile {
     }
 
     fn take_possession(&self) -> Result<()> {
-        let metadata = self.file.metadata()?;
-        if !metadata.is_file() {
-            bail!("it is not a regular file");
-        }
-        if metadata.nlink() > 1 {
-            bail!("it has other names (hard links), which would change too");
-        }
-        // Held until the file is closed, however that comes about.
-        if rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!("another recording writes to it: choose another file with -o");
-        }
+        lock_for_writing(&self.file)?;
         self.file.set_len(0)?;
         self.file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(MODE))?;
         if let Some((uid, gid)) = user_behind_sudo() {
@@ -93,6 +117,70 @@ impl TraceFile {
         }
         Ok(())
     }
+}
+
+/// A trace to read, piece by piece.
+#[derive(Debug)]
+pub struct TraceInput {
+    file: File,
+    offset: u64,
+}
+
+impl TraceInput {
+    /// Opens a trace that nobody writes to.
+    pub fn open(path: &Path) -> Result<TraceInput> {
+        // Not blocking, so that a pipe without a writer is an error and no wait.
+        let flags = OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+        let file = file.with_context(|| format!("could not open {}", path.display()))?;
+        if !file.metadata()?.is_file() {
+            bail!("{} is not a regular file", path.display());
+        }
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+            bail!("a recording writes to {}: wait for its end", path.display());
+        }
+        Ok(TraceInput { file, offset: 0 })
+    }
+
+    /// The same from its beginning.
+    pub fn again(&self) -> io::Result<TraceInput> {
+        Ok(TraceInput { file: self.file.try_clone()?, offset: 0 })
+    }
+
+    /// The bytes in the file.
+    pub fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Whether the path leads to it.
+    pub fn is(&self, path: &Path) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        Ok(path.metadata().is_ok_and(|other| (other.dev(), other.ino()) == (own.dev(), own.ino())))
+    }
+}
+
+impl Read for TraceInput {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(bytes, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+/// Makes sure that nothing but this trace changes, and nobody else changes it. Returns its length.
+fn lock_for_writing(file: &File) -> Result<u64> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        bail!("it is not a regular file");
+    }
+    if metadata.nlink() > 1 {
+        bail!("it has other names (hard links), which would change too");
+    }
+    // Held until the file is closed, however that comes about.
+    if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another recording writes to it: choose another file with -o");
+    }
+    Ok(file.metadata()?.len())
 }
 
 fn user_behind_sudo() -> Option<(Uid, Gid)> {
@@ -146,6 +234,31 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_can_be_appended_to_behind_what_is_whole() {
+        let path = directory("append").join("x.perfetto-trace");
+        std::fs::write(&path, b"whole and a half").unwrap();
+        let mut trace = TraceFile::open(&path).unwrap();
+        let mut read = String::new();
+        trace.reader().unwrap().read_to_string(&mut read).unwrap();
+        assert_eq!(read, "whole and a half");
+        assert!(TraceInput::open(&path).is_err(), "it is read while it is written");
+        trace.keep(5).unwrap();
+        trace.append(b", more").unwrap();
+        trace.close().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole, more");
+    }
+
+    #[test]
+    fn a_trace_that_is_read_is_not_overwritten() {
+        let path = directory("read").join("x.perfetto-trace");
+        std::fs::write(&path, b"packet").unwrap();
+        let input = TraceInput::open(&path).unwrap();
+        assert!(input.is(&path).unwrap());
+        assert!(TraceFile::create(&path, true).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"packet");
+    }
+
+    #[test]
     fn a_link_is_never_followed() {
         let directory = directory("link");
         let (victim, link) = (directory.join("victim"), directory.join("x.perfetto-trace"));
@@ -153,6 +266,7 @@ mod tests {
         std::fs::remove_file(&link).ok();
         std::os::unix::fs::symlink(&victim, &link).unwrap();
         assert!(TraceFile::create(&link, true).is_err());
+        assert!(TraceFile::open(&link).is_err());
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
     }
 }

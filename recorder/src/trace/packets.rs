@@ -89,10 +89,14 @@ impl PacketBuffer {
         append_packet(self.make_room(packet.encoded_len()), &packet);
     }
 
-    /// Appends names for frames of any packets, of whichever sequence. A reader wants no more of such a packet.
+    /// Appends names for frames, of whichever sequence.
     pub fn push_module_symbols(&mut self, symbols: ModuleSymbols) {
-        let data = Some(trace_packet::Data::ModuleSymbols(symbols));
-        let packet = TracePacket { data, ..TracePacket::default() };
+        self.push_outside_sequences(trace_packet::Data::ModuleSymbols(symbols));
+    }
+
+    /// Appends what belongs to the trace as a whole, and can be appended to anybody's trace.
+    pub(super) fn push_outside_sequences(&mut self, data: trace_packet::Data) {
+        let packet = TracePacket { data: Some(data), ..TracePacket::default() };
         append_packet(self.make_room(packet.encoded_len()), &packet);
     }
 

@@ -1,5 +1,7 @@
 //! What stands at the beginning of a trace, and the marks that return throughout it.
 
+use std::borrow::Cow;
+
 use polletto_protos::{
     BuiltinClock, ClockSnapshot, SystemInfo, TraceAttributes, TraceUuid, Utsname, clock_snapshot::Clock,
     trace_attributes, trace_packet::Data,
@@ -26,7 +28,7 @@ pub struct Clocks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attribute {
     /// Dotted, lower case.
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     /// A number or text.
     pub value: AttributeValue,
 }
@@ -75,8 +77,7 @@ impl Preamble {
         out.push(Some(began_ns), Data::SystemInfo(system));
         let uuid = TraceUuid { msb: Some((self.uuid >> 64) as i64), lsb: Some(self.uuid as i64) };
         out.push(Some(began_ns), Data::TraceUuid(uuid));
-        let attribute = self.attributes.into_iter().map(message).collect();
-        out.push(Some(began_ns), Data::TraceAttributes(TraceAttributes { attribute }));
+        out.push(Some(began_ns), Data::TraceAttributes(message(self.attributes)));
         mark_synchronization(out);
     }
 }
@@ -100,13 +101,21 @@ pub fn mark_synchronization(out: &mut PacketBuffer) {
     out.push(None, Data::SynchronizationMarker(SYNCHRONIZATION_MARKER.to_vec()));
 }
 
-fn message(attribute: Attribute) -> trace_attributes::Attribute {
+/// Says more of a trace, whoever wrote it.
+pub fn add_attributes(attributes: Vec<Attribute>, out: &mut PacketBuffer) {
+    out.push_outside_sequences(Data::TraceAttributes(message(attributes)));
+}
+
+fn message(attributes: Vec<Attribute>) -> TraceAttributes {
     use trace_attributes::attribute::Value;
-    let value = match attribute.value {
-        AttributeValue::Number(number) => Value::LongValue(number),
-        AttributeValue::Text(text) => Value::StringValue(text),
+    let one = |Attribute { key, value }| {
+        let value = match value {
+            AttributeValue::Number(number) => Value::LongValue(number),
+            AttributeValue::Text(text) => Value::StringValue(text),
+        };
+        trace_attributes::Attribute { key: Some(key.into_owned()), value: Some(value) }
     };
-    trace_attributes::Attribute { key: Some(attribute.key.to_owned()), value: Some(value) }
+    TraceAttributes { attribute: attributes.into_iter().map(one).collect() }
 }
 
 #[cfg(test)]
@@ -121,7 +130,7 @@ mod tests {
         let mut out = PacketBuffer::default();
         let clocks = Clocks { boottime_ns: 1, monotonic_ns: 2, realtime_ns: 3 };
         let kernel = ["Linux", "6.18", "#1", "x86_64"].map(String::from);
-        let attributes = vec![Attribute { key: "a", value: AttributeValue::Number(7) }];
+        let attributes = vec![Attribute { key: "a".into(), value: AttributeValue::Number(7) }];
         Preamble { uuid: 1, kernel, version: "0", cpus: 2, page_bytes: 4096, attributes, clocks }.write(&mut out);
         let trace = Trace::decode(out.take_all().next().unwrap().bytes()).unwrap();
         assert!(matches!(trace.packet[0].data, Some(Data::ClockSnapshot(_))));

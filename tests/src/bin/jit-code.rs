@@ -2,11 +2,11 @@
 //!
 //! `jit-code [--turns 100]`
 //!
-//! Prints `ready PID`. When a line comes on standard input it burns CPU and blocks, by turns, through two such functions
+//! Lists its functions as `outer` and `inner` in `/tmp/perf-PID.map`, which it leaves behind. Prints `ready PID`. When a line comes on standard input it burns CPU and blocks, by turns, through two such functions
 //! that call each other, so many times. Then it prints one line of JSON: its thread, when it began and ended, and the
 //! addresses of the code.
 
-use std::{hint::black_box, io, process, ptr::null_mut, thread, time::Duration};
+use std::{fs, hint::black_box, io, process, ptr::null_mut, thread, time::Duration};
 
 use polletto_tests::workload::{boottime, line_came, option, own_tid, say, spin};
 
@@ -100,6 +100,9 @@ fn through_generated_code(generated: &Generated, turns: u64) {
 
 fn main() -> io::Result<()> {
     let generated = Generated::new()?;
+    let [outer, inner] = [generated.0.addr(), generated.inner().addr()];
+    let list = format!("{outer:x} {:x} outer\n{inner:x} {:x} inner\n", OUTER.len(), INNER.len());
+    fs::write(format!("/tmp/perf-{}.map", process::id()), list)?;
     say(format_args!("ready {}", process::id()));
     if !line_came() {
         return Ok(());

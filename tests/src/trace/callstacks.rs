@@ -191,7 +191,7 @@ fn text(entry: &InternedString) -> (u64, String) {
     (entry.iid(), String::from_utf8_lossy(entry.str()).into_owned())
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

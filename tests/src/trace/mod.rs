@@ -8,6 +8,7 @@ mod attributes;
 mod callstacks;
 mod compact;
 mod events;
+mod module_symbols;
 mod packets;
 mod replay;
 mod stacks;
@@ -28,6 +29,7 @@ pub use self::{
     callstacks::{Callstack, Frame, FrameKind, Mapping},
     compact::{EndState, Switch, Waking},
     events::{Event, EventKind, Track, Value},
+    module_symbols::{Line, ModuleSymbols},
     replay::{Interval, Slice, State, ThreadIntervals},
     stacks::{Execution, Mode, StackSample},
     tasks::{Process, Tasks, Thread},
@@ -76,6 +78,8 @@ pub struct Trace {
     pub events: Vec<Event>,
     /// Stacks of threads that ran or were blocked, in the order of their time.
     pub samples: Vec<StackSample>,
+    /// Names that came after the recording.
+    pub symbols: ModuleSymbols,
     /// What each CPU ran, in the order of its time.
     pub slices: Vec<Slice>,
     /// Every switch of every CPU, in the order of time.
@@ -115,6 +119,7 @@ impl Trace {
             truncated_bytes: file.truncated_bytes,
             compression: file.compression,
             unpacked: file.unpacked,
+            symbols: file.symbols,
             ..Trace::default()
         };
         let mut events = events::Reader::default();

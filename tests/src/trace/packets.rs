@@ -6,7 +6,7 @@ use flate2::read::ZlibDecoder;
 use perfetto_protos::trace_packet::TracePacket;
 use protobuf::{Message, UnknownValueRef};
 
-use super::Compression;
+use super::{Compression, module_symbols::ModuleSymbols};
 
 /// Perfetto's limit for a compressed packet.
 const LARGEST_COMPRESSED: usize = 512 * 1024;
@@ -21,6 +21,8 @@ pub(super) struct File {
     pub packets: Vec<TracePacket>,
     pub truncated_bytes: usize,
     pub compression: Compression,
+    /// What packets with names say, which are not among `packets`.
+    pub symbols: ModuleSymbols,
     /// The packets' bytes.
     pub unpacked: Vec<u8>,
 }
@@ -30,6 +32,11 @@ pub(super) fn unpack(bytes: &[u8]) -> File {
     let (packets, rest) = split(bytes);
     file.truncated_bytes = rest.len();
     for body in packets {
+        if file.symbols.take(body) {
+            file.compression.none += 1;
+            file.unpacked.extend_from_slice(body);
+            continue;
+        }
         let packet = parse(body);
         let Some(inner) = decompress(&packet, &mut file.compression) else {
             file.compression.none += 1;
@@ -41,6 +48,9 @@ pub(super) fn unpack(bytes: &[u8]) -> File {
         let (packets, rest) = split(&inner);
         assert!(rest.is_empty(), "a compressed packet ends in the middle of a packet");
         for body in packets {
+            if file.symbols.take(body) {
+                continue;
+            }
             let packet = parse(body);
             let nested = decompress(&packet, &mut Compression::default());
             assert!(nested.is_none(), "a compressed packet inside a compressed packet");

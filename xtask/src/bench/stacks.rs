@@ -72,7 +72,9 @@ impl Sampler {
             Sampler::PerfDwarf => Some(perf("dwarf")),
             Sampler::Polletto => {
                 let mut polletto = bench.privilege.command(bench.program("polletto"));
-                polletto.args(["record", "--quiet", "--force", "--mode", "cpu", "-F", hz, "-p", pid, "-o"]).arg(file);
+                polletto
+                    .args(["record", "--quiet", "--force", "--no-symbols", "--mode", "cpu", "-F", hz, "-p", pid, "-o"])
+                    .arg(file);
                 Some(polletto)
             }
         }

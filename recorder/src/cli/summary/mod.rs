@@ -1,12 +1,13 @@
 //! What a recording came to, for people and for scripts.
 
+mod names;
 mod stacks;
 
 use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use self::stacks::StackSummary;
+use self::{names::NameSummary, stacks::StackSummary};
 use crate::session::{Ending, Outcome};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
@@ -40,9 +41,14 @@ pub struct Summary {
     switches_not_reported: u64,
     #[serde(flatten)]
     stacks: StackSummary,
+    #[serde(flatten)]
+    names: NameSummary,
     /// What the recorder itself used.
     recorder_cpu_seconds: f64,
     recorder_peak_memory_bytes: u64,
+    /// What the process used besides that found names.
+    naming_cpu_seconds: f64,
+    naming_peak_memory_bytes: u64,
 }
 
 impl Summary {
@@ -72,8 +78,11 @@ impl Summary {
             processes_not_followed: outcome.kernel.unfollowed,
             switches_not_reported: outcome.seen.unreported,
             stacks: StackSummary::new(outcome),
+            names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
+            naming_cpu_seconds: outcome.naming_use.cpu.as_secs_f64(),
+            naming_peak_memory_bytes: outcome.naming_use.peak_memory_bytes,
         }
     }
 }
@@ -88,7 +97,7 @@ impl fmt::Display for Summary {
         if self.switches == 0 {
             writeln!(out, "            nothing of what was to be recorded ran in this time")?;
         }
-        write!(out, "{}", self.stacks)?;
+        write!(out, "{}{}", self.stacks, self.names)?;
         write!(out, "  trace     {}, {}", self.file.display(), Bytes(self.bytes))?;
         let events = self.switches + self.switches_of_others + self.wakeups;
         // What every trace holds would count for more than its events.
@@ -137,12 +146,17 @@ impl fmt::Display for Summary {
         if self.seconds >= 1.0 {
             write!(out, " ({:.1} % of one CPU)", 100.0 * self.recorder_cpu_seconds / self.seconds)?;
         }
-        writeln!(out, ", {} of memory", Bytes(self.recorder_peak_memory_bytes))
+        write!(out, ", {} of memory", Bytes(self.recorder_peak_memory_bytes))?;
+        if self.naming_cpu_seconds > 0.0 {
+            let (seconds, memory) = (self.naming_cpu_seconds, Bytes(self.naming_peak_memory_bytes));
+            write!(out, "; for names {seconds:.2} s and {memory}, mapped files included")?;
+        }
+        writeln!(out)
     }
 }
 
 /// `1 thread`, `2 threads`
-fn several(count: u64, one: &str, more: &str) -> String {
+pub fn several(count: u64, one: &str, more: &str) -> String {
     format!("{} {}", Count(count), if count == 1 { one } else { more })
 }
 

@@ -48,8 +48,8 @@ fn anonymous(tgid: Tgid) -> Mapped {
 }
 
 /// A timeline, and what a reader makes of its packets.
-struct Recording {
-    timeline: Timeline,
+pub(super) struct Recording {
+    pub(super) timeline: Timeline,
     out: PacketBuffer,
 }
 
@@ -63,7 +63,7 @@ struct Read {
 }
 
 impl Recording {
-    fn new() -> Recording {
+    pub(super) fn new() -> Recording {
         let mut out = PacketBuffer::with_stack_samples();
         let mut timeline = Timeline::new(View::Recorded, 1, &mut out);
         timeline.push(&task(10, 10, "a"), &mut out);
@@ -77,7 +77,15 @@ impl Recording {
         self.timeline.push(&Record::decode(record.encode()).unwrap(), &mut self.out);
     }
 
-    fn stack(&mut self, id: u64, tgid: Tgid, kernel: &[u64], program: &[u64], ending: StackEnding, flags: u32) {
+    pub(super) fn stack(
+        &mut self,
+        id: u64,
+        tgid: Tgid,
+        kernel: &[u64],
+        program: &[u64],
+        ending: StackEnding,
+        flags: u32,
+    ) {
         let stack = Stack {
             header: header::<Stack>(50, flags),
             id,
@@ -90,7 +98,7 @@ impl Recording {
         self.timeline.push_stack(&stack, &[kernel, program].concat(), &mut self.out);
     }
 
-    fn sample(&mut self, time_ns: u64, stack: u64, tgid: Tgid) {
+    pub(super) fn sample(&mut self, time_ns: u64, stack: u64, tgid: Tgid) {
         let header = header::<Sample>(time_ns, 0);
         self.push(Record::Sample(Sample { header, stack, tid: tgid.leader(), tgid, period_ns: 1_000 }));
     }
@@ -207,7 +215,7 @@ fn a_callstack_leads_from_the_root_through_the_program_into_the_kernel() {
     recording.stack(7, PROCESS, &[0xffff_0200, 0xffff_0200, 0xfff0], &[MAIN + 5, ANON], StackEnding::ROOT, 0);
     recording.sample(100, 7, PROCESS);
     let read = recording.read();
-    let expected = ["/[anon]+0x70001000", "/usr/bin/my program+0x5205", "[kernel] 0xffef", "schedule", "ext4_sync"];
+    let expected = ["/[anon:10]+0x70001000", "/usr/bin/my program+0x5205", "[kernel] 0xffef", "schedule", "ext4_sync"];
     assert_eq!(read.shown_samples(), [expected]);
     let frames = read.frames(read.samples[0].1.callstack_iid());
     assert_eq!(text(&read.interned.function_names, frames[0].function_name_id()), "[anon]");
@@ -396,7 +404,7 @@ fn a_stack_that_comes_from_every_cpu_is_written_once_unless_mappings_have_change
     recording.sample(200, 7, PROCESS);
     let read = recording.read();
     let shown = |root| [root, "/usr/bin/my program+0x5200"];
-    assert_eq!(read.shown_samples(), [shown("[unknown mapping]"), shown("/[anon]+0x90000000")]);
+    assert_eq!(read.shown_samples(), [shown("[unknown mapping]"), shown("/[anon:10]+0x90000000")]);
     assert_eq!(read.interned.callstacks.len(), 2);
     assert_eq!(recording.timeline.seen().stacks, 2);
 }

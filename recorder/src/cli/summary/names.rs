@@ -1,0 +1,128 @@
+//! How functions were named.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Count, several};
+use crate::{symbols::ModuleReport, target::printable};
+
+/// Files that are told about in the summary for people.
+const TOLD_FILES: usize = 5;
+
+/// The part of the summary about names.
+#[derive(Debug, Serialize)]
+pub struct NameSummary {
+    /// Each file whose code is in stacks.
+    names: Vec<ModuleNames>,
+}
+
+/// Different addresses of a file that are in stacks.
+#[derive(Debug, Serialize)]
+struct ModuleNames {
+    path: String,
+    addresses: u64,
+    /// Those with the name of a function.
+    named: u64,
+    /// Those with a source line too.
+    with_lines: u64,
+    /// What stands in the way of the others, and what to do about it.
+    missing: Option<String>,
+}
+
+impl NameSummary {
+    /// Takes the figures from what the symbols told.
+    pub fn new(reports: &[ModuleReport]) -> NameSummary {
+        let names = reports.iter().map(|report| ModuleNames {
+            path: report.path.clone(),
+            addresses: report.addresses,
+            named: report.named,
+            with_lines: report.with_lines,
+            missing: report.missing.as_ref().map(ToString::to_string),
+        });
+        NameSummary { names: names.collect() }
+    }
+}
+
+impl ModuleNames {
+    /// What is worth telling of it.
+    fn without_lines(&self) -> u64 {
+        self.addresses - self.with_lines.min(self.addresses)
+    }
+}
+
+impl fmt::Display for NameSummary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |of: fn(&ModuleNames) -> u64| self.names.iter().map(of).sum::<u64>();
+        let addresses = sum(|module| module.addresses);
+        if addresses == 0 {
+            return Ok(());
+        }
+        let (named, with_lines) = (sum(|module| module.named), sum(|module| module.with_lines));
+        let files = several(self.names.len() as u64, "file", "files");
+        writeln!(
+            out,
+            "  names     {} in {files}: {} named, {} with lines",
+            several(addresses, "address", "addresses"),
+            Share(named, addresses),
+            Share(with_lines, addresses)
+        )?;
+        let mut lacking: Vec<_> = self.names.iter().filter(|module| module.without_lines() > 0).collect();
+        lacking.sort_by_key(|module| std::cmp::Reverse(module.without_lines()));
+        for module in lacking.iter().take(TOLD_FILES) {
+            let ModuleNames { path, addresses, named, missing, .. } = module;
+            let (count, lack) = match addresses - named.min(addresses) {
+                0 => (module.without_lines(), "lines"),
+                unnamed => (unnamed, "names"),
+            };
+            write!(out, "            {}: {} of {} without {lack}", printable(path), Count(count), Count(*addresses))?;
+            writeln!(out, "{}", missing.iter().map(|reason| format!(": {reason}")).collect::<String>())?;
+        }
+        if let Some(more @ 1..) = lacking.len().checked_sub(TOLD_FILES) {
+            writeln!(out, "            and {more} more files; --json tells of all")?;
+        }
+        Ok(())
+    }
+}
+
+/// How many of how many.
+struct Share(u64, u64);
+
+impl fmt::Display for Share {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Share(0, _) => write!(out, "none"),
+            Share(part, all) if part >= all => write!(out, "all"),
+            // Never 100 % when it is not all.
+            Share(part, all) => write!(out, "{:.1} %", (1000.0 * part as f64 / all as f64).floor() / 10.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::Missing;
+
+    #[test]
+    fn what_lacks_most_is_told_first() {
+        let report = |path: &str, named, with_lines, missing| ModuleReport {
+            path: path.to_owned(),
+            addresses: 1000,
+            named,
+            with_lines,
+            missing,
+        };
+        let text = NameSummary::new(&[
+            report("/whole", 1000, 1000, None),
+            report("/lines", 1000, 400, Some(Missing::Described)),
+            report("/none", 0, 0, Some(Missing::Symbols)),
+        ])
+        .to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(lines[0], "names     3,000 addresses in 3 files: 66.6 % named, 46.6 % with lines");
+        assert!(lines[1].starts_with("/none: 1,000 of 1,000 without names: it has no symbols"), "{text}");
+        assert_eq!(lines[2], "/lines: 600 of 1,000 without lines: it does not describe this code");
+        assert_eq!(lines.len(), 3);
+    }
+}

@@ -1,0 +1,3 @@
+mod demangle;
+mod hostile;
+mod short;
