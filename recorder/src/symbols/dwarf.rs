@@ -132,10 +132,12 @@ impl<'a> DebugInformation<'a> {
             None => Ok(Slice::new(&[], gimli::LittleEndian)),
         };
         let mut dwarf = Dwarf::load(section).ok()?;
-        // Units of types can stand in front of it, and only the first unit is searched.
-        let at = unit_of(&dwarf, load.dwo_id)?;
-        let rest = dwarf.debug_info.reader().slice().get(at..)?;
-        dwarf.debug_info = Slice::new(rest, gimli::LittleEndian).into();
+        // Types have units of their own, in the same section or in others, and only the first unit is searched.
+        dwarf.debug_info = object.sections(".debug_info.dwo", &room.bytes).find_map(|section| {
+            dwarf.debug_info = section.ok()?.into();
+            let rest = dwarf.debug_info.reader().slice().get(unit_of(&dwarf, load.dwo_id)?..)?;
+            Some(Slice::new(rest, gimli::LittleEndian).into())
+        })?;
         dwarf.make_dwo(&load.parent);
         Some(Arc::new(dwarf))
     }

@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use object::{
     CompressionFormat, Object, ObjectSection,
     elf::FileHeader64,
-    read::elf::{ElfFile, FileHeader},
+    read::elf::{ElfFile, ElfSection64, FileHeader},
 };
 
 use crate::target::image::BuildId;
@@ -56,6 +56,8 @@ impl Deref for Mapped {
         }
     }
 }
+
+type ElfSection<'a, 'f> = ElfSection64<'a, 'f, object::LittleEndian>;
 
 /// An ELF file of a 64-bit little-endian machine.
 #[derive(Debug)]
@@ -116,7 +118,28 @@ impl<'a> ElfObject<'a> {
 
     /// A section's bytes, decompressed into `room` if need be; none if it has no such section.
     pub fn section(&self, name: &str, room: &'a typed_arena::Arena<Vec<u8>>) -> Result<Slice<'a>, String> {
-        let Some(section) = self.elf.section_by_name(name) else { return Ok(Slice::new(&[], LittleEndian)) };
+        self.sections(name, room).next().unwrap_or(Ok(Slice::new(&[], LittleEndian)))
+    }
+
+    /// The bytes of all sections of this name, which files have that no linker has seen.
+    pub fn sections<'s>(
+        &'s self,
+        name: &'s str,
+        room: &'a typed_arena::Arena<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<Slice<'a>, String>> + 's {
+        // What is compressed in the old way has another name, which only this finds.
+        let first = self.elf.section_by_name(name);
+        let index = first.as_ref().map(ObjectSection::index);
+        let is_other = move |section: &ElfSection<'a, '_>| Some(section.index()) != index;
+        let others = self.elf.sections().filter(move |section| section.name() == Ok(name)).filter(is_other);
+        first.into_iter().chain(others).map(move |section| ElfObject::bytes(&section, name, room))
+    }
+
+    fn bytes(
+        section: &ElfSection<'a, '_>,
+        name: &str,
+        room: &'a typed_arena::Arena<Vec<u8>>,
+    ) -> Result<Slice<'a>, String> {
         let explain = |error: &dyn std::fmt::Display| format!("{name}: {error}");
         let data = section.compressed_data().map_err(|error| explain(&error))?;
         let limit = data.uncompressed_size;

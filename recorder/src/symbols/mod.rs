@@ -15,6 +15,8 @@ pub mod perf_map;
 mod request;
 mod resolve;
 mod sources;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod worker;
 
