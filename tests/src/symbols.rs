@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
-use object::{Object, ObjectSymbol, SymbolKind};
+use object::{
+    LittleEndian, Object, ObjectSymbol, ReadCache, SymbolKind, elf,
+    elf::FileHeader64,
+    read::elf::{FileHeader, SectionHeader},
+};
 use rustc_demangle::demangle;
 
 use crate::trace::{Callstack, Frame};
@@ -54,12 +58,19 @@ impl Symbols {
     }
 }
 
-/// A file's build id in hexadecimal digits; empty if it has none.
+/// A file's build id in hexadecimal digits; empty if it has none. Nothing else of it is read: it may be huge, or lie.
 pub fn build_id(path: &Path) -> String {
-    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let file = object::File::parse(&*bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let id = file.build_id().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    id.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect()
+    let data = ReadCache::new(File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+    let header = FileHeader64::<LittleEndian>::parse(&data);
+    let header = header.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let sections = header.sections(LittleEndian, &data).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let ids = sections.iter().filter_map(|section| {
+        let mut notes = section.notes(LittleEndian, &data).ok()??;
+        std::iter::from_fn(move || notes.next().ok()?)
+            .find(|note| note.name() == elf::ELF_NOTE_GNU && note.n_type(LittleEndian) == elf::NT_GNU_BUILD_ID)
+    });
+    let id = ids.map(|note| note.desc()).next().unwrap_or_default();
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The address of a file's first instruction, `_start` of a program.

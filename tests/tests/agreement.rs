@@ -59,8 +59,11 @@ fn programs(directory: &Path) -> Vec<Generated> {
     all
 }
 
+/// Whether a difference is of a kind that is allowed.
+type Allows = fn(&Difference, &Starts, &Symbolizer) -> bool;
+
 /// Differences that are none, and why.
-const ALLOWED: [(&str, fn(&Difference, &Starts, &Symbolizer) -> bool); 2] = [
+const ALLOWED: [(&str, Allows); 2] = [
     // The linker makes one of what is the same, and compilers give constructors several names. We take the one that debug
     // information has, if there is any; llvm-symbolizer the last one of the symbol table.
     ("one of several names of the same code", |difference, starts, _| {

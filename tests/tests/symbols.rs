@@ -63,9 +63,10 @@ impl Recorded {
         .collect()
     }
 
-    /// Those of all samples that lead through the library.
+    /// Those of all samples that lead through the library. Those from before its tables were compiled are left out.
     fn all_names(&self) -> Vec<Vec<String>> {
-        let all: Vec<_> = self.trace.samples.iter().map(|sample| self.names(sample)).collect();
+        let complete = self.trace.samples.iter().filter(|sample| sample.unwind_error.is_none());
+        let all: Vec<_> = complete.map(|sample| self.names(sample)).collect();
         let own: Vec<_> = all.into_iter().filter(|names| !names.is_empty()).collect();
         assert!(own.len() >= 50, "{} samples in {}", own.len(), self.library.display());
         own
@@ -246,22 +247,17 @@ fn callers_are_where_they_called_in_segments_that_are_elsewhere_than_in_the_file
     let (source, library) = (directory.join("far.c"), directory.join("libfar.so"));
     fs::write(&source, FAR).expect("the directory is writable");
     let mut compiler = Command::new("cc");
-    compiler.args([
-        "-O2",
-        "-g",
-        "-fno-toplevel-reorder",
-        "-falign-functions=1",
-        "-shared",
-        "-fPIC",
-        "-fvisibility=hidden",
-    ]);
-    compiler.args(["-Wl,--build-id"]);
+    compiler.args(["-O2", "-g", "-fno-toplevel-reorder", "-falign-functions=1"]);
+    compiler.args(["-shared", "-fPIC", "-fvisibility=hidden", "-Wl,--build-id"]);
     compiler.args(["-Wl,-z,separate-code", "-Wl,--section-start=.far=0x812340", "-o"]).arg(&library).arg(&source);
     assert!(compiler.status().is_ok_and(|status| status.success()), "{compiler:?} fails");
     let recorded = Recorded::with(&library, &[], || {});
     let all = recorded.all_names();
     let whole = ["far_burn", "far_forever", "far_calls_last", "plugin_work"];
-    let right = all.iter().filter(|names| whole.ends_with(names) || **names == whole).count();
+    let right = all
+        .iter()
+        .filter(|names| names.len() <= whole.len() && names.iter().rev().eq(whole.iter().rev().take(names.len())))
+        .count();
     assert!(right * 100 >= all.len() * 98, "{right} of {} are right: {:?}", all.len(), &all[..5]);
     assert!(all.iter().flatten().all(|name| name != "far_behind"), "a call is in the function behind it");
     assert_eq!(recorded.told(&library)["missing"], Value::Null, "{}", recorded.told(&library));

@@ -72,8 +72,13 @@ fn each_address_is_answered_once_whatever_their_order() {
 
 #[test]
 fn without_debug_information_there_are_names_and_the_report_says_so() {
+    let directory = Directory::new("without");
+    let path = directory.0.join("inlined");
+    fs::write(&path, INLINED).unwrap();
     let without = Means { debug_information: false, ..means() };
-    let (found, report) = answer(&request("/nowhere/inlined", INLINED, &[MULTIPLIED]), &without);
+    let build_id = Some(build_id(INLINED));
+    let in_file = Request { build_id, names_in: NamesIn::Path, ..request(path.to_str().unwrap(), &[], &[MULTIPLIED]) };
+    let (found, report) = answer(&in_file, &without);
     assert_eq!((found[0].functions[0].name.as_str(), found[0].functions[0].line), ("outermost", None));
     assert_eq!((report.named, report.with_lines, report.missing), (1, 0, Some(Missing::DebugInformation)));
 }
@@ -84,8 +89,11 @@ fn a_file_that_ran_is_not_mistaken_for_another_build() {
     let path = directory.0.join("inlined");
     fs::write(&path, INLINED).unwrap();
     let of = |id: BuildId| {
-        let request =
-            Request { build_id: Some(id), binary: None, ..request(path.to_str().unwrap(), &[], &[OUTERMOST]) };
+        let request = Request {
+            build_id: Some(id),
+            names_in: NamesIn::Path,
+            ..request(path.to_str().unwrap(), &[], &[OUTERMOST])
+        };
         answer(&request, &means()).1
     };
     assert_eq!(of(build_id(INLINED)).with_lines, 1);
@@ -100,7 +108,8 @@ fn a_debug_file_is_found_by_build_id_even_if_the_file_that_ran_is_gone() {
     let place = directory.0.join(".build-id").join(&id[..2]);
     fs::create_dir_all(&place).unwrap();
     fs::write(place.join(format!("{}.debug", &id[2..])), INLINED).unwrap();
-    let gone = Request { build_id: Some(build_id(INLINED)), binary: None, ..request("/gone", &[], &[MULTIPLIED]) };
+    let gone =
+        Request { build_id: Some(build_id(INLINED)), names_in: NamesIn::Path, ..request("/gone", &[], &[MULTIPLIED]) };
     let means = Means { debug_directories: vec![directory.0.clone()], ..means() };
     let (found, report) = answer(&gone, &means);
     assert_eq!((found[0].functions.len(), report.missing), (3, None));
@@ -119,8 +128,11 @@ fn what_is_no_file_is_passed_over_where_debug_information_may_be() {
     fs::create_dir(&named).unwrap();
     let mode = rustix::fs::Mode::RUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    let gone =
-        Request { build_id: Some(build_id(INLINED)), binary: None, ..request("/gone/inlined", &[], &[OUTERMOST]) };
+    let gone = Request {
+        build_id: Some(build_id(INLINED)),
+        names_in: NamesIn::Path,
+        ..request("/gone/inlined", &[], &[OUTERMOST])
+    };
     let means = Means { debug_directories: vec![directory.0.clone()], ..means() };
     let (found, report) = answer(&gone, &means);
     assert!(found.is_empty() && matches!(report.missing, Some(Missing::File(_))), "{report:?}");

@@ -5,7 +5,7 @@ mod inlined;
 
 use std::{path::PathBuf, sync::Mutex};
 
-use super::{Function, Means, ModuleReport, Request, Sink, Symbols, name};
+use super::{Function, Means, ModuleReport, NamesIn, Request, Sink, Symbols, name};
 use crate::target::image::{BuildId, Bytes};
 
 /// A library made of `testdata/inlined.c`.
@@ -19,6 +19,8 @@ impl Sink for Found {
     fn found(&self, symbols: Vec<Symbols>) {
         self.0.lock().unwrap().extend(symbols);
     }
+
+    fn waiting(&self) {}
 }
 
 /// What is asked of a file that is nowhere else.
@@ -26,13 +28,19 @@ fn request(path: &str, bytes: &[u8], addresses: &[u64]) -> Request {
     Request {
         path: path.to_owned(),
         build_id: None,
-        binary: Some(Bytes::Memory(bytes.to_vec())),
+        names_in: NamesIn::Binary(Bytes::Memory(bytes.to_vec())),
         addresses: addresses.to_vec(),
     }
 }
 
 fn means() -> Means {
-    Means { debug_directories: Vec::new(), debug_information: true, threads: 1, memory_bytes: 64 << 20 }
+    Means {
+        debug_directories: Vec::new(),
+        debuginfod: false,
+        debug_information: true,
+        threads: 1,
+        memory_bytes: 64 << 20,
+    }
 }
 
 fn answer(request: &Request, means: &Means) -> (Vec<Symbols>, ModuleReport) {
