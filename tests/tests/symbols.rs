@@ -132,9 +132,9 @@ fn lie_about_symbols(library: &Path, claimed: u64) {
 }
 
 fn make_sparse(library: &Path) {
+    lie_about_symbols(library, (8 << 30) / 24 * 24);
     let file = File::options().write(true).open(library).expect("it is ours");
     file.set_len(10 << 30).expect("holes take no room");
-    lie_about_symbols(library, (8 << 30) / 24 * 24);
 }
 
 #[test]
