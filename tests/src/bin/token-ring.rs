@@ -67,14 +67,16 @@ struct Member {
     sleep: Duration,
     spin: Duration,
     places: Arc<Vec<Place>>,
-    start: Arc<Barrier>,
+    /// All meet here twice: once each is itself, and once all may begin.
+    meeting: Arc<Barrier>,
 }
 
 impl Member {
     /// Its truth.
     fn run(&self) -> io::Result<String> {
         pin_to(self.cpu)?;
-        self.start.wait();
+        self.meeting.wait();
+        self.meeting.wait();
         let settling = Duration::from_millis(2);
         let mut samples = vec![Accounting::after_sleep(settling)?];
         if self.index == 0 {
@@ -101,7 +103,7 @@ fn main() -> io::Result<()> {
     let cpus: Vec<usize> = option("--cpus", "0,1".to_owned()).split(',').filter_map(|cpu| cpu.parse().ok()).collect();
     let kind = option("--by", "pipe".to_owned());
     let places = Arc::new((0..threads).map(|_| Place::new(&kind)).collect::<io::Result<Vec<_>>>()?);
-    let start = Arc::new(Barrier::new(threads + 1));
+    let meeting = Arc::new(Barrier::new(threads + 1));
     let members: Vec<_> = (0..threads)
         .map(|index| Member {
             index,
@@ -110,15 +112,17 @@ fn main() -> io::Result<()> {
             sleep: Duration::from_micros(option("--sleep-us", 300)),
             spin: Duration::from_micros(option("--spin-us", 200)),
             places: Arc::clone(&places),
-            start: Arc::clone(&start),
+            meeting: Arc::clone(&meeting),
         })
         .map(|member| thread::Builder::new().name(format!("ring-{}", member.index)).spawn(move || member.run()))
         .collect::<io::Result<_>>()?;
+    // By now each has its name and its CPU.
+    meeting.wait();
     // Ends with its parent even in the middle of a round.
     thread::spawn(move || {
         say(format_args!("ready {}", process::id()));
         if line_came() {
-            start.wait();
+            meeting.wait();
             until_stdin_closes();
         }
         process::exit(0);
