@@ -99,7 +99,7 @@ impl Timeline {
             Record::Current(current) => self.current(current, out),
             Record::Lost(lost) => self.lost(lost, out),
             Record::Task(task) => self.task(task, task.header.time_ns),
-            Record::Sample(sample) => return self.samples.sample(sample, &mut self.stacks, &mut self.seen, out),
+            Record::Sample(sample) => self.sample(sample, out),
             Record::Blocked(blocked) => return self.samples.blocked(blocked, &mut self.stacks, &mut self.seen, out),
         }
         let lane = self.lane(record.header().cpu);
@@ -240,6 +240,12 @@ impl Timeline {
         let record::Header { time_ns, cpu, flags, .. } = current.header;
         let running = self.shown(current.tid, flags & flags::NEXT_RECORDED != 0, cpu);
         self.settle(time_ns, cpu, running, out);
+    }
+
+    fn sample(&mut self, sample: &record::Sample, out: &mut PacketBuffer) {
+        // Whatever the switches say, this is what ran.
+        self.settle(sample.header.time_ns, sample.header.cpu, sample.tid, out);
+        self.samples.sample(sample, &mut self.stacks, &mut self.seen, out);
     }
 
     /// Makes the lane show what a record says that it runs.

@@ -2,7 +2,7 @@
 
 use polletto_common::{
     limits::COMM_BYTES,
-    record::{Current, Exec, Exit, Fork, Header, Layout, Lost, Rename, Switch, Task, Waking},
+    record::{Current, Exec, Exit, Fork, Header, Layout, Lost, Rename, Sample, Switch, Task, Waking},
 };
 use polletto_protos::{
     FtraceEventBundle, Trace, TracePacket, ftrace_event::Event, trace_packet::Data, track_event::NameField,
@@ -215,6 +215,23 @@ fn a_switch_that_the_kernel_did_not_report_is_counted_and_corrected() {
     assert_eq!(replay.slices(), [(100, 10, 0x40), (200, 0, 0), (200, 11, 1)]);
     assert_eq!(replay.timeline.seen().unreported, 1);
     assert_eq!(replay.marks("switch not reported"), [200]);
+}
+
+#[test]
+fn a_thread_that_the_timer_finds_runs_whatever_the_switches_say() {
+    let found = Sample { header: header::<Sample>(250, 0), stack: 1, tid: Tid(10), tgid: Tgid(10), period_ns: 10 };
+    let records = [
+        task(10, 10, "a"),
+        current(100, 10, OURS),
+        switch(200, 10, 0, 77, flags::PREV_RECORDED),
+        Record::Sample(found),
+        Record::Sample(Sample { header: header::<Sample>(270, 0), ..found }),
+        switch(300, 10, SLEEPS, 0, flags::PREV_RECORDED),
+    ];
+    let replay = replay(View::Recorded, &records);
+    let other = pseudo::other(0).0;
+    assert_eq!(replay.slices(), [(100, 10, 0), (200, other, task_state::ASLEEP), (250, 10, 1)]);
+    assert_eq!((replay.timeline.seen().unreported, replay.marks("switch not reported")), (1, vec![250]));
 }
 
 #[test]
