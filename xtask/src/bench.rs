@@ -26,16 +26,34 @@ struct Bench {
     recordings: PathBuf,
 }
 
-pub fn run() -> Result<()> {
+/// What can be measured alone.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// What recording takes from a program that does nothing but switch.
+    Cost,
+    /// Bytes of a trace.
+    Size,
+    /// What callstacks take.
+    Stacks,
+    /// What it takes to find names.
+    Names,
+}
+
+/// Measures these parts, or all of them if there are none.
+pub fn run(parts: &[Part]) -> Result<()> {
     let privilege = setup::for_bench()?;
     build::release()?;
     let recordings = workspace::installed().join("bench");
     std::fs::create_dir_all(&recordings).with_context(|| format!("{} can't be made", recordings.display()))?;
     let bench = Bench { privilege, programs: workspace::release_programs(), recordings };
-    cost::run(&bench)?;
-    size::run(&bench)?;
-    stacks::run(&bench)?;
-    symbols::run(&bench)
+    let runs: [(Part, fn(&Bench) -> Result<()>); 4] = [
+        (Part::Cost, cost::run),
+        (Part::Size, size::run),
+        (Part::Stacks, stacks::run),
+        (Part::Names, symbols::run),
+    ];
+    let wanted = runs.into_iter().filter(|(part, _)| parts.is_empty() || parts.contains(part));
+    wanted.map(|(_, run)| run(&bench)).collect()
 }
 
 impl Bench {

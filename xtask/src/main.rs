@@ -30,8 +30,11 @@ enum Task {
     Demo,
     /// Runs every test, those that need the kernel included.
     Test,
-    /// Measures what recording costs, beside what perf costs.
-    Bench,
+    /// Measures what recording costs, beside what perf costs, and what names cost, beside others that find them.
+    Bench {
+        /// What is measured: everything, unless told.
+        parts: Vec<bench::Part>,
+    },
     /// What must hold before a change lands: formatting, lints, tests.
     Ci,
 }
@@ -42,7 +45,7 @@ impl Task {
             Self::Build => build::run(),
             Self::Demo => demo::run(),
             Self::Test => test::run(),
-            Self::Bench => bench::run(),
+            Self::Bench { parts } => bench::run(&parts),
             Self::Ci => ci::run(),
         }
     }

@@ -25,6 +25,9 @@ const C_COMPILER: Tool =
 const PERF: Tool =
     Tool { purpose: "records what benchmarks compare with", commands: &["perf"], packages: &["linux-perf"] };
 
+const LLVM_SYMBOLIZER: Tool =
+    Tool { purpose: "finds names beside polletto", commands: &["llvm-symbolizer"], packages: &["llvm"] };
+
 /// What building needs.
 pub fn for_build() -> Result<()> {
     let distribution = Distribution::detect();
@@ -49,7 +52,9 @@ pub fn for_tests() -> Result<Privilege> {
 /// What benchmarks need: they compare recordings with those of perf.
 pub fn for_bench() -> Result<Privilege> {
     let privilege = for_recording()?;
-    PERF.ensure(&Distribution::detect())?;
+    let distribution = Distribution::detect();
+    PERF.ensure(&distribution)?;
+    LLVM_SYMBOLIZER.ensure(&distribution)?;
     Ok(privilege)
 }
 
