@@ -1,18 +1,33 @@
 //! Functions, files and lines by debug information, and what was inlined.
+//!
+//! Debug information comes in units, mostly one for each file that was compiled. Each unit is read once, for all of its
+//! addresses together, and nothing of it is kept: so the memory that this takes does not grow with the file.
 
-use std::{cell::RefCell, os::unix::ffi::OsStrExt, path::PathBuf, sync::Arc};
+mod functions;
+mod lines;
+mod units;
 
-use addr2line::{Context, LookupContinuation, LookupResult, SplitDwarfLoad};
-use gimli::{Dwarf, DwarfPackage, DwoId, Section, UnitType};
+use std::{os::unix::ffi::OsStrExt, path::PathBuf};
+
+use gimli::{Dwarf, DwarfPackage, DwoId, Section, Unit, UnitRef, UnitType};
 use rustc_hash::FxHashMap;
 use typed_arena::Arena;
 
+pub use self::units::UnitIndex;
+use self::{
+    functions::{CallPlace, Naming, Place, Written},
+    lines::Lines,
+    units::Units,
+};
 use super::{
     file::{ElfObject, Mapped, Slice},
     names::demangle,
     request::Function,
 };
 use crate::target;
+
+/// How many units are asked for an address. Several may say that it is theirs, and not know it.
+const MAX_CLAIMS: usize = 8;
 
 /// What debug information borrows from: it is read piece by piece, as it is needed.
 #[derive(Default)]
@@ -24,7 +39,10 @@ pub struct Room {
 
 /// Sections of a file, and of those that it refers to.
 pub struct DebugSections<'a> {
-    dwarf: Arc<Dwarf<Slice<'a>>>,
+    dwarf: Dwarf<Slice<'a>>,
+    units: Units<'a>,
+    /// Those of the file that it shares parts with.
+    shared_units: Units<'a>,
     /// Split debug information, all in one file.
     package: Option<DwarfPackage<Slice<'a>>>,
 }
@@ -49,12 +67,43 @@ impl<'a> DebugSections<'a> {
         };
         // Without it, what is split stays without lines, and its functions have their symbols.
         let package = package.and_then(|object| DwarfPackage::load(|id| section(object, id), empty).ok());
-        Ok(DebugSections { dwarf: Arc::new(dwarf), package })
+        let units = Units::list(&dwarf).map_err(|error| error.to_string())?;
+        let shared_units = match dwarf.sup() {
+            Some(shared) => Units::list(shared).map_err(|error| error.to_string())?,
+            None => Units::default(),
+        };
+        Ok(DebugSections { dwarf, units, shared_units, package })
+    }
+
+    /// For each unit the addresses that it should know, sorted; they come with no unit if none does.
+    pub fn by_unit(&self, addresses: &[u64]) -> Vec<(Option<UnitIndex>, Vec<u64>)> {
+        self.units.claims_on(addresses.iter().copied(), 0)
+    }
+
+    /// How large a unit is.
+    pub fn bytes_of(&self, unit: UnitIndex) -> usize {
+        self.units.get(unit).header.length_including_self()
+    }
+
+    fn unit<'s>(&'s self, index: UnitIndex) -> UnitRef<'s, Slice<'a>> {
+        UnitRef::new(&self.dwarf, self.units.get(index))
+    }
+
+    /// A unit of this file or of the shared one, and the place in it, by a place in the section of all units.
+    fn unit_around<'s>(
+        &'s self,
+        offset: gimli::DebugInfoOffset,
+        is_shared: bool,
+    ) -> Option<(UnitRef<'s, Slice<'a>>, gimli::UnitOffset)> {
+        let (dwarf, units) =
+            if is_shared { (self.dwarf.sup()?, &self.shared_units) } else { (&self.dwarf, &self.units) };
+        let unit = UnitRef::new(dwarf, units.around(offset)?);
+        Some((unit, offset.to_unit_offset(&unit.header)?))
     }
 }
 
 /// What debug information says of an address.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Described<'a> {
     /// The innermost first. None where it does not describe the address, and a function without a name where it knows
     /// only the line.
@@ -63,84 +112,151 @@ pub struct Described<'a> {
     pub outermost: Option<&'a [u8]>,
 }
 
-/// Debug information that can be searched. What it has read of it once, it keeps.
-pub struct DebugInformation<'a> {
-    context: Context<Slice<'a>>,
-    package: Option<&'a DwarfPackage<Slice<'a>>>,
-    /// For files with split debug information.
+/// Searches debug information.
+pub struct Searcher<'s, 'a> {
+    sections: &'s DebugSections<'a>,
     room: &'a Room,
-    /// Demangled names, by where the mangled ones stand.
-    names: RefCell<FxHashMap<usize, Box<str>>>,
+    /// By mangled ones.
+    names: FxHashMap<Box<[u8]>, Box<str>>,
+    damage: Option<gimli::Error>,
 }
 
-impl<'a> DebugInformation<'a> {
-    /// Lists the units, which takes longer the more there are.
-    pub fn new(sections: &'a DebugSections<'a>, room: &'a Room) -> Result<DebugInformation<'a>, gimli::Error> {
-        let context = Context::from_arc_dwarf(Arc::clone(&sections.dwarf))?;
-        Ok(DebugInformation { context, package: sections.package.as_ref(), room, names: RefCell::default() })
+impl<'s, 'a> Searcher<'s, 'a> {
+    /// One that knows nothing yet, with room for files that these refer to.
+    pub fn new(sections: &'s DebugSections<'a>, room: &'a Room) -> Searcher<'s, 'a> {
+        Searcher { sections, room, names: FxHashMap::default(), damage: None }
     }
 
-    /// The functions that an address lies in.
-    pub fn find(&self, address: u64) -> Result<Described<'a>, gimli::Error> {
-        let mut lookup = self.context.find_frames(address);
-        let mut frames = loop {
-            match lookup {
-                LookupResult::Output(frames) => break frames?,
-                LookupResult::Load { load, continuation } => lookup = continuation.resume(self.split(&load)),
+    /// Forgets what it keeps because it may be needed again. False if that is nothing.
+    pub fn forget(&mut self) -> bool {
+        !std::mem::take(&mut self.names).is_empty()
+    }
+
+    /// What was found to be wrong since the last call.
+    pub fn take_damage(&mut self) -> Option<gimli::Error> {
+        self.damage.take()
+    }
+
+    /// Describes addresses, which are sorted and should be known by this unit, in their order. If it does not know them after
+    /// all, others that claim to do are asked.
+    pub fn describe(&mut self, unit: UnitIndex, addresses: &[u64]) -> Vec<Described<'a>> {
+        let mut described = self.ask(unit, addresses);
+        for claim in 1..MAX_CLAIMS {
+            let unknown =
+                |(address, described): (&u64, &Described<'_>)| described.functions.is_empty().then_some(*address);
+            let rest: Vec<u64> = addresses.iter().zip(&described).filter_map(unknown).collect();
+            if rest.is_empty() {
+                break;
             }
-        };
-        let mut functions = Vec::new();
-        let mut outermost = None;
-        while let Some(frame) = frames.next()? {
-            outermost = frame.function.map(|function| function.name.slice());
-            let name = outermost.map(|name| self.demangled(name)).unwrap_or_default();
-            let (file, line) = match frame.location {
-                Some(location) => (location.file.map(str::to_owned), location.line.filter(|&line| line > 0)),
-                None => (None, None),
-            };
-            functions.push(Function { name, file, line });
+            for (unit, some) in self.sections.units.claims_on(rest.into_iter(), claim) {
+                let Some(unit) = unit else { continue };
+                for (address, found) in some.iter().zip(self.ask(unit, &some)) {
+                    if let Ok(at) = addresses.binary_search(address) {
+                        described[at] = found;
+                    }
+                }
+            }
         }
-        Ok(Described { functions, outermost })
+        described
     }
 
-    /// A name of these files as people write it.
-    fn demangled(&self, mangled: &'a [u8]) -> String {
-        let mut names = self.names.borrow_mut();
-        let name = names.entry(mangled.as_ptr() as usize).or_insert_with(|| {
-            let mangled = String::from_utf8_lossy(mangled);
-            demangle(&mangled).into()
+    /// Asks one unit.
+    fn ask(&mut self, unit: UnitIndex, addresses: &[u64]) -> Vec<Described<'a>> {
+        let sections = self.sections;
+        let unit = sections.unit(unit);
+        let mut written = vec![Vec::new(); addresses.len()];
+        let searched = split(sections, unit, self.room).and_then(|split| match split {
+            Some((dwarf, split)) => {
+                let naming = Naming { sections, place: Place::Split };
+                functions::find(UnitRef::new(&dwarf, &split), addresses, &naming, &mut written)
+            }
+            None => functions::find(unit, addresses, &Naming { sections, place: Place::Own }, &mut written),
         });
-        (**name).to_owned()
+        let mut lines = Lines::new(unit, addresses.len());
+        let searched = searched.and(lines.find(addresses));
+        let described = written.iter().enumerate();
+        let described = described.map(|(at, written)| self.described(written, at, &mut lines)).collect();
+        self.damage = self.damage.take().or(searched.err());
+        described
     }
 
-    /// Debug information that the compiler left in another file.
-    fn split(&self, load: &SplitDwarfLoad<Slice<'a>>) -> Option<Arc<Dwarf<Slice<'a>>>> {
-        if let Some(package) = self.package
-            && let Ok(Some(unit)) = package.find_cu(load.dwo_id, &load.parent)
-        {
-            return Some(Arc::new(unit));
-        }
-        let mut path = PathBuf::new();
-        for part in [load.comp_dir, load.path] {
-            path.push(std::ffi::OsStr::from_bytes(part?.slice()));
-        }
-        let room = self.room;
-        let file = room.files.alloc(Mapped::map(&target::open_regular(&path).ok()?).ok()?);
-        let object = ElfObject::parse(file).ok()?;
-        let section = |id: gimli::SectionId| match id.dwo_name() {
-            Some(name) => object.section(name, &room.bytes),
-            None => Ok(Slice::new(&[], gimli::LittleEndian)),
+    /// Puts functions and lines together.
+    fn described(&mut self, written: &[Written<'a>], at: usize, lines: &mut Lines<'_, 'a>) -> Described<'a> {
+        let mut place = lines.place(at);
+        let mut functions = Vec::with_capacity(written.len().max(1));
+        let mut add = |name: Option<&[u8]>, place: Option<CallPlace>| {
+            let name = name.map(|name| self.demangled(name)).unwrap_or_default();
+            let file = place.and_then(|place| lines.path(place.file?));
+            functions.push(Function { name, file, line: place.map(|place| place.line).filter(|&line| line > 0) });
         };
-        let mut dwarf = Dwarf::load(section).ok()?;
-        // Types have units of their own, in the same section or in others, and only the first unit is searched.
-        dwarf.debug_info = object.sections(".debug_info.dwo", &room.bytes).find_map(|section| {
-            dwarf.debug_info = section.ok()?.into();
-            let rest = dwarf.debug_info.reader().slice().get(unit_of(&dwarf, load.dwo_id)?..)?;
-            Some(Slice::new(rest, gimli::LittleEndian).into())
-        })?;
-        dwarf.make_dwo(&load.parent);
-        Some(Arc::new(dwarf))
+        for function in written.iter().rev() {
+            add(function.name, place);
+            place = Some(function.called_from);
+        }
+        if written.is_empty() && place.is_some() {
+            add(None, place);
+        }
+        Described { functions, outermost: written.first().and_then(|function| function.name) }
     }
+
+    /// A name as people write it.
+    fn demangled(&mut self, mangled: &[u8]) -> String {
+        match self.names.get(mangled) {
+            Some(name) => name.to_string(),
+            None => {
+                let name = demangle(&String::from_utf8_lossy(mangled)).into_owned();
+                self.names.insert(mangled.into(), name.as_str().into());
+                name
+            }
+        }
+    }
+}
+
+/// What the compiler left of a unit in another file, if it did.
+fn split<'r>(
+    sections: &DebugSections<'r>,
+    skeleton: UnitRef<'_, Slice<'r>>,
+    room: &'r Room,
+) -> Result<Option<(Dwarf<Slice<'r>>, Unit<Slice<'r>>)>, gimli::Error> {
+    let Some(id) = skeleton.dwo_id else { return Ok(None) };
+    let packaged = match &sections.package {
+        Some(package) => package.find_cu(id, &sections.dwarf)?,
+        None => None,
+    };
+    let Some(dwarf) = packaged.or_else(|| in_file_beside(sections, skeleton, id, room)) else { return Ok(None) };
+    let Some(header) = dwarf.units().next()? else { return Ok(None) };
+    let mut unit = dwarf.unit(header)?;
+    unit.copy_relocated_attributes(&skeleton);
+    Ok(Some((dwarf, unit)))
+}
+
+/// Debug information that the compiler left in another file.
+fn in_file_beside<'r>(
+    sections: &DebugSections<'r>,
+    skeleton: UnitRef<'_, Slice<'r>>,
+    id: DwoId,
+    room: &'r Room,
+) -> Option<Dwarf<Slice<'r>>> {
+    let name = skeleton.attr_string(skeleton.dwo_name().ok()??).ok()?;
+    let mut path = PathBuf::new();
+    for part in [skeleton.comp_dir?, name] {
+        path.push(std::ffi::OsStr::from_bytes(part.slice()));
+    }
+    let file = room.files.alloc(Mapped::map(&target::open_regular(&path).ok()?).ok()?);
+    let object = ElfObject::parse(file).ok()?;
+    let section = |id: gimli::SectionId| match id.dwo_name() {
+        Some(name) => object.section(name, &room.bytes),
+        None => Ok(Slice::new(&[], gimli::LittleEndian)),
+    };
+    let mut dwarf = Dwarf::load(section).ok()?;
+    // Types have units of their own, in the same section or in others, and only the first unit is searched.
+    dwarf.debug_info = object.sections(".debug_info.dwo", &room.bytes).find_map(|section| {
+        dwarf.debug_info = section.ok()?.into();
+        let rest = dwarf.debug_info.reader().slice().get(unit_of(&dwarf, id)?..)?;
+        Some(Slice::new(rest, gimli::LittleEndian).into())
+    })?;
+    dwarf.make_dwo(&sections.dwarf);
+    Some(dwarf)
 }
 
 /// Where the unit of this id begins. None if there is none: built again since, the file describes other code.

@@ -1,8 +1,10 @@
 //! Names the addresses of one module, from all files that there are for it, on as many threads as are given.
 
 use std::{
+    cmp::Reverse,
     fs::File,
     io::BufReader,
+    iter,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
@@ -13,7 +15,7 @@ use std::{
 };
 
 use super::{
-    dwarf::{DebugInformation, DebugSections, Described, Room},
+    dwarf::{DebugSections, Described, Room, Searcher, UnitIndex},
     file::{ElfObject, Mapped},
     functions::{FunctionTable, Names},
     memory,
@@ -39,7 +41,7 @@ pub struct Means {
     pub memory_bytes: u64,
 }
 
-/// Addresses that are named before memory is looked at, and handed out together.
+/// Addresses of which no unit of debug information knows that are handed out together, and names that are passed on together.
 const PIECE: usize = 256;
 
 /// Takes what was found, piece by piece, from any thread.
@@ -70,6 +72,7 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     }
     functions.sort();
     let room = Room::default();
+    let mut rooms_of_others: Vec<Room> = (1..means.threads).map(|_| Room::default()).collect();
     let (sections, mut missing) = match objects.with_debug_information().filter(|_| means.debug_information) {
         None => (None, lacking(request, &sources, &functions)),
         Some(object) => match DebugSections::load(object, objects.shared.as_ref(), objects.package.as_ref(), &room) {
@@ -78,7 +81,7 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
         },
     };
     let work = Work {
-        addresses: &addresses,
+        groups: groups(&addresses, sections.as_ref()),
         next: AtomicUsize::new(0),
         functions: &functions,
         sections: sections.as_ref(),
@@ -86,10 +89,11 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
         damage: Mutex::new(None),
         sink,
     };
-    let threads = means.threads.min(addresses.len().div_ceil(PIECE)).max(1);
     let counts: Vec<Counts> = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work.run(false))).collect();
-        let own = work.run(true);
+        let rooms = rooms_of_others.iter_mut().take(work.groups.len().saturating_sub(1));
+        let work = &work;
+        let others: Vec<_> = rooms.map(|room| scope.spawn(move || work.run(false, room))).collect();
+        let own = work.run(true, &room);
         others.into_iter().filter_map(|thread| thread.join().ok()).chain([own]).collect()
     });
     let named = counts.iter().map(|counts| counts.named).sum();
@@ -170,11 +174,35 @@ impl Counts {
     }
 }
 
+/// Addresses that one unit of debug information should know, or none.
+struct Group {
+    unit: Option<UnitIndex>,
+    addresses: Vec<u64>,
+}
+
+/// Groups addresses so that each unit is read once. Large units come first, as one of them takes long.
+fn groups(addresses: &[u64], sections: Option<&DebugSections<'_>>) -> Vec<Group> {
+    const LARGE: usize = 1 << 20;
+    let by_unit = match sections {
+        Some(sections) => sections.by_unit(addresses),
+        None => vec![(None, addresses.to_vec())],
+    };
+    let mut groups = Vec::with_capacity(by_unit.len());
+    for (unit, addresses) in by_unit {
+        match unit {
+            Some(_) => groups.push(Group { unit, addresses }),
+            None => groups.extend(addresses.chunks(PIECE).map(|some| Group { unit, addresses: some.to_vec() })),
+        }
+    }
+    let size = |group: &Group| group.unit.zip(sections).map_or(0, |(unit, sections)| sections.bytes_of(unit));
+    groups.sort_by_cached_key(|group| Reverse(size(group) / LARGE));
+    groups
+}
+
 /// What threads share.
 struct Work<'w, 'a> {
-    /// Sorted, so that neighbours need the same parts of the debug information.
-    addresses: &'w [u64],
-    /// The first address that nobody has taken yet.
+    groups: Vec<Group>,
+    /// The first group that nobody has taken yet.
     next: AtomicUsize,
     functions: &'w FunctionTable<'a>,
     sections: Option<&'w DebugSections<'a>>,
@@ -184,40 +212,42 @@ struct Work<'w, 'a> {
     sink: &'w dyn Sink,
 }
 
-impl Work<'_, '_> {
-    /// Takes pieces until there are none. When memory is short, one thread goes on, and begins anew after each piece.
-    fn run(&self, goes_on: bool) -> Counts {
+impl<'a> Work<'_, 'a> {
+    /// Takes groups until there are none. When memory is short, one thread goes on.
+    fn run(&self, goes_on: bool, room: &'a Room) -> Counts {
         let mut counts = Counts::default();
-        while self.run_until_full(&mut counts) && goes_on {
-            memory::give_back();
+        let mut searcher = self.sections.map(|sections| Searcher::new(sections, room));
+        while let Some(Group { unit, addresses }) = self.groups.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let described = match (*unit, &mut searcher) {
+                (Some(unit), Some(searcher)) => self.guarded(|| {
+                    let described = searcher.describe(unit, addresses);
+                    (described, searcher.take_damage().map(|damage| damage.to_string()))
+                }),
+                _ => Vec::new(),
+            };
+            let described = described.into_iter().chain(iter::repeat_with(Described::default));
+            let pairs = addresses.iter().zip(described);
+            let mut symbols: Vec<Symbols> =
+                pairs.filter_map(|(&address, described)| self.symbols(address, described)).collect();
+            counts.add(&symbols);
+            while !symbols.is_empty() {
+                let rest = symbols.split_off(symbols.len().min(PIECE));
+                self.sink.found(std::mem::replace(&mut symbols, rest));
+            }
+            if self.memory.is_reached() {
+                if searcher.as_mut().is_some_and(Searcher::forget) {
+                    memory::give_back();
+                }
+                if !goes_on {
+                    break;
+                }
+            }
         }
         counts
     }
 
-    /// True when memory is short, false when nothing is left to do.
-    fn run_until_full(&self, counts: &mut Counts) -> bool {
-        let room = Room::default();
-        let mut debug_information = None;
-        loop {
-            let first = self.next.fetch_add(PIECE, Ordering::Relaxed);
-            let Some(rest) = self.addresses.get(first..).filter(|rest| !rest.is_empty()) else { return false };
-            let piece = &rest[..rest.len().min(PIECE)];
-            if let (None, Some(sections)) = (&debug_information, self.sections) {
-                debug_information = self.guarded(|| DebugInformation::new(sections, &room));
-            }
-            let used = debug_information.as_ref();
-            let symbols: Vec<Symbols> = piece.iter().filter_map(|&address| self.symbols(address, used)).collect();
-            counts.add(&symbols);
-            self.sink.found(symbols);
-            if self.memory.is_reached() {
-                return true;
-            }
-        }
-    }
-
-    fn symbols(&self, address: u64, debug_information: Option<&DebugInformation<'_>>) -> Option<Symbols> {
-        let Described { mut functions, outermost } =
-            debug_information.and_then(|information| self.guarded(|| information.find(address))).unwrap_or_default();
+    fn symbols(&self, address: u64, described: Described<'_>) -> Option<Symbols> {
+        let Described { mut functions, outermost } = described;
         let symbol = self.functions.find(address);
         // Debug information can have less than the whole name, or that of which this is a part. What it has no name for
         // was written in assembly.
@@ -237,15 +267,12 @@ impl Work<'_, '_> {
     }
 
     /// Remembers what is wrong: what is damaged in one place can be whole in others.
-    fn guarded<T>(&self, find: impl FnOnce() -> Result<T, gimli::Error>) -> Option<T> {
-        let damage = match catch_unwind(AssertUnwindSafe(find)) {
-            Ok(Ok(found)) => return Some(found),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "reading it fails".to_owned(),
-        };
-        if let Ok(mut known) = self.damage.lock() {
+    fn guarded(&self, describe: impl FnOnce() -> (Vec<Described<'a>>, Option<String>)) -> Vec<Described<'a>> {
+        let failed = |_| (Vec::new(), Some("reading it fails".to_owned()));
+        let (described, damage) = catch_unwind(AssertUnwindSafe(describe)).unwrap_or_else(failed);
+        if let (Some(damage), Ok(mut known)) = (damage, self.damage.lock()) {
             known.get_or_insert(damage);
         }
-        None
+        described
     }
 }
