@@ -12,6 +12,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::{
     build,
@@ -27,7 +28,7 @@ struct Bench {
 }
 
 /// What can be measured alone.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
     /// What recording takes from a program that does nothing but switch.
     Cost,

@@ -166,9 +166,9 @@ impl<'s, 'a> Searcher<'s, 'a> {
         let unit = sections.unit(unit);
         let mut written = vec![Vec::new(); addresses.len()];
         let searched = split(sections, unit, self.room).and_then(|split| match split {
-            Some((dwarf, split)) => {
+            Some(split) => {
                 let naming = Naming { sections, place: Place::Split };
-                functions::find(UnitRef::new(&dwarf, &split), addresses, &naming, &mut written)
+                functions::find(UnitRef::new(&split.dwarf, &split.unit), addresses, &naming, &mut written)
             }
             None => functions::find(unit, addresses, &Naming { sections, place: Place::Own }, &mut written),
         });
@@ -212,12 +212,18 @@ impl<'s, 'a> Searcher<'s, 'a> {
     }
 }
 
-/// What the compiler left of a unit in another file, if it did.
+/// What the compiler left of a unit in another file.
+struct Split<'r> {
+    dwarf: Dwarf<Slice<'r>>,
+    unit: Unit<Slice<'r>>,
+}
+
+/// Opens what the compiler left of a unit in another file, if it did.
 fn split<'r>(
     sections: &DebugSections<'r>,
     skeleton: UnitRef<'_, Slice<'r>>,
     room: &'r Room,
-) -> Result<Option<(Dwarf<Slice<'r>>, Unit<Slice<'r>>)>, gimli::Error> {
+) -> Result<Option<Split<'r>>, gimli::Error> {
     let Some(id) = skeleton.dwo_id else { return Ok(None) };
     let packaged = match &sections.package {
         Some(package) => package.find_cu(id, &sections.dwarf)?,
@@ -227,7 +233,7 @@ fn split<'r>(
     let Some(header) = dwarf.units().next()? else { return Ok(None) };
     let mut unit = dwarf.unit(header)?;
     unit.copy_relocated_attributes(&skeleton);
-    Ok(Some((dwarf, unit)))
+    Ok(Some(Split { dwarf, unit }))
 }
 
 /// Debug information that the compiler left in another file.
