@@ -47,10 +47,13 @@ pub fn run(parts: &[Part]) -> Result<()> {
     let recordings = workspace::installed().join("bench");
     std::fs::create_dir_all(&recordings).with_context(|| format!("{} can't be made", recordings.display()))?;
     let bench = Bench { privilege, programs: workspace::release_programs(), recordings };
-    let runs: [(Part, fn(&Bench) -> Result<()>); 4] =
-        [(Part::Cost, cost::run), (Part::Size, size::run), (Part::Stacks, stacks::run), (Part::Names, symbols::run)];
-    let wanted = runs.into_iter().filter(|(part, _)| parts.is_empty() || parts.contains(part));
-    wanted.map(|(_, run)| run(&bench)).collect()
+    let mut wanted = Part::value_variants().iter().filter(|part| parts.is_empty() || parts.contains(part));
+    wanted.try_for_each(|part| match part {
+        Part::Cost => cost::run(&bench),
+        Part::Size => size::run(&bench),
+        Part::Stacks => stacks::run(&bench),
+        Part::Names => symbols::run(&bench),
+    })
 }
 
 impl Bench {
