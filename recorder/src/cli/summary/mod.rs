@@ -7,6 +7,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
+pub use self::names::ModuleNames;
 use self::{names::NameSummary, stacks::StackSummary};
 use crate::session::{Ending, Outcome};
 

@@ -17,29 +17,30 @@ pub struct NameSummary {
     names: Vec<ModuleNames>,
 }
 
-/// Different addresses of a file that are in stacks.
+/// How it went for the different addresses of a file.
 #[derive(Debug, Serialize)]
-struct ModuleNames {
-    path: String,
-    addresses: u64,
+pub struct ModuleNames {
+    pub path: String,
+    pub addresses: u64,
     /// Those with the name of a function.
-    named: u64,
+    pub named: u64,
     /// Those with a source line too.
-    with_lines: u64,
+    pub with_lines: u64,
     /// What stands in the way of the others, and what to do about it.
-    missing: Option<String>,
+    pub missing: Option<String>,
+}
+
+impl From<ModuleReport> for ModuleNames {
+    fn from(report: ModuleReport) -> ModuleNames {
+        let ModuleReport { path, addresses, named, with_lines, missing } = report;
+        ModuleNames { path, addresses, named, with_lines, missing: missing.map(|missing| missing.to_string()) }
+    }
 }
 
 impl NameSummary {
     /// Takes the figures from what the symbols told.
     pub fn new(reports: &[ModuleReport]) -> NameSummary {
-        let names = reports.iter().map(|report| ModuleNames {
-            path: report.path.clone(),
-            addresses: report.addresses,
-            named: report.named,
-            with_lines: report.with_lines,
-            missing: report.missing.as_ref().map(ToString::to_string),
-        });
+        let names = reports.iter().cloned().map(ModuleNames::from);
         NameSummary { names: names.collect() }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::naming::Appended;
 use crate::{
-    cli::summary::{Bytes, Count, several},
+    cli::summary::{Bytes, Count, ModuleNames, several},
     symbols::ModuleReport,
     target::printable,
     trace::read::{Known, TracedCode},
@@ -40,21 +40,10 @@ pub struct Summary {
     /// Ctrl-C: there may be more to find.
     interrupted: bool,
     /// Files, those with most addresses first.
-    modules: Vec<Module>,
+    modules: Vec<ModuleNames>,
     /// The file's size without names.
     #[serde(skip)]
     bytes_before: u64,
-}
-
-/// How it went for a file.
-#[derive(Debug, Serialize)]
-struct Module {
-    path: String,
-    addresses: u64,
-    named: u64,
-    with_lines: u64,
-    /// Why names or lines are missing, if any are.
-    missing: Option<String>,
 }
 
 impl Summary {
@@ -78,22 +67,15 @@ impl Summary {
 
     /// What came of it.
     pub fn finish(&mut self, reports: impl Iterator<Item = ModuleReport>, written: &Appended, interrupted: bool) {
-        self.modules = reports.map(Module::from).collect();
+        self.modules = reports.map(ModuleNames::from).collect();
         self.modules.sort_by(|one, other| (other.addresses, &one.path).cmp(&(one.addresses, &other.path)));
-        let sum = |count: fn(&Module) -> u64| self.modules.iter().map(count).sum();
+        let sum = |count: fn(&ModuleNames) -> u64| self.modules.iter().map(count).sum();
         self.addresses = sum(|module| module.addresses);
         self.named = sum(|module| module.named);
         self.with_lines = sum(|module| module.with_lines);
         self.bytes = written.bytes;
         self.bytes_added = if written.is_changed { written.bytes.saturating_sub(self.bytes_before) } else { 0 };
         self.interrupted = interrupted;
-    }
-}
-
-impl From<ModuleReport> for Module {
-    fn from(report: ModuleReport) -> Module {
-        let ModuleReport { path, addresses, named, with_lines, missing } = report;
-        Module { path, addresses, named, with_lines, missing: missing.map(|missing| missing.to_string()) }
     }
 }
 
