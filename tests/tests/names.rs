@@ -12,6 +12,7 @@ use polletto_tests::{
     program,
     program::Program,
     recorder::{Outcome, Record},
+    symbolize::symbolize,
     symbols::{Symbols, build_id, short_name},
     trace::{Frame, Line, Trace},
     turn::Turn,
@@ -125,7 +126,7 @@ fn a_stripped_program_is_named_by_debug_information_that_was_kept() {
     let named = Named::recorded(&path, &[], || {});
     assert!(named.frames().iter().all(|(_, lines)| lines.is_none()), "a stripped program has names");
     let told = named.told();
-    assert!(told["missing"].as_str().is_some_and(|missing| missing.starts_with("it has no symbols")), "{told}");
+    assert!(told["missing"].as_str().is_some_and(|missing| missing.starts_with("it is stripped")), "{told}");
 
     let kept = tempfile::tempdir().expect("a directory for debug information");
     let (first, rest) = named.build_id.split_at(2);
@@ -138,5 +139,21 @@ fn a_stripped_program_is_named_by_debug_information_that_was_kept() {
     let directory = kept.path().to_str().expect("a plain path");
     let named = Named::recorded(&path, &["--debug-dir", directory], || {});
     named.assert_named(&mut Symbols::new().with_original(&path, program!("deep-stacks")));
+    assert!(named.percent_with_lines() >= 95, "{} % have lines", named.percent_with_lines());
+}
+
+#[test]
+fn debug_information_that_turns_up_later_is_found_then() {
+    let _turn = Turn::with_others();
+    let (_directory, path) = copied("deep-later", "objcopy", &["--strip-debug"]);
+    let mut named = Named::recorded(&path, &[], || {});
+    named.assert_named(&mut Symbols::new().with_original(&path, program!("deep-stacks")));
+    assert_eq!(named.percent_with_lines(), 0);
+
+    fs::remove_file(&path).expect("it is there");
+    fs::copy(program!("deep-stacks"), &path).expect("the directory is writable");
+    symbolize(&named.outcome.output, [""; 0]).expect_success();
+    named.trace = named.outcome.trace();
+    named.assert_named(&mut Symbols::new());
     assert!(named.percent_with_lines() >= 95, "{} % have lines", named.percent_with_lines());
 }

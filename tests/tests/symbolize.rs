@@ -106,11 +106,9 @@ fn a_recording_s_functions_have_names_and_that_is_said_once() {
 
     let before = scene.bytes();
     let again = symbolize(&scene.trace, ["--json"]).expect_success();
-    assert_eq!((again.count("bytes_added"), again.count("named")), (0, 0));
+    assert_eq!(again.count("bytes_added"), 0);
     assert!(again.count("named_before") > 5);
     assert!(symbolize(&scene.trace, [""; 0]).expect_success().stderr.contains("nothing added"));
-    let without_lines = symbolize(&scene.trace, ["--debug-dir", "/nowhere"]).expect_success();
-    assert!(without_lines.stderr.contains("nothing added"), "{without_lines:?}");
     assert!(scene.bytes() == before, "a trace that lacks nothing has changed");
 }
 

@@ -194,7 +194,7 @@ fn pipes_and_devices_where_debug_information_may_be_are_passed_over() {
     std::os::unix::fs::symlink("/dev/zero", directory.join(".debug/piped.debug")).expect("the directory is writable");
     let recorded = Recorded::with(&library, &["--debug-dir".as_ref(), directory.as_os_str()], || {});
     recorded.assert_others_are_named();
-    recorded.assert_missing("it has no debug information");
+    recorded.assert_missing("not a regular file");
     recorded.assert_named();
 }
 
@@ -240,17 +240,38 @@ __attribute__((visibility("default"))) unsigned long plugin_work(callback until,
 }
 "#;
 
+/// Makes a library of it.
+fn compile(directory: &Path, name: &str, arguments: &[&str]) -> PathBuf {
+    let (source, library) = (directory.join(format!("{name}.c")), directory.join(format!("lib{name}.so")));
+    fs::write(&source, FAR).expect("the directory is writable");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O2", "-g", "-fno-toplevel-reorder", "-falign-functions=1"]);
+    compiler.args(["-shared", "-fPIC", "-fvisibility=hidden", "-Wl,--build-id"]).args(arguments);
+    compiler.arg("-o").arg(&library).arg(&source).current_dir(directory);
+    assert!(compiler.status().is_ok_and(|status| status.success()), "{compiler:?} fails");
+    library
+}
+
+#[test]
+fn a_part_of_debug_information_that_is_not_there_is_told() {
+    let _turn = Turn::with_others();
+    let (_kept, directory) = directory();
+    let library = compile(&directory, "parts", &["-gsplit-dwarf"]);
+    let all = fs::read_dir(&directory).expect("it is there").map(|entry| entry.expect("it is there").path());
+    let mut parts: Vec<PathBuf> =
+        all.filter(|path| path.extension().is_some_and(|extension| extension == "dwo")).collect();
+    let part = parts.pop().expect("the compiler leaves a part in another file");
+    let recorded = Recorded::with(&library, &[], || fs::remove_file(&part).expect("it is there"));
+    recorded.assert_missing(part.to_str().expect("a plain path"));
+    recorded.assert_named();
+}
+
 #[test]
 fn callers_are_where_they_called_in_segments_that_are_elsewhere_than_in_the_file() {
     let _turn = Turn::with_others();
     let (_kept, directory) = directory();
-    let (source, library) = (directory.join("far.c"), directory.join("libfar.so"));
-    fs::write(&source, FAR).expect("the directory is writable");
-    let mut compiler = Command::new("cc");
-    compiler.args(["-O2", "-g", "-fno-toplevel-reorder", "-falign-functions=1"]);
-    compiler.args(["-shared", "-fPIC", "-fvisibility=hidden", "-Wl,--build-id"]);
-    compiler.args(["-Wl,-z,separate-code", "-Wl,--section-start=.far=0x812340", "-o"]).arg(&library).arg(&source);
-    assert!(compiler.status().is_ok_and(|status| status.success()), "{compiler:?} fails");
+    let elsewhere = ["-Wl,-z,separate-code", "-Wl,--section-start=.far=0x812340"];
+    let library = compile(&directory, "far", &elsewhere);
     let recorded = Recorded::with(&library, &[], || {});
     let all = recorded.all_names();
     let whole = ["far_burn", "far_forever", "far_calls_last", "plugin_work"];

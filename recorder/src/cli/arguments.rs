@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgGroup, Args, Parser, Subcommand, ValueEnum,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 
 use crate::{
     kernel::{SamplingClock, Stacks, UserFrames},
@@ -49,14 +52,14 @@ pub struct DoctorArguments {
 /// whose debug information turned up later. Names, files and lines come from the files whose code ran, where they still
 /// are, and from debug information in --debug-dir. A file is only believed if it is the very build that ran.
 ///
-/// What is found is appended to the trace, which stays a trace at every moment; what it says already is not looked for
-/// again.
+/// What is found is appended to the trace, which stays a trace at every moment. Where it has functions and lines already,
+/// nothing is looked for.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   polletto symbolize x.perfetto-trace                      append names to the trace
   polletto symbolize x.perfetto-trace -o named             leave it, and write a copy with names
-  polletto symbolize x.perfetto-trace --debug-dir ./debug  with debug files of your own; asks again where lines are missing
+  polletto symbolize x.perfetto-trace --debug-dir ./debug  with debug files of your own
   polletto symbolize --json x.perfetto-trace               what was found for each file, for scripts
 
 Ctrl-C keeps what was found until then; the next time, the rest is looked for.
@@ -68,7 +71,7 @@ pub struct SymbolizeArguments {
     #[arg(value_name = "TRACE")]
     pub trace: PathBuf,
 
-    /// Where names come from. With --debug-dir or --debuginfod, addresses that have a name but no line are asked again.
+    /// Where names come from.
     #[command(flatten)]
     pub names: NameArguments,
 
@@ -98,8 +101,9 @@ pub struct SymbolizeArguments {
 pub struct NameArguments {
     /// Look for debug information that was taken out of programs in this directory too; may be repeated
     ///
-    /// By build id, as in DIR/.build-id/ab/cdef.debug, or under the program's own name.
-    #[arg(long = "debug-dir", value_name = "DIR")]
+    /// As DIR/.build-id/ab/cdef….debug, or under the program's own name as DIR/my-server or DIR/my-server.debug. A file with
+    /// another build id than the program's is refused.
+    #[arg(long = "debug-dir", value_name = "DIR", value_parser = PathBufValueParser::new().try_map(directory))]
     pub debug_directories: Vec<PathBuf>,
 
     /// Fetch debug information that is nowhere on this machine from the servers in DEBUGINFOD_URLS
@@ -108,7 +112,7 @@ pub struct NameArguments {
     #[arg(long)]
     pub debuginfod: bool,
 
-    /// Memory that debug information may take
+    /// Memory that debug information may take, at least 16
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..))]
     pub symbol_memory: u32,
 }
@@ -232,7 +236,10 @@ pub struct RecordArguments {
     #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind", "clock"])]
     pub no_stacks: bool,
 
-    /// Leave functions without names: the recording ends sooner, and `polletto symbolize` names them later
+    /// Leave functions without names: the recording ends sooner, and `polletto symbolize` names most of them later
+    ///
+    /// What only the running program can tell stays without: code that it compiled itself, files that are gone or have no
+    /// build id, and those in containers.
     #[arg(long, conflicts_with_all = ["symbol_memory", "debug_directories", "debuginfod", "no_stacks"])]
     pub no_symbols: bool,
 
@@ -301,6 +308,10 @@ impl RecordArguments {
             kernel: self.kernel_stacks || self.kernel_only,
         }
     }
+}
+
+fn directory(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if path.is_dir() { Ok(path) } else { Err("there is no such directory") }
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {
@@ -380,12 +391,13 @@ mod tests {
         let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
         assert!(parse("polletto symbolize").is_err());
         assert!(parse("polletto symbolize x --force").is_err());
+        assert!(parse("polletto symbolize x --debug-dir /nowhere").is_err());
         let Command::Symbolize(arguments) =
-            parse("polletto symbolize x -o y --force --debug-dir a --debug-dir b").unwrap().command
+            parse("polletto symbolize x -o y --force --debug-dir / --debug-dir .").unwrap().command
         else {
             panic!("another command");
         };
-        assert_eq!(arguments.names.debug_directories, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(arguments.names.debug_directories, [PathBuf::from("/"), PathBuf::from(".")]);
     }
 
     #[test]

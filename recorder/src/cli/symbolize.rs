@@ -77,8 +77,7 @@ fn symbolize(arguments: &SymbolizeArguments) -> Result<bool> {
     let file = file.context("a trace is copied or appended to")?;
     let mut summary = Summary::new(path, &code);
     let options = arguments.names.options()?;
-    let asks_for_lines = !options.debug_directories.is_empty() || options.debuginfod;
-    let mut naming = Naming::new(code, asks_for_lines, file, compression, &mut user);
+    let mut naming = Naming::new(code, file, compression, &mut user);
     let (requests, refused) = naming.requests();
     let resolved = symbols::resolve(requests, &options, &mut naming);
     // What was found before an error counts too.

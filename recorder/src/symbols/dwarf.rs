@@ -7,7 +7,10 @@ mod functions;
 mod lines;
 mod units;
 
-use std::{os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use gimli::{Dwarf, DwarfPackage, DwoId, Section, Unit, UnitRef, UnitType};
 use rustc_hash::FxHashMap;
@@ -112,13 +115,22 @@ pub struct Described<'a> {
     pub outermost: Option<&'a [u8]>,
 }
 
+/// What is wrong with debug information.
+#[derive(Debug)]
+pub enum Damage {
+    /// It can't be understood.
+    Unreadable(gimli::Error),
+    /// A part of it was left in this file, which is not there or is another build's.
+    NotThere(PathBuf),
+}
+
 /// Searches debug information.
 pub struct Searcher<'s, 'a> {
     sections: &'s DebugSections<'a>,
     room: &'a Room,
     /// By mangled ones.
     names: FxHashMap<Box<[u8]>, Box<str>>,
-    damage: Option<gimli::Error>,
+    damage: Option<Damage>,
 }
 
 impl<'s, 'a> Searcher<'s, 'a> {
@@ -133,7 +145,7 @@ impl<'s, 'a> Searcher<'s, 'a> {
     }
 
     /// What was found to be wrong since the last call.
-    pub fn take_damage(&mut self) -> Option<gimli::Error> {
+    pub fn take_damage(&mut self) -> Option<Damage> {
         self.damage.take()
     }
 
@@ -165,18 +177,25 @@ impl<'s, 'a> Searcher<'s, 'a> {
         let sections = self.sections;
         let unit = sections.unit(unit);
         let mut written = vec![Vec::new(); addresses.len()];
-        let searched = split(sections, unit, self.room).and_then(|split| match split {
-            Some(split) => {
-                let naming = Naming { sections, place: Place::Split };
-                functions::find(UnitRef::new(&split.dwarf, &split.unit), addresses, &naming, &mut written)
+        let searched = split(sections, unit, self.room).and_then(|split| {
+            let (unit, place) = match &split {
+                Rest::Here | Rest::NotThere(_) => (unit, Place::Own),
+                Rest::Elsewhere(split) => (UnitRef::new(&split.dwarf, &split.unit), Place::Split),
+            };
+            functions::find(unit, addresses, &Naming { sections, place }, &mut written)?;
+            // Some compilers leave what lines need in both.
+            if let Rest::NotThere(path) = split
+                && written.iter().any(Vec::is_empty)
+            {
+                self.damage.get_or_insert(Damage::NotThere(path));
             }
-            None => functions::find(unit, addresses, &Naming { sections, place: Place::Own }, &mut written),
+            Ok(())
         });
         let mut lines = Lines::new(unit, addresses.len());
         let searched = searched.and(lines.find(addresses));
         let described = written.iter().enumerate();
         let described = described.map(|(at, written)| self.described(written, at, &mut lines)).collect();
-        self.damage = self.damage.take().or(searched.err());
+        self.damage = self.damage.take().or(searched.err().map(Damage::Unreadable));
         described
     }
 
@@ -218,37 +237,49 @@ struct Split<'r> {
     unit: Unit<Slice<'r>>,
 }
 
+/// Where the rest of a unit is.
+enum Rest<'r> {
+    Here,
+    Elsewhere(Box<Split<'r>>),
+    NotThere(PathBuf),
+}
+
 /// Opens what the compiler left of a unit in another file, if it did.
 fn split<'r>(
     sections: &DebugSections<'r>,
     skeleton: UnitRef<'_, Slice<'r>>,
     room: &'r Room,
-) -> Result<Option<Split<'r>>, gimli::Error> {
-    let Some(id) = skeleton.dwo_id else { return Ok(None) };
+) -> Result<Rest<'r>, gimli::Error> {
+    let Some(id) = skeleton.dwo_id else { return Ok(Rest::Here) };
+    let path = path_of_rest(skeleton);
     let packaged = match &sections.package {
         Some(package) => package.find_cu(id, &sections.dwarf)?,
         None => None,
     };
-    let Some(dwarf) = packaged.or_else(|| in_file_beside(sections, skeleton, id, room)) else { return Ok(None) };
-    let Some(header) = dwarf.units().next()? else { return Ok(None) };
+    let Some(dwarf) = packaged.or_else(|| in_file_beside(sections, &path, id, room)) else {
+        return Ok(Rest::NotThere(path));
+    };
+    let Some(header) = dwarf.units().next()? else { return Ok(Rest::NotThere(path)) };
     let mut unit = dwarf.unit(header)?;
     unit.copy_relocated_attributes(&skeleton);
-    Ok(Some(Split { dwarf, unit }))
+    Ok(Rest::Elsewhere(Box::new(Split { dwarf, unit })))
+}
+
+/// The file that the compiler says it left the rest of a unit in.
+fn path_of_rest(skeleton: UnitRef<'_, Slice<'_>>) -> PathBuf {
+    let name = || skeleton.attr_string(skeleton.dwo_name().ok()??).ok();
+    let parts = [skeleton.comp_dir, name()].into_iter().flatten();
+    parts.map(|part| std::ffi::OsStr::from_bytes(part.slice())).collect()
 }
 
 /// Debug information that the compiler left in another file.
 fn in_file_beside<'r>(
     sections: &DebugSections<'r>,
-    skeleton: UnitRef<'_, Slice<'r>>,
+    path: &Path,
     id: DwoId,
     room: &'r Room,
 ) -> Option<Dwarf<Slice<'r>>> {
-    let name = skeleton.attr_string(skeleton.dwo_name().ok()??).ok()?;
-    let mut path = PathBuf::new();
-    for part in [skeleton.comp_dir?, name] {
-        path.push(std::ffi::OsStr::from_bytes(part.slice()));
-    }
-    let file = room.files.alloc(Mapped::map(&target::open_regular(&path).ok()?).ok()?);
+    let file = room.files.alloc(Mapped::map(&target::open_regular(path).ok()?).ok()?);
     let object = ElfObject::parse(file).ok()?;
     let section = |id: gimli::SectionId| match id.dwo_name() {
         Some(name) => object.section(name, &room.bytes),

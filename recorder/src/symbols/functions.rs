@@ -19,6 +19,8 @@ const MAX_NAMES: usize = 16;
 pub struct FunctionTable<'a> {
     /// Sorted; those of the same start by how good their names are, the best first.
     functions: Vec<Function<'a>>,
+    /// Whether a file still had the table of its own functions.
+    has_own: bool,
 }
 
 /// The names of the function that an address lies in.
@@ -60,6 +62,7 @@ impl<'a> FunctionTable<'a> {
             holds_code.then(|| (section.index().0, section.address().saturating_add(section.size())))
         });
         let ends: FxHashMap<usize, u64> = sections.collect();
+        self.has_own |= elf.symbol_table().is_some();
         for table in [elf.symbol_table(), elf.dynamic_symbol_table()].into_iter().flatten() {
             self.functions.extend(table.symbols().take(MAX_SYMBOLS).filter_map(|symbol| function(&symbol, &ends)));
         }
@@ -78,9 +81,9 @@ impl<'a> FunctionTable<'a> {
         self.functions.shrink_to_fit();
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.functions.is_empty()
+    /// Whether the files were stripped of all names but those that others link to.
+    pub fn has_only_exported(&self) -> bool {
+        !self.has_own
     }
 
     /// The function that an address lies in.

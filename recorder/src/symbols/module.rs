@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    dwarf::{DebugSections, Described, Room, Searcher, UnitIndex},
+    dwarf::{Damage, DebugSections, Described, Room, Searcher, UnitIndex},
     file::{ElfObject, Mapped},
     functions::{FunctionTable, Names},
     memory,
@@ -98,8 +98,8 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     });
     let named = counts.iter().map(|counts| counts.named).sum();
     let with_lines = counts.iter().map(|counts| counts.with_lines).sum();
-    if let Some(reason) = work.damage.into_inner().unwrap_or_default() {
-        missing = Some(Missing::Damaged(reason));
+    if let Some(damage) = work.damage.into_inner().unwrap_or_default() {
+        missing = Some(damage);
     } else if named < report.addresses || (sections.is_some() && with_lines < report.addresses) {
         missing = missing.or(Some(Missing::Described));
     }
@@ -124,11 +124,16 @@ fn by_list(list: &File, addresses: &[u64], report: ModuleReport, sink: &dyn Sink
 
 /// Why there are no lines.
 fn lacking(request: &Request, sources: &Sources, functions: &FunctionTable<'_>) -> Option<Missing> {
-    match (&sources.not_fetched, &request.names_in) {
-        (Some(reason), _) => Some(Missing::NotFetched(reason.clone())),
-        _ if functions.is_empty() => Some(Missing::Symbols),
+    if let Some(reason) = &sources.not_fetched {
+        return Some(Missing::NotFetched(reason.clone()));
+    }
+    if let Some(reason) = &sources.refused {
+        return Some(Missing::Refused(reason.clone()));
+    }
+    match &request.names_in {
         // What the kernel gives to programs has no more than that, ever.
-        (None, NamesIn::Binary(Bytes::Memory(_))) => None,
+        NamesIn::Binary(Bytes::Memory(_)) => None,
+        _ if functions.has_only_exported() => Some(Missing::Symbols),
         _ => Some(Missing::DebugInformation),
     }
 }
@@ -174,6 +179,15 @@ impl Counts {
     }
 }
 
+impl From<Damage> for Missing {
+    fn from(damage: Damage) -> Missing {
+        match damage {
+            Damage::Unreadable(error) => Missing::Damaged(error.to_string()),
+            Damage::NotThere(path) => Missing::Split(path.display().to_string()),
+        }
+    }
+}
+
 /// Addresses that one unit of debug information should know, or none.
 struct Group {
     unit: Option<UnitIndex>,
@@ -208,7 +222,7 @@ struct Work<'w, 'a> {
     sections: Option<&'w DebugSections<'a>>,
     memory: memory::Ceiling,
     /// What is wrong with the debug information, if anything is.
-    damage: Mutex<Option<String>>,
+    damage: Mutex<Option<Missing>>,
     sink: &'w dyn Sink,
 }
 
@@ -221,7 +235,7 @@ impl<'a> Work<'_, 'a> {
             let described = match (*unit, &mut searcher) {
                 (Some(unit), Some(searcher)) => self.guarded(|| {
                     let described = searcher.describe(unit, addresses);
-                    (described, searcher.take_damage().map(|damage| damage.to_string()))
+                    (described, searcher.take_damage().map(Missing::from))
                 }),
                 _ => Vec::new(),
             };
@@ -267,8 +281,8 @@ impl<'a> Work<'_, 'a> {
     }
 
     /// Remembers what is wrong: what is damaged in one place can be whole in others.
-    fn guarded(&self, describe: impl FnOnce() -> (Vec<Described<'a>>, Option<String>)) -> Vec<Described<'a>> {
-        let failed = |_| (Vec::new(), Some("reading it fails".to_owned()));
+    fn guarded(&self, describe: impl FnOnce() -> (Vec<Described<'a>>, Option<Missing>)) -> Vec<Described<'a>> {
+        let failed = |_| (Vec::new(), Some(Missing::Damaged("reading it fails".to_owned())));
         let (described, damage) = catch_unwind(AssertUnwindSafe(describe)).unwrap_or_else(failed);
         if let (Some(damage), Ok(mut known)) = (damage, self.damage.lock()) {
             known.get_or_insert(damage);

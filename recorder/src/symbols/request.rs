@@ -88,8 +88,12 @@ pub enum Missing {
     NotFetched(String),
     /// The program compiled it, and told nobody what it is.
     List,
+    /// There is debug information that is another build's, or can't be read.
+    Refused(String),
     /// It has debug information that can't be used.
     Damaged(String),
+    /// A part of its debug information was left in this file, which is not there.
+    Split(String),
     /// It has all; some addresses are of code that it does not describe.
     Described,
     /// The user did not want to wait.
@@ -100,11 +104,14 @@ impl fmt::Display for Missing {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Missing::File(reason) => write!(out, "{reason}"),
-            Missing::Symbols => write!(out, "it has no symbols: don't strip it, or install its debug package"),
+            Missing::Symbols => write!(
+                out,
+                "it is stripped: `polletto symbolize --debug-dir` takes names from the file as it was before, or from its debug package"
+            ),
             Missing::DebugInformation => {
                 write!(
                     out,
-                    "it has no debug information: build with `debug = \"line-tables-only\"`, or install its debug package"
+                    "it has no debug information: build with `debug = \"line-tables-only\"` (C: -g), or install its debug package"
                 )
             }
             Missing::NotFetched(reason) => write!(out, "its debug information could not be fetched: {reason}"),
@@ -112,8 +119,12 @@ impl fmt::Display for Missing {
                 out,
                 "compiled while the program ran, which wrote no /tmp/perf-PID.map: most runtimes do so when asked"
             ),
+            Missing::Refused(reason) => write!(out, "debug information was refused: {reason}"),
+            Missing::Split(path) => {
+                write!(out, "a part of its debug information is not there, so inlined functions are missing: {path}")
+            }
             Missing::Damaged(reason) => write!(out, "its debug information can't be used: {reason}"),
-            Missing::Described => write!(out, "it does not describe this code"),
+            Missing::Described => write!(out, "its debug information leaves this code out, as it does with assembly"),
             Missing::Interrupted => write!(out, "interrupted: `polletto symbolize` finds the rest"),
         }
     }

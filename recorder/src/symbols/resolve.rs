@@ -21,7 +21,7 @@ use super::{
 use crate::target::image::Bytes;
 
 /// The argument that makes this program a worker.
-pub const WORKER: &str = "symbol-worker";
+pub const WORKER: &str = "find-names-for-parent";
 
 /// How long a worker may find nothing. Listing the units of the largest programs takes a few seconds.
 const PATIENCE: Duration = Duration::from_secs(20);

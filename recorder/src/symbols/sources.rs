@@ -1,8 +1,8 @@
 //! The files that names come from: the one that ran, and those that its debug information was moved to.
 
 use std::{
+    cell::OnceCell,
     ffi::OsStr,
-    fs::File,
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -37,6 +37,36 @@ pub struct Sources {
     pub small_symbols: Option<Mapped>,
     /// Why servers could not even be asked, if they were to be.
     pub not_fetched: Option<String>,
+    /// The first file that was where debug information should be, and why it was not used.
+    pub refused: Option<String>,
+}
+
+/// Opens files in which debug information may be, and remembers the first that is something else.
+#[derive(Default)]
+struct Candidates {
+    refused: OnceCell<String>,
+}
+
+impl Candidates {
+    /// The file, if it is of this build.
+    fn open_if(&self, path: &Path, build_id: &BuildId) -> Option<Mapped> {
+        let file = match target::open_regular(path) {
+            Ok(file) => file,
+            // Most places are empty.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return None;
+            }
+            Err(error) => return self.refuse(path, error.to_string()),
+        };
+        Mapped::map(&file)
+            .and_then(|file| check(file, Some(build_id)))
+            .map_or_else(|reason| self.refuse(path, reason), Some)
+    }
+
+    fn refuse(&self, path: &Path, reason: String) -> Option<Mapped> {
+        self.refused.get_or_init(|| format!("{}: {reason}", path.display()));
+        None
+    }
 }
 
 impl Sources {
@@ -45,6 +75,7 @@ impl Sources {
         let debug_directories = &means.debug_directories;
         let binary = open_binary(request).map_err(|reason| format!("{}: {reason}", request.path));
         let mut sources = Sources::default();
+        let candidates = Candidates::default();
         let mut build_id = request.build_id.clone();
         let mut needs_debug = true;
         let mut link = None;
@@ -62,7 +93,7 @@ impl Sources {
             }
         }
         if needs_debug {
-            sources.debug = separate(request, build_id.as_ref(), link, debug_directories);
+            sources.debug = separate(request, build_id.as_ref(), link, debug_directories, &candidates);
         }
         if needs_debug
             && sources.debug.is_none()
@@ -70,27 +101,29 @@ impl Sources {
             && let Some(build_id) = &build_id
         {
             match debuginfod::find(build_id, waiting) {
-                Ok(path) => sources.debug = path.and_then(|path| open_if(&path, build_id)),
+                Ok(path) => sources.debug = path.and_then(|path| candidates.open_if(&path, build_id)),
                 Err(reason) if sources.binary.is_none() => problem = Some(reason),
                 Err(reason) => sources.not_fetched = Some(reason),
             }
         }
         if sources.binary.is_none() && sources.debug.is_none() {
-            return Err(Missing::File(problem.unwrap_or_default()));
+            let reasons = problem.into_iter().chain(candidates.refused.into_inner());
+            return Err(Missing::File(reasons.collect::<Vec<_>>().join("; ")));
         }
         sources.package = package(request, build_id.as_ref());
-        sources.shared = sources.shared(request, debug_directories);
+        sources.shared = sources.shared(request, debug_directories, &candidates);
+        sources.refused = candidates.refused.into_inner();
         Ok(sources)
     }
 
     /// What the debug information shares with that of other files.
-    fn shared(&self, request: &Request, debug_directories: &[PathBuf]) -> Option<Mapped> {
+    fn shared(&self, request: &Request, debug_directories: &[PathBuf], candidates: &Candidates) -> Option<Mapped> {
         let object = ElfObject::parse(self.debug.as_ref().or(self.binary.as_ref())?).ok()?;
         let (name, build_id) = object.alternate_link()?;
         let name = Path::new(OsStr::from_bytes(name));
         let beside = Path::new(&request.path).parent().unwrap_or(Path::new("/")).join(name);
         let by_build_id = debug_directories.iter().filter_map(|directory| path_by_build_id(directory, &build_id));
-        by_build_id.chain([beside]).find_map(|path| open_if(&path, &build_id))
+        by_build_id.chain([beside]).find_map(|path| candidates.open_if(&path, &build_id))
     }
 }
 
@@ -133,10 +166,11 @@ fn separate(
     build_id: Option<&BuildId>,
     link: Option<(PathBuf, u32)>,
     debug_directories: &[PathBuf],
+    candidates: &Candidates,
 ) -> Option<Mapped> {
     if let Some(build_id) = build_id {
         let mut paths = debug_directories.iter().filter_map(|directory| path_by_build_id(directory, build_id));
-        if let Some(file) = paths.find_map(|path| open_if(&path, build_id)) {
+        if let Some(file) = paths.find_map(|path| candidates.open_if(&path, build_id)) {
             return Some(file);
         }
         // People collect files with symbols in a folder, under their own names.
@@ -144,7 +178,7 @@ fn separate(
         let plain = debug_directories
             .iter()
             .flat_map(|directory| [directory.join(name), directory.join(format!("{}.debug", name.display()))]);
-        if let Some(file) = plain.into_iter().find_map(|path| open_if(&path, build_id)) {
+        if let Some(file) = plain.into_iter().find_map(|path| candidates.open_if(&path, build_id)) {
             return Some(file);
         }
     }
@@ -156,10 +190,11 @@ fn separate(
     let beside = [directory.join(name), directory.join(".debug").join(name)];
     let elsewhere = debug_directories.iter().map(|debug| debug.join(inside).join(name));
     beside.into_iter().chain(elsewhere).find_map(|path| match build_id {
-        Some(build_id) => open_if(&path, build_id),
+        Some(build_id) => candidates.open_if(&path, build_id),
         None => {
             let file = Mapped::map(&target::open_regular(&path).ok()?).ok()?;
-            (crc32fast::hash(&file) == crc).then_some(file)
+            let is_own = crc32fast::hash(&file) == crc;
+            if is_own { Some(file) } else { candidates.refuse(&path, "it is of another build".to_owned()) }
         }
     })
 }
@@ -180,12 +215,6 @@ fn path_by_build_id(directory: &Path, build_id: &BuildId) -> Option<PathBuf> {
     let digits = build_id.to_string();
     let (first, rest) = digits.split_at_checked(2).filter(|(_, rest)| !rest.is_empty())?;
     Some(directory.join(".build-id").join(first).join(format!("{rest}.debug")))
-}
-
-/// The file, if it is of this build.
-fn open_if(path: &Path, build_id: &BuildId) -> Option<Mapped> {
-    let file: File = target::open_regular(path).ok()?;
-    check(Mapped::map(&file).ok()?, Some(build_id)).ok()
 }
 
 fn decompress(bytes: &[u8]) -> Option<Vec<u8>> {

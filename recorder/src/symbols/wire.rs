@@ -120,6 +120,8 @@ impl From<ModuleReport> for ReportMessage {
             Some(Missing::Interrupted) => (6, String::new()),
             Some(Missing::NotFetched(reason)) => (7, reason),
             Some(Missing::List) => (8, String::new()),
+            Some(Missing::Refused(reason)) => (9, reason),
+            Some(Missing::Split(path)) => (10, path),
         };
         ReportMessage { path, addresses, named, with_lines, missing, reason }
     }
@@ -137,6 +139,8 @@ impl From<ReportMessage> for ModuleReport {
             6 => Some(Missing::Interrupted),
             7 => Some(Missing::NotFetched(reason)),
             8 => Some(Missing::List),
+            9 => Some(Missing::Refused(reason)),
+            10 => Some(Missing::Split(reason)),
             _ => Some(Missing::Described),
         };
         ModuleReport { path, addresses, named, with_lines, missing }

@@ -65,7 +65,7 @@ impl TraceFile {
                     .with_context(|| format!("could not open {} to append to it: -o writes a copy", path.display()));
             }
         };
-        let length = lock_for_writing(&file).with_context(|| format!("could not take over {}", path.display()))?;
+        let length = lock_for_writing(&file).with_context(|| format!("can't append to {}", path.display()))?;
         Ok(TraceFile { file, length })
     }
 
@@ -137,7 +137,7 @@ impl TraceInput {
             bail!("{} is not a regular file", path.display());
         }
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
-            bail!("a recording writes to {}: wait for its end", path.display());
+            bail!("another polletto writes to {}: wait for its end", path.display());
         }
         Ok(TraceInput { file, offset: 0 })
     }
@@ -178,7 +178,7 @@ fn lock_for_writing(file: &File) -> Result<u64> {
     }
     // Held until the file is closed, however that comes about.
     if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("another recording writes to it: choose another file with -o");
+        bail!("another polletto writes to it: wait for its end, or choose another file");
     }
     Ok(file.metadata()?.len())
 }
@@ -229,7 +229,7 @@ mod tests {
         let mut first = TraceFile::create(&path, true).unwrap();
         first.append(b"packet").unwrap();
         let refusal = format!("{:#}", TraceFile::create(&path, true).unwrap_err());
-        assert!(refusal.contains("another recording"), "{refusal}");
+        assert!(refusal.contains("another polletto"), "{refusal}");
         assert_eq!(std::fs::read(&path).unwrap(), b"packet");
     }
 

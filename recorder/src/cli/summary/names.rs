@@ -46,9 +46,15 @@ impl NameSummary {
 }
 
 impl ModuleNames {
-    /// What is worth telling of it.
     fn without_lines(&self) -> u64 {
         self.addresses - self.with_lines.min(self.addresses)
+    }
+
+    /// Every program has some code that was written in assembly; that a few addresses have no line is no news.
+    fn is_worth_telling(&self) -> bool {
+        let without_lines = self.without_lines();
+        let is_rare = without_lines > 0 && without_lines * 5 < self.addresses;
+        self.missing.is_some() && (self.named < self.addresses || !is_rare)
     }
 }
 
@@ -68,16 +74,17 @@ impl fmt::Display for NameSummary {
             Share(named, addresses),
             Share(with_lines, addresses)
         )?;
-        let mut lacking: Vec<_> = self.names.iter().filter(|module| module.without_lines() > 0).collect();
+        let mut lacking: Vec<_> = self.names.iter().filter(|module| module.is_worth_telling()).collect();
         lacking.sort_by_key(|module| std::cmp::Reverse(module.without_lines()));
         for module in lacking.iter().take(TOLD_FILES) {
             let ModuleNames { path, addresses, named, missing, .. } = module;
-            let (count, lack) = match addresses - named.min(addresses) {
-                0 => (module.without_lines(), "lines"),
-                unnamed => (unnamed, "names"),
-            };
-            write!(out, "            {}: {} of {} without {lack}", printable(path), Count(count), Count(*addresses))?;
-            writeln!(out, "{}", missing.iter().map(|reason| format!(": {reason}")).collect::<String>())?;
+            write!(out, "            {}", printable(path))?;
+            match (addresses - named.min(addresses), module.without_lines()) {
+                (0, 0) => {}
+                (0, without) => write!(out, ": {} of {} without lines", Count(without), Count(*addresses))?,
+                (without, _) => write!(out, ": {} of {} without names", Count(without), Count(*addresses))?,
+            }
+            writeln!(out, ": {}", printable(missing.as_deref().unwrap_or_default()))?;
         }
         if let Some(more @ 1..) = lacking.len().checked_sub(TOLD_FILES) {
             writeln!(out, "            and {more} more files; --json tells of all")?;
@@ -122,8 +129,11 @@ mod tests {
         .to_string();
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         assert_eq!(lines[0], "names     3,000 addresses in 3 files: 66.6 % named, 46.6 % with lines");
-        assert!(lines[1].starts_with("/none: 1,000 of 1,000 without names: it has no symbols"), "{text}");
-        assert_eq!(lines[2], "/lines: 600 of 1,000 without lines: it does not describe this code");
+        assert!(lines[1].starts_with("/none: 1,000 of 1,000 without names: it is stripped"), "{text}");
+        assert_eq!(
+            lines[2],
+            "/lines: 600 of 1,000 without lines: its debug information leaves this code out, as it does with assembly"
+        );
         assert_eq!(lines.len(), 3);
     }
 }

@@ -20,8 +20,6 @@ pub struct Naming<'a> {
     modules: Vec<TracedModule>,
     /// Indexes of `modules`, by what symbols tell them apart.
     index: HashMap<(String, Option<BuildId>), usize>,
-    /// Whether addresses that have a name and no line are asked for again.
-    asks_for_lines: bool,
     names: NameWriter,
     /// The trace, until there is something to append to it; it is not touched before.
     file: Option<TraceFile>,
@@ -42,17 +40,10 @@ pub struct Appended {
 
 impl<'a> Naming<'a> {
     /// Names go to the end of `file`, behind what is whole of it.
-    pub fn new(
-        code: TracedCode,
-        asks_for_lines: bool,
-        file: TraceFile,
-        compression: Compression,
-        user: &'a mut User,
-    ) -> Naming<'a> {
+    pub fn new(code: TracedCode, file: TraceFile, compression: Compression, user: &'a mut User) -> Naming<'a> {
         Naming {
             modules: code.modules,
             index: HashMap::new(),
-            asks_for_lines,
             names: NameWriter::default(),
             file: Some(file),
             whole_bytes: code.whole_bytes,
@@ -69,11 +60,7 @@ impl<'a> Naming<'a> {
             let addresses: Vec<u64> = module
                 .addresses
                 .iter()
-                .filter(|(_, known)| match known {
-                    Known::Nothing => true,
-                    Known::Function => self.asks_for_lines,
-                    Known::Line => false,
-                })
+                .filter(|(_, known)| **known < Known::Line)
                 .map(|(&address, _)| address)
                 .collect();
             if addresses.is_empty() {
@@ -125,7 +112,7 @@ impl<'a> Naming<'a> {
         match module.addresses.get(&symbols.address) {
             Some(Known::Nothing) => true,
             // The last symbols for an address are those that count: they must not say less than those before.
-            Some(Known::Function) => self.asks_for_lines && symbols.functions.iter().any(|f| f.file.is_some()),
+            Some(Known::Function) => symbols.functions.iter().any(|function| function.file.is_some()),
             Some(Known::Line) | None => false,
         }
     }

@@ -35,7 +35,7 @@ pub struct Summary {
     addresses: u64,
     named: u64,
     with_lines: u64,
-    /// Addresses that had names before, those of them with a line included.
+    /// Addresses that had names and lines before, and were not looked for.
     named_before: u64,
     /// Ctrl-C: there may be more to find.
     interrupted: bool,
@@ -58,7 +58,7 @@ impl Summary {
             addresses: 0,
             named: 0,
             with_lines: 0,
-            named_before: known.filter(|&&known| known > Known::Nothing).count() as u64,
+            named_before: known.filter(|&&known| known == Known::Line).count() as u64,
             interrupted: false,
             modules: Vec::new(),
             bytes_before: code.whole_bytes,
@@ -82,13 +82,13 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.addresses, self.named_before) {
-            (0, 0) => writeln!(out, "nothing to name: the trace has no addresses without names")?,
-            (0, before) => writeln!(out, "nothing to name: {} named already", have(before))?,
+            (0, 0) => writeln!(out, "nothing to name: the trace has no addresses of programs")?,
+            (0, before) => writeln!(out, "nothing to name: {} complete already", have(before))?,
             (asked, before) => {
                 write!(out, "named {} of {}", Count(self.named), several(asked, "address", "addresses"))?;
                 write!(out, ", {} with a line", Count(self.with_lines))?;
                 if before > 0 {
-                    write!(out, "; {} named before", have(before))?;
+                    write!(out, "; {} complete before", have(before))?;
                 }
                 writeln!(out, "{}", if self.interrupted { ", interrupted" } else { "" })?;
             }
@@ -100,7 +100,10 @@ impl fmt::Display for Summary {
             added => writeln!(out, ", {} of them names", Bytes(added))?,
         }
         if self.was_cut {
-            writeln!(out, "            it ended in the middle of a packet, as when a recorder is killed")?;
+            writeln!(
+                out,
+                "            it ended in the middle of a packet, as when a recorder is killed: that packet is not kept"
+            )?;
         }
         Ok(())
     }
@@ -176,8 +179,10 @@ mod tests {
 
     #[test]
     fn a_trace_that_is_named_already_says_so() {
-        assert!(summary(Vec::new(), 3).to_string().starts_with("nothing to name: 3 addresses were named already\n"));
-        assert!(summary(Vec::new(), 0).to_string().starts_with("nothing to name: the trace has no addresses"));
+        assert!(summary(Vec::new(), 3).to_string().starts_with("nothing to name: 3 addresses were complete already\n"));
+        assert!(
+            summary(Vec::new(), 0).to_string().starts_with("nothing to name: the trace has no addresses of programs")
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 
@@ -94,11 +94,17 @@ pub fn read_code(input: impl BufRead, limits: &Limits) -> Result<TracedCode, Rea
 /// The bytes of a trace, decompressed if the file is compressed as a whole, and whether it is.
 pub fn open<'a>(input: impl Read + 'a) -> Result<(Box<dyn BufRead + 'a>, bool), ReadError> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
-    let mut input = BufReader::with_capacity(256 << 10, input);
-    let begin = input.fill_buf().map_err(|error| ReadError::new(0, Reason::Unreadable(error)))?;
-    match begin.starts_with(&GZIP) {
-        true => Ok((Box::new(BufReader::with_capacity(256 << 10, MultiGzDecoder::new(input))), true)),
-        false => Ok((Box::new(input), false)),
+    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    const BUFFER: usize = 256 << 10;
+    let unreadable = |error| ReadError::new(0, Reason::Unreadable(error));
+    let mut input = BufReader::with_capacity(BUFFER, input);
+    let begin = input.fill_buf().map_err(unreadable)?;
+    if begin.starts_with(&GZIP) {
+        Ok((Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(input))), true))
+    } else if begin.starts_with(&ZSTD) {
+        Ok((Box::new(BufReader::with_capacity(BUFFER, zstd_decoder(input).map_err(unreadable)?)), true))
+    } else {
+        Ok((Box::new(input), false))
     }
 }
 
@@ -120,19 +126,24 @@ impl Compressed<'_> {
 
 /// Reads the packets in a packet. Returns how many they are.
 fn read_compressed(compressed: Compressed<'_>, sequences: &mut Sequences, limits: &Limits) -> Result<u64, ReadError> {
-    /// The logarithm of how far back a zstd frame may refer, and with it of the memory that it takes: 128 MiB.
-    const ZSTD_WINDOW: u32 = 27;
     let unreadable = |error| ReadError::new(0, Reason::Unreadable(error));
     match compressed {
         Compressed::Deflate(message) => {
             read_inflated(BufReader::new(ZlibDecoder::new(message.bytes)), sequences, limits)
         }
         Compressed::Zstd(message) => {
-            let mut decoder = zstd::Decoder::with_buffer(message.bytes).map_err(unreadable)?;
-            decoder.window_log_max(ZSTD_WINDOW).map_err(unreadable)?;
+            let decoder = zstd_decoder(message.bytes).map_err(unreadable)?;
             read_inflated(BufReader::new(decoder), sequences, limits)
         }
     }
+}
+
+fn zstd_decoder<'a, R: BufRead + 'a>(input: R) -> io::Result<zstd::Decoder<'a, R>> {
+    /// The logarithm of how far back a frame may refer, and with it of the memory that it takes: 128 MiB.
+    const WINDOW: u32 = 27;
+    let mut decoder = zstd::Decoder::with_buffer(input)?;
+    decoder.window_log_max(WINDOW)?;
+    Ok(decoder)
 }
 
 fn read_inflated(inflated: impl BufRead, sequences: &mut Sequences, limits: &Limits) -> Result<u64, ReadError> {
