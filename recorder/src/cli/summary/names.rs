@@ -81,8 +81,11 @@ impl fmt::Display for NameSummary {
             write!(out, "            {}", printable(path))?;
             match (addresses - named.min(addresses), module.without_lines()) {
                 (0, 0) => {}
-                (0, without) => write!(out, ": {} of {} without lines", Count(without), Count(*addresses))?,
-                (without, _) => write!(out, ": {} of {} without names", Count(without), Count(*addresses))?,
+                // What lacks more is what the reason is about.
+                (names, lines) if names * 2 >= lines => {
+                    write!(out, ": {} of {} without names", Count(names), Count(*addresses))?;
+                }
+                (_, lines) => write!(out, ": {} of {} without lines", Count(lines), Count(*addresses))?,
             }
             writeln!(out, ": {}", printable(missing.as_deref().unwrap_or_default()))?;
         }
