@@ -10,7 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use polletto_common::id::{Tgid, Tid};
 use rustix::process::Signal;
 
-use super::{arguments::RecordArguments, status::StatusLine, summary::Summary, tell};
+use super::{
+    arguments::RecordArguments,
+    status::{ProgressLine, StatusLine},
+    summary::Summary,
+    tell,
+};
 use crate::{
     kernel,
     preflight::{self, Needs},
@@ -52,6 +57,7 @@ fn record(arguments: &RecordArguments) -> Result<u8> {
     let mut teller = Teller::new(arguments);
     let outcome = session::record(&config, &mut signals, &mut teller);
     teller.status.clear();
+    teller.naming.clear();
     let mut outcome = outcome?;
     let command = outcome.command.take();
     let summary = Summary::new(&outcome);
@@ -151,12 +157,15 @@ fn cpus(asked: &[u32]) -> Result<Vec<u32>> {
 /// Tells the user how it goes.
 struct Teller {
     status: StatusLine,
+    naming: ProgressLine,
     is_quiet: bool,
 }
 
 impl Teller {
     fn new(arguments: &RecordArguments) -> Teller {
-        Teller { status: StatusLine::new(!arguments.quiet && arguments.launch.is_empty()), is_quiet: arguments.quiet }
+        let has_terminal = !arguments.quiet && arguments.launch.is_empty();
+        let (status, naming) = (StatusLine::new(has_terminal), ProgressLine::new(!arguments.quiet));
+        Teller { status, naming, is_quiet: arguments.quiet }
     }
 }
 
@@ -168,7 +177,7 @@ impl Observer for Teller {
     }
 
     fn naming(&mut self, done: u64, of: u64) {
-        self.status.show_naming(done, of);
+        self.naming.show("naming functions", done, of);
     }
 
     fn progress(&mut self, progress: &Progress) {

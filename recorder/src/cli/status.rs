@@ -16,6 +16,8 @@ use crate::session::Progress;
 #[derive(Debug)]
 pub struct StatusLine {
     is_shown: bool,
+    /// Whether something stands there.
+    is_drawn: bool,
     last_records: u64,
     last_seconds: f64,
 }
@@ -23,7 +25,12 @@ pub struct StatusLine {
 impl StatusLine {
     /// A line that is wanted or not, since a launched command writes to the same terminal, and only shown where there is a terminal to show it.
     pub fn new(wanted: bool) -> StatusLine {
-        StatusLine { is_shown: wanted && std::io::stderr().is_terminal(), last_records: 0, last_seconds: 0.0 }
+        StatusLine {
+            is_shown: wanted && std::io::stderr().is_terminal(),
+            is_drawn: false,
+            last_records: 0,
+            last_seconds: 0.0,
+        }
     }
 
     /// Shows the latest figures.
@@ -46,20 +53,14 @@ impl StatusLine {
     /// Shows anything.
     pub fn show_text(&mut self, line: impl fmt::Display) {
         if self.is_shown {
+            self.is_drawn = true;
             tell(format_args!("\r{line}\x1b[K"));
-        }
-    }
-
-    /// Shows how many addresses have been looked up.
-    pub fn show_naming(&mut self, done: u64, of: u64) {
-        if self.is_shown {
-            tell(format_args!("\rnaming functions: {} of {} addresses\x1b[K", Count(done), Count(of)));
         }
     }
 
     /// Leaves the line empty for what comes next.
     pub fn clear(&mut self) {
-        if self.is_shown {
+        if std::mem::take(&mut self.is_drawn) {
             tell("\r\x1b[K");
         }
     }
@@ -71,30 +72,57 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the line changes.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// How far something is that is over soon, mostly.
+/// Columns of the bar.
+const BAR_COLUMNS: usize = 30;
+
+/// How far something is that is over soon, mostly: a bar.
 #[derive(Debug)]
 pub struct ProgressLine {
     line: StatusLine,
-    next: Instant,
+    /// When it is next shown; none before anything was done.
+    next: Option<Instant>,
 }
 
 impl ProgressLine {
     /// A line that is wanted or not.
     pub fn new(wanted: bool) -> ProgressLine {
-        ProgressLine { line: StatusLine::new(wanted), next: Instant::now() + PATIENCE }
+        ProgressLine { line: StatusLine::new(wanted), next: None }
     }
 
     /// Shows what is done, and how much of it.
     pub fn show(&mut self, what: &str, done: u64, of: u64) {
-        if Instant::now() >= self.next {
-            self.next = Instant::now() + PERIOD;
-            let percent = 100.0 * done as f64 / of.max(1) as f64;
-            self.line.show_text(format_args!("{what} {percent:.0} %"));
+        let now = Instant::now();
+        if now >= *self.next.get_or_insert(now + PATIENCE) {
+            self.next = Some(now + PERIOD);
+            self.line.show_text(format_args!("{what} {}", Bar(done as f64 / of.max(1) as f64)));
         }
     }
 
     /// Leaves the line empty for what comes next.
     pub fn clear(&mut self) {
         self.line.clear();
+    }
+}
+
+/// A share, drawn.
+struct Bar(f64);
+
+impl fmt::Display for Bar {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = self.0.clamp(0.0, 1.0);
+        let full = (share * BAR_COLUMNS as f64) as usize;
+        write!(out, "[{}{}] {:.0} %", "#".repeat(full), " ".repeat(BAR_COLUMNS - full), 100.0 * share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_full_as_what_it_shows() {
+        assert_eq!(Bar(0.0).to_string(), format!("[{}] 0 %", " ".repeat(30)));
+        assert_eq!(Bar(0.5).to_string(), format!("[{}{}] 50 %", "#".repeat(15), " ".repeat(15)));
+        assert_eq!(Bar(7.0).to_string(), format!("[{}] 100 %", "#".repeat(30)));
     }
 }
