@@ -5,6 +5,7 @@
 
 pub mod agreement;
 pub mod check;
+pub mod debug_server;
 pub mod duties;
 pub mod generated;
 pub mod paths;

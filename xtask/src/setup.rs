@@ -28,6 +28,13 @@ const PERF: Tool =
 const LLVM_SYMBOLIZER: Tool =
     Tool { purpose: "finds names beside polletto", commands: &["llvm-symbolizer"], packages: &["llvm"] };
 
+/// What `--debuginfod` asks servers with.
+const DEBUGINFOD_CLIENT: Tool = Tool {
+    purpose: "fetches debug information from servers",
+    commands: &["debuginfod-find"],
+    packages: &["debuginfod"],
+};
+
 /// What building needs.
 pub fn for_build() -> Result<()> {
     let distribution = Distribution::detect();
@@ -45,7 +52,9 @@ pub fn for_recording() -> Result<Privilege> {
 /// What the tests need: they record, and an independent reader checks the traces.
 pub fn for_tests() -> Result<Privilege> {
     let privilege = for_recording()?;
-    python::ensure(&Distribution::detect())?;
+    let distribution = Distribution::detect();
+    DEBUGINFOD_CLIENT.ensure(&distribution)?;
+    python::ensure(&distribution)?;
     Ok(privilege)
 }
 

@@ -134,8 +134,8 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     let Finished { lasted, seen, kernel, records, code, requests, refused, output } = running
         .join()
         .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
-    let (names, naming_use) = own_use::of_naming(|| match &config.symbols {
-        Some(options) => naming::name(requests, options, &output, signals, observer),
+    let (names, naming_use) = own_use::of_naming(|peak_memory_bytes| match &config.symbols {
+        Some(options) => naming::name(requests, options, &output, signals, observer, peak_memory_bytes),
         None => Ok(Vec::new()),
     });
     let written = output.close().context("could not write the trace")?;

@@ -11,15 +11,18 @@ use crate::{
     trace::Output,
 };
 
-/// Writes names for all that was asked for. A signal means that the user wants no lines any more.
+/// Writes names for all that was asked for, and keeps in `peak_memory_bytes` the most memory that a process had for that. A
+/// signal means that the user wants no lines any more.
 pub fn name(
     requests: Vec<Request>,
     options: &symbols::Options,
     output: &Output,
     signals: &Signals,
     observer: &mut dyn Observer,
+    peak_memory_bytes: &mut u64,
 ) -> Result<Vec<ModuleReport>> {
-    let mut namer = Namer { names: NameWriter::default(), output, signals, observer, is_cancelled: Cell::new(false) };
+    let is_cancelled = Cell::new(false);
+    let mut namer = Namer { names: NameWriter::default(), output, signals, observer, is_cancelled, peak_memory_bytes };
     let reports = symbols::resolve(requests, options, &mut namer)?;
     namer
         .names
@@ -35,6 +38,7 @@ struct Namer<'a> {
     signals: &'a Signals,
     observer: &'a mut dyn Observer,
     is_cancelled: Cell<bool>,
+    peak_memory_bytes: &'a mut u64,
 }
 
 impl symbols::Observer for Namer<'_> {
@@ -46,6 +50,10 @@ impl symbols::Observer for Namer<'_> {
 
     fn progress(&mut self, done: u64, of: u64) {
         self.observer.naming(done, of);
+    }
+
+    fn memory(&mut self, peak_bytes: u64) {
+        *self.peak_memory_bytes = peak_bytes.max(*self.peak_memory_bytes);
     }
 
     fn is_cancelled(&self) -> bool {

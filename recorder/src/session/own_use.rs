@@ -32,21 +32,22 @@ pub struct NamingUse {
     pub peak_memory_bytes: u64,
 }
 
-/// Runs `name`, during which no other process that we started is waited for.
-pub fn of_naming<T>(name: impl FnOnce() -> T) -> (T, NamingUse) {
-    let before = of_children();
-    let result = name();
-    let after = of_children();
-    (result, NamingUse { cpu: after.cpu.saturating_sub(before.cpu), ..after })
+/// Runs `name`, during which no other process that we started is waited for. It says how much memory those have: what the
+/// kernel tells of them begins with what the recorder had when it started them.
+pub fn of_naming<T>(name: impl FnOnce(&mut u64) -> T) -> (T, NamingUse) {
+    let before = cpu_time_of_children();
+    let mut peak_memory_bytes = 0;
+    let result = name(&mut peak_memory_bytes);
+    (result, NamingUse { cpu: cpu_time_of_children().saturating_sub(before), peak_memory_bytes })
 }
 
-fn of_children() -> NamingUse {
+fn cpu_time_of_children() -> Duration {
     // SAFETY: all zeros are a valid value of this plain structure.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: it is ours, and filled as far as the kernel knows it.
     unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) };
     let time = |time: libc::timeval| Duration::new(time.tv_sec.unsigned_abs(), time.tv_usec as u32 * 1000);
-    NamingUse { cpu: time(usage.ru_utime) + time(usage.ru_stime), peak_memory_bytes: usage.ru_maxrss as u64 * 1024 }
+    time(usage.ru_utime) + time(usage.ru_stime)
 }
 
 /// CPU time of all threads of the recorder, user and system.

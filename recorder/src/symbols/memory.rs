@@ -26,8 +26,32 @@ pub fn anonymous() -> u64 {
     resident.saturating_sub(shared) * rustix::param::page_size() as u64
 }
 
+/// The most memory that this process has had since it was executed, bytes, files that it mapped included. 0 if the kernel
+/// does not tell.
+pub fn peak() -> u64 {
+    let Ok(text) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    peak_in(&text).unwrap_or(0)
+}
+
+fn peak_in(status: &str) -> Option<u64> {
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    kib.trim().strip_suffix(" kB")?.parse().ok().map(|kib: u64| kib * 1024)
+}
+
 /// Returns what was freed to the system.
 pub fn give_back() {
     // SAFETY: it may be called at any time.
     unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_what_the_kernel_calls_the_high_water_mark() {
+        assert_eq!(peak_in("VmSize:\t  90 kB\nVmHWM:\t    3072 kB\nVmRSS:\t  8 kB\n"), Some(3 << 20));
+        assert_eq!(peak_in("Name:\tVmHWM:\n"), None);
+        assert!(peak() >= anonymous());
+    }
 }

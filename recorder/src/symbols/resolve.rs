@@ -58,6 +58,8 @@ pub trait Observer {
     fn answer(&mut self, answer: Answer) -> Result<()>;
     /// So many addresses were looked up, of all.
     fn progress(&mut self, done: u64, of: u64);
+    /// The process that reads symbols has had so much memory at its peak, bytes. There may be several, one after the other.
+    fn memory(&mut self, _peak_bytes: u64) {}
     /// Whether not to look for lines any longer: from then on, functions have names and nothing else.
     fn is_cancelled(&self) -> bool;
 }
@@ -140,7 +142,8 @@ impl Resolver<'_> {
         let mut patience = Instant::now() + PATIENCE;
         loop {
             match worker.replies.recv_timeout(ATTENTION) {
-                Ok(Reply { symbols, report }) => {
+                Ok(Reply { symbols, report, peak_memory_bytes }) => {
+                    self.observer.memory(peak_memory_bytes);
                     patience = Instant::now() + PATIENCE;
                     let symbols: Vec<Symbols> = symbols.into_iter().map(Symbols::from).collect();
                     if !symbols.is_empty() {

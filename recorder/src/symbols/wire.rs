@@ -49,6 +49,9 @@ pub struct Reply {
     pub symbols: Vec<SymbolsMessage>,
     #[prost(message, optional, tag = "2")]
     pub report: Option<ReportMessage>,
+    /// The most memory that the worker has had until now.
+    #[prost(uint64, tag = "3")]
+    pub peak_memory_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -8,6 +8,7 @@ use std::{fs::File, io, sync::Mutex, thread::available_parallelism};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use super::{
+    memory,
     module::{self, Means, Sink},
     request::{NamesIn, Request, Symbols},
     wire::{self, Question, Reply},
@@ -37,7 +38,7 @@ pub fn work() -> io::Result<()> {
         if let Some(error) = out.failed {
             return Err(error);
         }
-        wire::send(&mut out.to, &Reply { symbols: Vec::new(), report: Some(report.into()) })?;
+        wire::send(&mut out.to, &Reply { report: Some(report.into()), ..Reply::of_now() })?;
     }
     Ok(())
 }
@@ -68,11 +69,18 @@ struct Out {
 
 impl Sink for Mutex<Out> {
     fn found(&self, symbols: Vec<Symbols>) {
-        reply(self, &Reply { symbols: symbols.into_iter().map(Into::into).collect(), report: None });
+        reply(self, &Reply { symbols: symbols.into_iter().map(Into::into).collect(), ..Reply::of_now() });
     }
 
     fn waiting(&self) {
-        reply(self, &Reply::default());
+        reply(self, &Reply::of_now());
+    }
+}
+
+impl Reply {
+    /// Says nothing but what this process has used.
+    fn of_now() -> Reply {
+        Reply { peak_memory_bytes: memory::peak(), ..Reply::default() }
     }
 }
 
