@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, fs, path::Path as FilePath, process::Command};
 
 use polletto_tests::{
+    generated::starts,
     paths::{Path, leads_through},
     program,
     program::Program,
@@ -200,4 +201,27 @@ fn frame_pointers_alone_would_not_do() {
     assert!(others.len() > whole.len(), "this build has frame pointers: it proves nothing about tables");
     let summary = deep.outcome.summary();
     assert!(count(&summary, "samples_by_frame_pointers") > 0, "{summary}");
+}
+
+#[test]
+fn a_signal_s_handler_begins_with_its_first_instruction() {
+    let _turn = Turn::with_others();
+    let path = program!("signal-storm");
+    let handler = *starts(path)["storm_handler"].first().expect("it has an address");
+    let mut storm = Program::start(path, &[]);
+    let recording = Record::new().process(storm.pid()).arguments(["-F", "4999", "--mode", "cpu"]).start();
+    storm.begin();
+    storm.wait_for("done");
+    storm.finish();
+    let trace = recording.wait().expect_success().trace();
+    let innermost = trace.samples.iter().filter_map(|sample| Some((sample, sample.stack.user_frames().next()?)));
+    let own = innermost.filter(|(_, frame)| frame.path() == path.to_str());
+    let (at_begin, before): (Vec<_>, Vec<_>) = own
+        .filter(|(_, frame)| (handler - 1..=handler).contains(&frame.rel_pc))
+        .partition(|(_, frame)| frame.rel_pc == handler);
+    println!("{} samples at the handler's beginning", at_begin.len());
+    assert!(!at_begin.is_empty(), "no sample shows what is to be shown");
+    assert!(before.is_empty(), "{} samples in front of the handler: {:?}", before.len(), before[0].0);
+    let lost = at_begin.iter().filter(|(sample, _)| sample.stack.is_incomplete()).count();
+    assert_eq!(lost, 0, "of {} stacks", at_begin.len());
 }

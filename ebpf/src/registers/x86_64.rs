@@ -5,6 +5,8 @@ use core::ffi::c_void;
 use super::{Cpu, Entry, Registers, word};
 
 const RBP: usize = 4;
+/// After `syscall`, where the program goes on.
+const RCX: usize = 11;
 /// The system call's number; negative after an interrupt.
 const ORIG_RAX: usize = 15;
 const RIP: usize = 16;
@@ -36,9 +38,11 @@ impl Cpu for Native {
     unsafe fn entry(saved: *const c_void) -> Entry {
         // SAFETY: as the caller says.
         unsafe {
+            let pc = word(saved, RIP);
             Entry {
-                registers: Registers { pc: word(saved, RIP), sp: word(saved, RSP), fp: word(saved, RBP), ra: 0 },
-                is_system_call: (word(saved, ORIG_RAX) as i64) >= 0,
+                registers: Registers { pc, sp: word(saved, RSP), fp: word(saved, RBP), ra: 0 },
+                // A signal's handler or a new program is also begun by a system call, from its first instruction on.
+                is_system_call: (word(saved, ORIG_RAX) as i64) >= 0 && word(saved, RCX) == pc,
                 is_foreign: word(saved, CS) & 0xffff != USER_CODE,
             }
         }
