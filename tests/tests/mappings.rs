@@ -74,7 +74,7 @@ fn assert_called(trace: &Trace, symbols: &mut Symbols, library: &FilePath, call:
 
 #[test]
 fn a_library_is_known_soon_after_it_is_loaded_also_where_another_one_was() {
-    let _turn = Turn::with_others();
+    let _turn = Turn::alone();
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path().canonicalize().expect("it is there");
     let libraries = [("first", 4), ("other", 300)].map(|(name, room)| plugin::build(&directory, name, room));
@@ -97,7 +97,7 @@ fn a_library_is_known_soon_after_it_is_loaded_also_where_another_one_was() {
 
 #[test]
 fn parent_and_child_have_different_libraries_at_the_same_address() {
-    let _turn = Turn::with_others();
+    let _turn = Turn::alone();
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path().canonicalize().expect("it is there");
     let libraries = [("child", 300), ("other", 4)].map(|(name, room)| plugin::build(&directory, name, room));
@@ -137,7 +137,7 @@ fn parent_and_child_have_different_libraries_at_the_same_address() {
 
 #[test]
 fn a_process_that_becomes_another_program_has_that_ones_code() {
-    let _turn = Turn::with_others();
+    let _turn = Turn::alone();
     let (before, after) = (program!("shape-shifter"), program!("deep-stacks"));
     let arguments = ["wait", "spin", "200", "become", text(after), "--rounds", "20", "--threads", "1"];
     let mut shifter = Program::start(before, &arguments);
@@ -177,7 +177,7 @@ fn a_process_that_becomes_another_program_has_that_ones_code() {
 
 #[test]
 fn stacks_go_through_generated_code_that_keeps_frame_pointers() {
-    let _turn = Turn::with_others();
+    let _turn = Turn::alone();
     let mut program = Program::start(program!("jit-code"), &["--turns", "120"]);
     let recording = Record::new().process(program.pid()).arguments(["-F", "997"]).start();
     program.begin();
