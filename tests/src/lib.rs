@@ -8,6 +8,7 @@ pub mod check;
 pub mod debug_server;
 pub mod duties;
 pub mod generated;
+pub mod named;
 pub mod paths;
 pub mod plugin;
 pub mod program;

@@ -186,6 +186,20 @@ impl Outcome {
         let summary = begins.into_iter().find_map(|(at, _)| serde_json::from_str(&self.stdout[at..]).ok());
         summary.unwrap_or_else(|| panic!("there is no summary:\n{}\n{}", self.stdout, self.stderr))
     }
+
+    /// What the summary tells of the names in a file.
+    pub fn told(&self, path: &Path) -> Value {
+        let summary = self.summary();
+        let mut modules = summary["names"].as_array().into_iter().flatten();
+        let own = modules.find(|module| module["path"].as_str() == path.to_str());
+        own.unwrap_or_else(|| panic!("{}: {summary}", path.display())).clone()
+    }
+
+    /// Names or lines of a file are missing, with this among the reasons.
+    pub fn assert_missing(&self, path: &Path, reason: &str) {
+        let told = self.told(path);
+        assert!(told["missing"].as_str().is_some_and(|missing| missing.contains(reason)), "{told}");
+    }
 }
 
 /// The command under test: `POLLETTO_BIN`, or what cargo builds from the workspace, in the profile of the tests.

@@ -13,107 +13,16 @@ use std::{
 
 use polletto_tests::{
     debug_server::{DebugServer, Manner, debug_path},
+    named::{Named, has_line},
     plugin, program,
     program::Program,
-    recorder::{Outcome, Record},
-    symbols::{Symbols, build_id, short_name},
-    trace::{Frame, Line, Trace},
+    recorder::Record,
+    symbols::{Symbols, build_id},
+    trace::Line,
     turn::Turn,
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use serde_json::Value;
 use tempfile::TempDir;
-
-/// A recording of `deep-stacks`, whatever it was called and wherever it lay.
-struct Named {
-    outcome: Outcome,
-    trace: Trace,
-    path: PathBuf,
-    build_id: String,
-}
-
-impl Named {
-    /// Records `program`, whose file has this path, until it has done everything.
-    fn recorded(mut program: Program, path: &Path, build_id: String, record: Record) -> Named {
-        let recording = record.process(program.pid()).arguments(["-F", "997"]).start();
-        program.begin();
-        program.wait_for("done");
-        let (status, _) = program.finish();
-        assert!(status.success(), "{status}");
-        let outcome = recording.wait().expect_success();
-        let trace = outcome.trace();
-        Named { outcome, trace, path: path.to_owned(), build_id }
-    }
-
-    /// Records a program that is where its path says.
-    fn here(path: &Path, record: Record) -> Named {
-        Named::recorded(Program::start(path, &ARGUMENTS), path, build_id(path), record)
-    }
-
-    /// Its different frames, and what the trace says of each.
-    fn frames(&self) -> Vec<(&Frame, Option<&[Line]>)> {
-        let path = self.path.to_str().expect("a plain path");
-        // One taken while the kernel starts a signal handler is said to be a byte in front of it, where nothing is.
-        let complete = self.trace.samples.iter().filter(|sample| sample.unwind_error.is_none());
-        let all = complete.flat_map(|sample| sample.stack.user_frames());
-        let mut frames: Vec<&Frame> = all.filter(|frame| frame.path() == Some(path)).collect();
-        frames.sort_by_key(|frame| frame.rel_pc);
-        frames.dedup_by_key(|frame| frame.rel_pc);
-        assert!(frames.len() >= 100, "{} frames in {path}", frames.len());
-        let lines = |frame: &&Frame| self.trace.symbols.lines(path, &self.build_id, frame.rel_pc);
-        frames.into_iter().map(|frame| (frame, lines(&frame))).collect()
-    }
-
-    /// What the summary tells of it.
-    fn told(&self) -> Value {
-        told(&self.outcome, &self.path)
-    }
-
-    fn assert_missing(&self, reason: &str) {
-        let told = self.told();
-        assert!(told["missing"].as_str().is_some_and(|missing| missing.contains(reason)), "{told}");
-    }
-
-    /// Every frame has the function that `deep-stacks` itself says.
-    fn assert_named(&self) {
-        let mut symbols = Symbols::new().with_original(&self.path, program!("deep-stacks"));
-        for (frame, lines) in self.frames() {
-            let wanted = symbols.name(frame).unwrap_or_else(|| panic!("{frame:?} is in no function"));
-            // The others were inlined into the last one.
-            let outermost = lines.and_then(<[Line]>::last).unwrap_or_else(|| panic!("{frame:?} has no name"));
-            assert_eq!(short_name(&outermost.function), wanted, "{frame:?}");
-        }
-    }
-
-    fn assert_nameless(&self) {
-        assert!(self.frames().iter().all(|(_, lines)| lines.is_none()), "{} has names", self.path.display());
-    }
-
-    /// Of a hundred frames 95 or more have a line.
-    fn assert_lines(&self) {
-        let frames = self.frames();
-        let with_lines = frames.iter().filter(|(_, lines)| has_line(*lines)).count();
-        assert!(with_lines * 100 >= frames.len() * 95, "{with_lines} of {} frames have lines", frames.len());
-    }
-
-    fn assert_no_lines(&self) {
-        assert!(!self.frames().iter().any(|(_, lines)| has_line(*lines)), "{} has lines", self.path.display());
-    }
-}
-
-/// What `deep-stacks` is to do: enough that its functions are seen.
-const ARGUMENTS: [&str; 4] = ["--rounds", "4", "--threads", "1"];
-
-fn has_line(lines: Option<&[Line]>) -> bool {
-    lines.is_some_and(|lines| lines.iter().any(|line| line.line.is_some()))
-}
-
-fn told(outcome: &Outcome, path: &Path) -> Value {
-    let summary = outcome.summary();
-    let mut modules = summary["names"].as_array().into_iter().flatten();
-    let own = modules.find(|module| module["path"].as_str() == path.to_str());
-    own.unwrap_or_else(|| panic!("{}: {summary}", path.display())).clone()
-}
 
 fn directory() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -167,7 +76,7 @@ fn debug_information_is_fetched_from_a_server_that_has_it_if_that_is_wanted() {
     assert_eq!(server.asked(), [""; 0], "nobody wanted it to be asked");
 
     let named = Named::here(&path, asking(&server, &cache).arguments(["--debuginfod"]));
-    named.assert_named();
+    named.assert_named(program!("deep-stacks"));
     named.assert_lines();
     let own = server.asked().iter().filter(|path| **path == debug_path(&id)).count();
     assert_eq!(own, 1, "{:?}", server.asked());
@@ -203,7 +112,7 @@ fn a_server_that_never_answers_is_waited_for_once_and_told() {
     let outcome = recording.wait().expect_success();
     shifter.finish();
     for path in [&program, &library] {
-        let told = told(&outcome, path);
+        let told = outcome.told(path);
         let missing = told["missing"].as_str().unwrap_or_else(|| panic!("{told}"));
         assert!(missing.contains("could not be fetched") && missing.contains("Timer expired"), "{missing}");
     }
@@ -242,8 +151,8 @@ fn a_program_in_another_mount_namespace_is_named_by_the_files_that_it_has_there(
         }
         let script = r#"mount --bind "$1" "$2" && shift && exec "$1/deep-mounted" --rounds 4 --threads 1"#;
         let program = in_mount_namespace(script, &[&inside, &seen]);
-        let named = Named::recorded(program, &path, build_id(program!("deep-stacks")), Record::new());
-        named.assert_named();
+        let named = Named::recorded(program, &path, build_id(program!("deep-stacks")), Record::new(), || {});
+        named.assert_named(program!("deep-stacks"));
         named.assert_lines();
     }
 }
@@ -261,9 +170,9 @@ fn a_program_in_a_container_is_named_by_the_files_that_it_has_there() {
     }
     let script = r#"mount --bind "$1" "$2" && exec chroot "$2" /app/deep-contained --rounds 4 --threads 1"#;
     let program = in_mount_namespace(script, &[&inside, &seen]);
-    let named = Named::recorded(program, &path, build_id(program!("deep-stacks")), Record::new());
+    let named = Named::recorded(program, &path, build_id(program!("deep-stacks")), Record::new(), || {});
     assert!(!path.exists());
-    named.assert_named();
+    named.assert_named(program!("deep-stacks"));
     named.assert_lines();
     // Its own libc has names too, which must be those of a file that is nowhere else.
     let libc = named.trace.symbols.modules().map(|(path, _)| path.to_owned()).find(|path| path.contains("libc.so"));
@@ -309,7 +218,7 @@ fn without_a_build_id_debug_information_is_known_by_its_checksum() {
     let (_kept, directory) = directory();
     let (path, debug) = linked(&directory);
     let named = Named::here(&path, Record::new());
-    named.assert_named();
+    named.assert_named(program!("deep-stacks"));
     named.assert_lines();
 
     let mut bytes = fs::read(&debug).expect("it is there");
@@ -332,7 +241,7 @@ fn symbols_that_a_stripped_program_keeps_in_compressed_form_name_its_functions()
     let section = option("--add-section=.gnu_debugdata=", directory.join("small.xz"));
     objcopy(&[&section], &bare, &path);
     let named = Named::here(&path, Record::new());
-    named.assert_named();
+    named.assert_named(program!("deep-stacks"));
     named.assert_no_lines();
     named.assert_missing("it has no debug information");
 }

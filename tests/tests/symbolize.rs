@@ -165,16 +165,19 @@ fn a_trace_that_was_cut_off_is_named_as_far_as_it_goes() {
 #[test]
 fn a_file_that_is_compressed_as_a_whole_can_only_be_copied() {
     let _turn = Turn::with_others();
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(&perf_samples()).expect("memory takes everything");
-    let scene = Scene::of(&encoder.finish().expect("memory takes everything"));
-    let before = scene.bytes();
-    symbolize(&scene.trace, [""; 0]).expect_refusal("-o FILE");
-    assert!(scene.bytes() == before, "the trace has changed");
-    let copy = scene.path("named");
-    symbolize(&scene.trace, [Path::new("-o"), &copy]).expect_success();
-    assert_eq!(Trace::open(&copy).symbols.count(), FUNCTIONS);
-    check::check_stats(&copy, Loss::None);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&perf_samples()).expect("memory takes everything");
+    let gzip = gzip.finish().expect("memory takes everything");
+    let zstd = zstd::encode_all(&*perf_samples(), 0).expect("memory takes everything");
+    for compressed in [gzip, zstd] {
+        let scene = Scene::of(&compressed);
+        symbolize(&scene.trace, [""; 0]).expect_refusal("-o FILE");
+        assert!(scene.bytes() == compressed, "the trace has changed");
+        let copy = scene.path("named");
+        symbolize(&scene.trace, [Path::new("-o"), &copy]).expect_success();
+        assert_eq!(Trace::open(&copy).symbols.count(), FUNCTIONS);
+        check::check_stats(&copy, Loss::None);
+    }
 }
 
 #[test]

@@ -72,24 +72,15 @@ impl Recorded {
         own
     }
 
-    /// What the summary tells of a module.
-    fn told(&self, path: &Path) -> Value {
-        let summary = self.outcome.summary();
-        let mut modules = summary["names"].as_array().into_iter().flatten();
-        let own = modules.find(|module| module["path"].as_str() == path.to_str());
-        own.unwrap_or_else(|| panic!("{}: {summary}", path.display())).clone()
-    }
-
     /// Whatever is wrong with the library, the program itself has all its names.
     fn assert_others_are_named(&self) {
-        let told = self.told(program!("shape-shifter"));
+        let told = self.outcome.told(program!("shape-shifter"));
         assert!(told["named"].as_u64().is_some_and(|named| named > 0), "{told}");
         assert_eq!(told["named"], told["addresses"], "{told}");
     }
 
     fn assert_missing(&self, reason: &str) {
-        let told = self.told(&self.library);
-        assert!(told["missing"].as_str().is_some_and(|missing| missing.contains(reason)), "{told}");
+        self.outcome.assert_missing(&self.library, reason);
     }
 
     fn assert_named(&self) {
@@ -145,7 +136,7 @@ fn a_library_that_was_cut_is_told_and_the_rest_is_named() {
     let cut = || File::options().write(true).open(&library).and_then(|file| file.set_len(100)).expect("it is ours");
     let recorded = Recorded::with(&library, &[], cut);
     recorded.assert_others_are_named();
-    assert_ne!(recorded.told(&library)["missing"], Value::Null);
+    assert_ne!(recorded.outcome.told(&library)["missing"], Value::Null);
 }
 
 #[test]
@@ -281,5 +272,5 @@ fn callers_are_where_they_called_in_segments_that_are_elsewhere_than_in_the_file
         .count();
     assert!(right * 100 >= all.len() * 98, "{right} of {} are right: {:?}", all.len(), &all[..5]);
     assert!(all.iter().flatten().all(|name| name != "far_behind"), "a call is in the function behind it");
-    assert_eq!(recorded.told(&library)["missing"], Value::Null, "{}", recorded.told(&library));
+    assert_eq!(recorded.outcome.told(&library)["missing"], Value::Null, "{}", recorded.outcome.told(&library));
 }

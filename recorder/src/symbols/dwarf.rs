@@ -177,14 +177,14 @@ impl<'s, 'a> Searcher<'s, 'a> {
         let sections = self.sections;
         let unit = sections.unit(unit);
         let mut written = vec![Vec::new(); addresses.len()];
-        let searched = split(sections, unit, self.room).and_then(|split| {
-            let (unit, place) = match &split {
+        let searched = rest_of(sections, unit, self.room).and_then(|rest| {
+            let (unit, place) = match &rest {
                 Rest::Here | Rest::NotThere(_) => (unit, Place::Own),
                 Rest::Elsewhere(split) => (UnitRef::new(&split.dwarf, &split.unit), Place::Split),
             };
             functions::find(unit, addresses, &Naming { sections, place }, &mut written)?;
             // Some compilers leave what lines need in both.
-            if let Rest::NotThere(path) = split
+            if let Rest::NotThere(path) = rest
                 && written.iter().any(Vec::is_empty)
             {
                 self.damage.get_or_insert(Damage::NotThere(path));
@@ -245,7 +245,7 @@ enum Rest<'r> {
 }
 
 /// Opens what the compiler left of a unit in another file, if it did.
-fn split<'r>(
+fn rest_of<'r>(
     sections: &DebugSections<'r>,
     skeleton: UnitRef<'_, Slice<'r>>,
     room: &'r Room,
