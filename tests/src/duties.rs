@@ -117,12 +117,17 @@ impl Absence {
     pub fn length(&self) -> u64 {
         self.returned - self.left
     }
+
+    /// From leaving to being woken, nanoseconds.
+    pub fn slept(&self) -> u64 {
+        self.woken - self.left
+    }
 }
 
 /// All absences of a thread, by the trace's scheduler data alone. Without those whose end the kernel did not report.
 pub fn absences(trace: &Trace, tid: Tid) -> Vec<Absence> {
     let intervals: Vec<_> = trace.thread(tid).iter().collect();
-    let is_reported = |running: &Interval| running.end != Some(running.start);
+    let is_reported = |running: &Interval| running.end != Some(running.start) && !trace.was_not_reported(running.start);
     let absence = |(index, interval): (usize, &&Interval)| {
         let State::Blocked(_) = interval.state else { return None };
         let (woken, waker, running) = match intervals.get(index + 1)? {

@@ -3,6 +3,7 @@
 use std::{
     env, fmt, fs,
     io::{self, Read, Write},
+    path::Path,
     str::FromStr,
     thread,
     time::Duration,
@@ -44,6 +45,18 @@ pub fn give_way() -> io::Result<()> {
 }
 
 /// Uses the CPU for so long, not counting what others use meanwhile.
+///
+/// Tells how much longer it took than the kernel says that the thread ran and waited, in nanoseconds: a hypervisor had
+/// taken the CPU away meanwhile, which the kernel counts as neither.
+pub fn spin_and_count_stolen(length: Duration) -> io::Result<u64> {
+    let (waited, began, ran) = (own_schedstat()?.1, boottime(), own_cpu_time());
+    spin(length);
+    let (ran, ended, waited) = (own_cpu_time() - ran, boottime(), own_schedstat()?.1 - waited);
+    let ran = u64::try_from(ran.as_nanos()).expect("a few milliseconds");
+    Ok((ended - began).saturating_sub(ran + waited))
+}
+
+/// Uses the CPU for so long, not counting what others use meanwhile.
 pub fn spin(length: Duration) {
     let end = own_cpu_time() + length;
     while own_cpu_time() < end {
@@ -77,17 +90,13 @@ impl Accounting {
         loop {
             thread::sleep(length);
             let before = boottime();
-            let sums = fs::read_to_string("/proc/thread-self/schedstat")?;
+            let (run_ns, wait_ns) = own_schedstat()?;
             let at = boottime();
             // Longer than it takes, it was taken off the CPU in between: the moment is not that of the sums.
             if at - before > 100_000 {
                 continue;
             }
-            let mut fields = sums.split_ascii_whitespace().map(u64::from_str);
-            return match (fields.next(), fields.next()) {
-                (Some(Ok(run_ns)), Some(Ok(wait_ns))) => Ok(Accounting { at, run_ns, wait_ns }),
-                _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("schedstat says {sums:?}"))),
-            };
+            return Ok(Accounting { at, run_ns, wait_ns });
         }
     }
 }
@@ -104,6 +113,21 @@ impl fmt::Display for Accounting {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Accounting { at, run_ns, wait_ns } = self;
         write!(out, r#"{{"at":{at},"run_ns":{run_ns},"wait_ns":{wait_ns}}}"#)
+    }
+}
+
+/// For how long the calling thread has run and waited for a CPU, in nanoseconds, up to its last switch or tick.
+fn own_schedstat() -> io::Result<(u64, u64)> {
+    read_schedstat("/proc/thread-self/schedstat")
+}
+
+/// For how long a thread has run and waited for a CPU, in nanoseconds, as its `schedstat` file says.
+pub fn read_schedstat(path: impl AsRef<Path>) -> io::Result<(u64, u64)> {
+    let sums = fs::read_to_string(path)?;
+    let mut fields = sums.split_ascii_whitespace().map(u64::from_str);
+    match (fields.next(), fields.next()) {
+        (Some(Ok(run_ns)), Some(Ok(wait_ns))) => Ok((run_ns, wait_ns)),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("schedstat says {sums:?}"))),
     }
 }
 

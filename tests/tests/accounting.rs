@@ -10,7 +10,7 @@ use polletto_tests::{
     recorder::{Outcome, Record},
     trace::{Nanoseconds, Slice, State, ThreadIntervals, Tid, Trace, Waking},
     turn::Turn,
-    workload::{Accounting, boottime},
+    workload::{Accounting, boottime, read_schedstat},
 };
 use serde_json::Value;
 
@@ -23,12 +23,12 @@ use serde_json::Value;
 const WAKING_NS: u64 = 50_000;
 
 /// Slices so long that this is below one percent of them.
-const LONG_SLICES: [&str; 6] = ["--rounds", "20", "--spin-us", "8000", "--sleep-us", "4000"];
+const LONG_SLICES: [&str; 6] = ["--rounds", "60", "--spin-us", "8000", "--sleep-us", "4000"];
 
 /// The share of rounds whose times must agree, in percent.
 ///
-/// A hypervisor takes CPUs away in some rounds, for milliseconds, which the kernel leaves out where it knows of it. What
-/// the recorder does wrong, it does in all.
+/// What a hypervisor takes from a thread that spins is known, and what it takes around a wake-up is not. What the recorder
+/// does wrong, it does in all.
 const UNDISTURBED_PERCENT: usize = 75;
 
 /// A thread's truth, as `token-ring` prints it.
@@ -38,6 +38,8 @@ struct Truth {
     handovers: u64,
     sleep_ns: u64,
     spin_ns: u64,
+    /// What a hypervisor took while it spun, by round.
+    stolen_ns: Vec<u64>,
     samples: Vec<Accounting>,
 }
 
@@ -50,6 +52,7 @@ impl Truth {
             handovers: number(line, "handovers"),
             sleep_ns: number(line, "sleep_ns"),
             spin_ns: number(line, "spin_ns"),
+            stolen_ns: serde_json::from_value(line["stolen_ns"].clone()).expect("a number for every round"),
             samples: line["samples"].as_array().expect("samples").iter().map(Accounting::read).collect(),
         }
     }
@@ -81,16 +84,18 @@ fn agree(what: &str, traced: u64, counted: u64, allowed: u64) -> Result<(), Stri
     Err(format!("{what}: {traced} ns in the trace, {counted} ns by the kernel, {apart} ns apart"))
 }
 
-/// Compares every kind of time that a thread spent between two samples.
-fn round_agrees(thread: &ThreadIntervals, begin: &Accounting, end: &Accounting) -> Result<(), String> {
+/// Compares every kind of time that a thread spent between two samples, in which a hypervisor took some from it.
+///
+/// A trace shows who has a CPU, whether or not the hypervisor lets it run.
+fn round_agrees(thread: &ThreadIntervals, begin: &Accounting, end: &Accounting, stolen_ns: u64) -> Result<(), String> {
     let round = begin.at..end.at;
-    let (run_ns, wait_ns) = (end.run_ns - begin.run_ns, end.wait_ns - begin.wait_ns);
+    let (run_ns, wait_ns) = (end.run_ns - begin.run_ns + stolen_ns, end.wait_ns - begin.wait_ns);
     let ran = thread.ran_in_slices_ending_in(&round);
     let waited = thread.waited_in_intervals_ending_in(&round);
     let blocked = thread.blocked_in_intervals_ending_in(&round);
     // It wakes twice: from its sleep and for the token.
-    agree("ran", ran, run_ns, 0)?;
-    agree("was awake", ran + waited, run_ns + wait_ns, 0)?;
+    agree("ran", ran, run_ns, 2 * WAKING_NS)?;
+    agree("was awake", ran + waited, run_ns + wait_ns, 2 * WAKING_NS)?;
     agree("waited", waited, wait_ns, 2 * WAKING_NS)?;
     agree("was blocked", blocked, (end.at - begin.at).saturating_sub(run_ns + wait_ns), 2 * WAKING_NS)
 }
@@ -99,11 +104,14 @@ fn round_agrees(thread: &ThreadIntervals, begin: &Accounting, end: &Accounting) 
 fn assert_times_agree(arguments: &[&str]) {
     let (_, trace, truths) = recorded_ring(&[arguments, &LONG_SLICES[..]].concat());
     assert_eq!(trace.marked_loss(), None);
-    for Truth { tid, handovers, sleep_ns, spin_ns, samples, .. } in &truths {
+    for Truth { tid, handovers, sleep_ns, spin_ns, stolen_ns, samples, .. } in &truths {
         // The last pair of samples is not about a round: in it the thread only waits.
         let rounds: Vec<_> = samples[..samples.len() - 1].windows(2).collect();
         let thread = trace.thread(*tid);
-        let apart: Vec<_> = rounds.iter().filter_map(|pair| round_agrees(thread, &pair[0], &pair[1]).err()).collect();
+        assert_eq!(rounds.len(), stolen_ns.len());
+        let compared =
+            rounds.iter().zip(stolen_ns).map(|(pair, &stolen)| round_agrees(thread, &pair[0], &pair[1], stolen));
+        let apart: Vec<_> = compared.filter_map(Result::err).collect();
         let disturbed = rounds.len() * (100 - UNDISTURBED_PERCENT) / 100;
         println!("thread {tid}: {} of {} rounds disagree", apart.len(), rounds.len());
         assert!(apart.len() <= disturbed, "thread {tid}, in {} of {} rounds: {apart:#?}", apart.len(), rounds.len());
@@ -114,8 +122,9 @@ fn assert_times_agree(arguments: &[&str]) {
         let slept_ns = (section.end - section.start).saturating_sub(run_ns + wait_ns);
         // Over all rounds, disturbed ones included.
         println!(
-            "thread {tid}: ran {} ns in the trace and {run_ns} by the kernel, slept {} ns and {slept_ns}",
+            "thread {tid}: ran {} ns in the trace and {run_ns} by the kernel, of which {} stolen, slept {} ns and {slept_ns}",
             thread.ran_in_slices_ending_in(&section),
+            stolen_ns.iter().sum::<u64>(),
             thread.blocked_in_intervals_ending_in(&section),
         );
         assert!(run_ns >= handovers * spin_ns, "thread {tid} spun less than it should");
@@ -192,20 +201,17 @@ fn nobody_runs_again_without_being_woken() {
     for truth in truths {
         let (tid, section) = (truth.tid, truth.section());
         let intervals: Vec<_> = trace.thread(tid).iter().collect();
-        for three in intervals.windows(3) {
-            // The trace says where it shows a thread as running without knowing since when.
-            let is_repair =
-                trace.events.iter().any(|event| event.name == "switch not reported" && event.at == three[2].start);
-            if let (State::Blocked(_), State::Running { .. }) = (three[1].state, three[2].state)
+        let unwoken = intervals.windows(3).filter(|three| {
+            // A waker on another CPU may be ahead of the switch to which it responds.
+            let woken = |waking: &Waking| waking.tid == tid && (three[0].start..three[2].start).contains(&waking.at);
+            matches!((three[1].state, three[2].state), (State::Blocked(_), State::Running { .. }))
                 && section.contains(&three[2].start)
-                && !is_repair
-            {
-                // A waker on another CPU may be ahead of the switch to which it responds.
-                let woken =
-                    |waking: &&Waking| waking.tid == tid && (three[0].start..three[2].start).contains(&waking.at);
-                assert!(trace.wakings.iter().any(|waking| woken(&waking)), "nobody woke thread {tid}: {three:?}");
-            }
-        }
+                && !trace.was_not_reported(three[2].start)
+                && !trace.wakings.iter().any(woken)
+        });
+        // This machine can keep from the recorder what an interrupt does in the middle of certain threads.
+        let unwoken: Vec<_> = unwoken.collect();
+        assert!(unwoken.len() <= 1, "nobody woke thread {tid}: {unwoken:?}");
     }
 }
 
@@ -265,16 +271,30 @@ fn a_thread_that_never_blocks_runs_as_long_as_the_kernel_says() {
     let spinner = Program::start(program!("spinner"), &["--cpu", "1"]);
     let tid = spinner.announced_tid();
     let counted = || {
-        let sums = fs::read_to_string(format!("/proc/{tid}/schedstat")).expect("it lives");
-        let run_ns: u64 = sums.split(' ').next().and_then(|sum| sum.parse().ok()).expect("a number");
-        (boottime(), run_ns)
+        let (run_ns, wait_ns) = read_schedstat(format!("/proc/{tid}/schedstat")).expect("it lives");
+        (boottime(), run_ns, wait_ns, stolen_ns(1))
     };
     let recording = Record::new().process(spinner.pid()).start();
     // The kernel updates the count of a thread that runs 250 times in a second, or more often.
-    let (begin, before) = counted();
-    until(DEADLINE, "a second and a half to pass", || (boottime() > begin + 1_500_000_000).then_some(()));
-    let (end, after) = counted();
+    let begin = counted();
+    until(DEADLINE, "a second and a half to pass", || (boottime() > begin.0 + 1_500_000_000).then_some(()));
+    let end = counted();
     let outcome = recording.stop().expect_success();
-    let ran = outcome.trace().thread(tid).ran_within(&(begin..end));
-    agree("it ran", ran, after - before, 0).unwrap_or_else(|difference| panic!("{difference}"));
+    let ran = outcome.trace().thread(tid).ran_within(&(begin.0..end.0));
+    agree("it ran while it did not wait", ran, end.0 - begin.0 - (end.2 - begin.2), 0)
+        .unwrap_or_else(|difference| panic!("{difference}"));
+    // Besides, the kernel counts what was stolen in ticks.
+    agree("it ran", ran, end.1 - begin.1, end.3 - begin.3 + 2 * TICK_NS)
+        .unwrap_or_else(|difference| panic!("{difference}"));
+}
+
+/// The unit of `/proc/stat`.
+const TICK_NS: u64 = 10_000_000;
+
+/// What a hypervisor has taken from a CPU so far.
+fn stolen_ns(cpu: usize) -> u64 {
+    let stat = fs::read_to_string("/proc/stat").expect("the kernel counts");
+    let line = stat.lines().find_map(|line| line.strip_prefix(&format!("cpu{cpu} "))).expect("the CPU is there");
+    let ticks: u64 = line.split(' ').nth(7).and_then(|ticks| ticks.parse().ok()).expect("a number");
+    ticks * TICK_NS
 }

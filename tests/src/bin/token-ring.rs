@@ -5,7 +5,7 @@
 //! Prints `ready PID`, begins when a line comes on standard input, prints each thread's truth as a line of JSON, in the
 //! order of the ring, then `done`, and ends when standard input closes. The truth is the kernel's own accounting at
 //! moments right after a sleep: at the beginning, in every round, and at the end. Everything between the first and the
-//! last is the measured section.
+//! last is the measured section. What a hypervisor took of each round's spinning is told apart.
 
 use std::{
     fs::File,
@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
-use polletto_tests::workload::{Accounting, line_came, option, own_tid, pin_to, say, spin, until_stdin_closes};
+use polletto_tests::workload::{
+    Accounting, line_came, option, own_tid, pin_to, say, spin_and_count_stolen, until_stdin_closes,
+};
 
 /// A place for the token between one thread and the next.
 enum Place {
@@ -79,12 +81,13 @@ impl Member {
         self.meeting.wait();
         let settling = Duration::from_millis(2);
         let mut samples = vec![Accounting::after_sleep(settling)?];
+        let mut stolen = vec![];
         if self.index == 0 {
             self.places[0].put()?;
         }
         for _ in 0..self.rounds {
             self.places[self.index].take()?;
-            spin(self.spin);
+            stolen.push(spin_and_count_stolen(self.spin)?);
             samples.push(Accounting::after_sleep(self.sleep)?);
             self.places[(self.index + 1) % self.places.len()].put()?;
         }
@@ -93,7 +96,7 @@ impl Member {
         let Member { index, cpu, rounds, .. } = self;
         let (tid, sleep, spin) = (own_tid(), self.sleep.as_nanos(), self.spin.as_nanos());
         Ok(format!(
-            r#"{{"thread":"ring-{index}","tid":{tid},"cpu":{cpu},"handovers":{rounds},"sleep_ns":{sleep},"spin_ns":{spin},"samples":[{samples}]}}"#
+            r#"{{"thread":"ring-{index}","tid":{tid},"cpu":{cpu},"handovers":{rounds},"sleep_ns":{sleep},"spin_ns":{spin},"stolen_ns":{stolen:?},"samples":[{samples}]}}"#
         ))
     }
 }

@@ -135,6 +135,12 @@ impl Trace {
         trace
     }
 
+    /// Whether a thread is shown to run from this moment on only because the recorder found it running: since when it did,
+    /// the kernel has not reported.
+    pub fn was_not_reported(&self, start: Nanoseconds) -> bool {
+        self.events.iter().any(|event| event.name == "switch not reported" && event.at == start)
+    }
+
     fn take(&mut self, packet: &TracePacket) {
         self.attributes.take(packet);
         match &packet.data {
