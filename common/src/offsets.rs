@@ -29,4 +29,6 @@ pub struct TaskOffsets {
     pub real_parent: u64,
     /// `self_exec_id`, 64 bits: counts the programs that the process has run.
     pub self_exec_id: u64,
+    /// `thread.fsbase` (x86-64) or `thread.uw.tp_value` (aarch64), 64 bits: where the thread's own variables are.
+    pub thread_pointer: u64,
 }

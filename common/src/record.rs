@@ -6,6 +6,7 @@
 use crate::{
     id::{Tgid, Tid},
     limits::COMM_BYTES,
+    polled::Polled,
 };
 
 /// What stands in front of every record.
@@ -174,6 +175,22 @@ pub struct Sample {
     pub tgid: Tgid,
     /// How much running time the sample stands for, nanoseconds.
     pub period_ns: u64,
+    /// What the thread polled.
+    pub polled: Polled,
+}
+
+/// A recorded thread left its CPU in the middle of a poll, to sleep or for another thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PollLeft {
+    /// When it left, and which CPU.
+    pub header: Header,
+    /// The thread.
+    pub tid: Tid,
+    /// Its process.
+    pub tgid: Tgid,
+    /// What it polls, and goes on with when it is back.
+    pub polled: Polled,
 }
 
 /// A recorded thread that had left its CPU to sleep came back.
@@ -197,6 +214,8 @@ pub struct Blocked {
     pub waker_tid: Tid,
     /// `__state` in which it left, as [`Switch::prev_state`].
     pub prev_state: u32,
+    /// What it polled when it left.
+    pub polled: Polled,
 }
 
 /// A thread that sleeps, or slept, as the kernel programs remember it.
@@ -217,9 +236,11 @@ pub struct Sleeper {
     pub tgid: Tgid,
     /// Always 0.
     pub reserved: u32,
+    /// See [`Blocked::polled`].
+    pub polled: Polled,
 }
 
-const _: () = assert!(size_of::<Sleeper>() == 40);
+const _: () = assert!(size_of::<Sleeper>() == 72);
 
 /// A stack. [`Stack::frames`] addresses stand behind it, the innermost first: those of the kernel, then the program's own.
 ///
@@ -378,8 +399,9 @@ layouts! {
     Current = 7, 24 bytes;
     Lost = 8, 32 bytes;
     Task = 9, 64 bytes;
-    Sample = 10, 40 bytes;
-    Blocked = 11, 56 bytes;
+    Sample = 13, 72 bytes;
+    Blocked = 14, 88 bytes;
+    PollLeft = 15, 56 bytes;
 }
 
 /// Not among the [`Record`]s, since its frames stand behind it: see [`Stack::decode`].

@@ -3,6 +3,7 @@
 #![no_std]
 #![no_main]
 
+mod polled;
 mod registers;
 mod ring;
 mod sample;

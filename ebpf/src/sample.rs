@@ -5,7 +5,7 @@ use polletto_common::record::{Sample, flags};
 
 use crate::{
     registers::{Cpu, Native},
-    ring, scope,
+    polled, ring, scope,
     stack::{self, Unwinder, User},
     task::Task,
 };
@@ -29,6 +29,8 @@ pub fn timer<U: Unwinder>(context: &PerfEventContext) {
         let interrupted = Native::interrupted(context);
         (interrupted, stack::capture::<U>(context, User::Timer, task, interrupted, time_ns))
     };
+    // SAFETY: the current thread.
+    let polled = unsafe { polled::by(task) };
     let bits = if interrupted.is_none() { flags::IN_KERNEL } else { 0 };
     ring::emit_sample(Sample {
         header: ring::header_at::<Sample>(time_ns, bits),
@@ -36,5 +38,6 @@ pub fn timer<U: Unwinder>(context: &PerfEventContext) {
         tid: task.tid(),
         tgid: task.tgid(),
         period_ns: SAMPLE_PERIOD_NS.load(),
+        polled,
     });
 }

@@ -6,7 +6,7 @@ use polletto_common::{
     record::{Current, Switch, Waking, flags},
 };
 
-use crate::{ring, scope, sleep, stack::Unwinder, task::Task};
+use crate::{polled, ring, scope, sleep, stack::Unwinder, task::Task};
 
 /// 1 when `sched_switch` passes the state of the thread that leaves: since Linux 5.18. Before, a waker on another CPU may
 /// have changed it already.
@@ -51,20 +51,23 @@ pub fn switch<U: Unwinder>(context: &BtfTracePointContext) {
         prev_exit_state: prev.exit_state() as u16,
         next_prio: next.prio() as u16,
     });
-    if WATCH_SLEEP.load() == 0 {
-        return;
-    }
-    if next_recorded {
+    if next_recorded && WATCH_SLEEP.load() != 0 {
         sleep::back(next, time_ns);
     }
     if !prev_recorded {
+        return;
+    }
+    // SAFETY: until the switch is done, the thread that leaves is the current one.
+    let polled = unsafe { polled::by(prev) };
+    polled::left(prev, polled, time_ns);
+    if WATCH_SLEEP.load() == 0 {
         return;
     }
     if preempted as u8 != 0 || prev_state == 0 {
         sleep::ran(prev);
     } else {
         // SAFETY: this program's context. Until the switch is done, the thread that leaves is the current one.
-        unsafe { sleep::leave::<U>(context.as_ptr(), prev, prev_state, time_ns) };
+        unsafe { sleep::leave::<U>(context.as_ptr(), prev, prev_state, polled, time_ns) };
     }
 }
 

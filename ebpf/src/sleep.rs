@@ -11,6 +11,7 @@ use aya_ebpf::{
 use polletto_common::{
     id::Tid,
     limits::MAX_SLEEPERS,
+    polled::Polled,
     record::{Blocked, Sleeper},
 };
 
@@ -49,7 +50,7 @@ pub fn ran(prev: Task) {
 /// # Safety
 /// `context` is a `sched_switch` program's, and `prev` the thread that leaves.
 #[inline(always)]
-pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u32, time_ns: u64) {
+pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u32, polled: Polled, time_ns: u64) {
     if !is_wanted() {
         return;
     }
@@ -68,11 +69,20 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
             (*sleeper).left_ns = time_ns;
             (*sleeper).prev_state = prev_state;
             (*sleeper).tgid = prev.tgid();
+            (*sleeper).polled = polled;
         },
         None => {
             let tgid = prev.tgid();
-            let sleeper =
-                Sleeper { stack, left_ns: time_ns, woken_ns: 0, waker_tid: Tid::IDLE, prev_state, tgid, reserved: 0 };
+            let sleeper = Sleeper {
+                stack,
+                left_ns: time_ns,
+                woken_ns: 0,
+                waker_tid: Tid::IDLE,
+                prev_state,
+                tgid,
+                reserved: 0,
+                polled,
+            };
             if SLEEPERS.insert(tid.0, sleeper, 0).is_err()
                 && let Some(stats) = ring::stats()
             {
@@ -122,6 +132,7 @@ pub fn back(next: Task, time_ns: u64) {
         tgid: next.tgid(),
         waker_tid: slept.waker_tid,
         prev_state: slept.prev_state,
+        polled: slept.polled,
     });
 }
 

@@ -10,7 +10,7 @@ use polletto_common::{
     record::{Exec, Exit, Fork, Rename, Task as TaskRecord, flags},
 };
 
-use crate::{ring, scope, unwind};
+use crate::{polled, ring, scope, unwind};
 
 /// Filled in by the recorder before the programs load.
 #[unsafe(no_mangle)]
@@ -26,6 +26,7 @@ static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets {
     start_boottime: 0,
     real_parent: 0,
     self_exec_id: 0,
+    thread_pointer: 0,
 });
 
 /// One of the offsets. Only its own eight bytes are read: a volatile load of all of them would be one of all of them.
@@ -119,6 +120,12 @@ impl Task {
         self.read(offset!(self_exec_id))
     }
 
+    /// Where the thread's own variables are, as of its last system call that set it or its last switch.
+    #[inline(always)]
+    pub fn thread_pointer(self) -> u64 {
+        self.read(offset!(thread_pointer))
+    }
+
     #[inline(always)]
     fn parent(self) -> Task {
         Task(self.read(offset!(real_parent)))
@@ -152,6 +159,7 @@ pub fn fork(context: &BtfTracePointContext) {
     }
     if child.tgid() != parent.tgid() {
         unwind::fork(parent, child);
+        polled::fork(parent, child);
     }
     ring::emit_task(Fork {
         header: ring::header::<Fork>(kernel_thread_flag(child)),
@@ -182,6 +190,7 @@ pub fn exec(context: &BtfTracePointContext) {
 pub fn exit(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
+        polled::thread_ended(task);
         ring::emit_task(Exit { header: ring::header::<Exit>(0), tid: task.tid(), tgid: task.tgid() });
     }
 }

@@ -8,6 +8,9 @@ use polletto_common::offsets::TaskOffsets;
 
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
+/// Where `task_struct` has the thread pointer.
+const THREAD_POINTER: &str = if cfg!(target_arch = "aarch64") { "thread.uw.tp_value" } else { "thread.fsbase" };
+
 /// What the programs must know of the running kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
@@ -73,6 +76,7 @@ fn offsets_in(btf: &Btf) -> Result<TaskOffsets> {
         start_boottime: offset("start_boottime")?,
         real_parent: offset("real_parent")?,
         self_exec_id: offset("self_exec_id")?,
+        thread_pointer: offset(THREAD_POINTER)?,
     })
 }
 

@@ -314,6 +314,7 @@ impl Detached {
                 tgid: sleeper.tgid,
                 waker_tid: Tid::IDLE,
                 prev_state: sleeper.prev_state,
+                polled: sleeper.polled,
             })
         });
         Ok(asleep.collect())

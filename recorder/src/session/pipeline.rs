@@ -281,7 +281,7 @@ impl Pipeline {
 
     fn list_tasks(&mut self) -> Result<Vec<Task>> {
         let tasks = self.attached.list_tasks()?;
-        self.timeline.list(&tasks, preamble::boottime_ns());
+        self.timeline.list(&tasks, preamble::boottime_ns(), &mut self.packets);
         Ok(tasks)
     }
 

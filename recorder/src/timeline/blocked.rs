@@ -35,6 +35,7 @@ impl Absence {
 mod tests {
     use polletto_common::{
         id::{Tgid, Tid},
+        polled::Polled,
         record::{Header, Layout},
     };
 
@@ -60,6 +61,7 @@ mod tests {
                 tgid: Tgid(1),
                 waker_tid: Tid(0),
                 prev_state: 1,
+                polled: Polled::default(),
             };
             let weights = Absence::of(&blocked).weights();
             assert_eq!((weights.off_cpu_ns, weights.run_queue_ns), expected, "{what}");

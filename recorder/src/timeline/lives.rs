@@ -10,6 +10,7 @@ use polletto_protos::{
 };
 
 use super::{Timeline, Undescribed, View, lane, task_state, threads};
+use crate::trace::PacketBuffer;
 
 /// `CLONE_THREAD`: what was created is a thread of its parent's process.
 const CLONE_THREAD: u64 = 0x0001_0000;
@@ -31,14 +32,14 @@ impl Timeline {
         }
     }
 
-    pub(super) fn fork(&mut self, fork: &record::Fork) {
+    pub(super) fn fork(&mut self, fork: &record::Fork, out: &mut PacketBuffer) {
         let is_new_process = !self.threads.has_process(fork.tgid);
         let is_new = self.threads.insert(fork.tid, fork.tgid, fork.comm);
         let is_thread = fork.tgid == fork.parent_tgid;
         if is_new {
             self.seen.threads += 1;
         }
-        self.samples.forget_thread(fork.tid);
+        self.samples.forget_thread(fork.tid, &mut self.seen, out);
         if is_new_process {
             self.stacks.process_forked(fork.parent_tgid, fork.tgid);
             // After the fork: a reader that came to the description first would make two processes of it.
@@ -59,7 +60,7 @@ impl Timeline {
         self.undescribed.push(process);
     }
 
-    pub(super) fn exec(&mut self, exec: &record::Exec) {
+    pub(super) fn exec(&mut self, exec: &record::Exec, out: &mut PacketBuffer) {
         let record::Exec { header, tid, old_tid, .. } = *exec;
         let event =
             SchedProcessExecFtraceEvent { filename: None, pid: Some(tid.0 as i32), old_pid: Some(old_tid.0 as i32) };
@@ -70,8 +71,11 @@ impl Timeline {
             self.lanes[lane].switch(header.time_ns, task_state::GONE, tid, lane::ORDINARY_PRIO, &self.threads);
         }
         for gone in self.threads.keep_only_leader(tgid) {
-            self.free(header.time_ns, header.cpu, gone);
+            self.free(header.time_ns, header.cpu, gone, out);
         }
+        // The thread that goes on polled something of the program that is gone.
+        self.samples.forget_thread(tid, &mut self.seen, out);
+        self.samples.forget_process(tgid);
         self.undescribed.push(Undescribed { tgid, since_ns: header.time_ns, started_ns: None });
     }
 
@@ -98,21 +102,22 @@ impl Timeline {
         self.tree.thread(tid, tgid, newcomm, header.time_ns);
     }
 
-    pub(super) fn thread_ended(&mut self, time_ns: u64, cpu: u16, tid: Tid) {
+    pub(super) fn thread_ended(&mut self, time_ns: u64, cpu: u16, tid: Tid, out: &mut PacketBuffer) {
         let end = self.threads.end(tid);
         for gone in end.gone {
-            self.free(time_ns, cpu, gone);
+            self.free(time_ns, cpu, gone, out);
         }
         if let Some(process) = end.process {
             self.stacks.process_gone(process);
+            self.samples.forget_process(process);
             self.ended.push(process);
         }
     }
 
     /// The id may be used again.
-    fn free(&mut self, time_ns: u64, cpu: u16, tid: Tid) {
+    fn free(&mut self, time_ns: u64, cpu: u16, tid: Tid, out: &mut PacketBuffer) {
         self.forget_name(tid);
-        self.samples.forget_thread(tid);
+        self.samples.forget_thread(tid, &mut self.seen, out);
         let event = SchedProcessFreeFtraceEvent { pid: Some(tid.0 as i32), ..SchedProcessFreeFtraceEvent::default() };
         self.lane(cpu).event(time_ns, tid, Event::SchedProcessFree(event));
     }

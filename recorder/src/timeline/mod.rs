@@ -9,14 +9,18 @@ mod frames;
 mod lane;
 mod lives;
 mod mappings;
+mod polls;
 mod process_tree;
 mod pseudo;
 mod recorder_track;
 mod samples;
 mod seen;
 mod stacks;
+mod task_code;
 mod task_state;
 mod threads;
+mod vocabulary;
+mod worker_tracks;
 
 use std::sync::Arc;
 
@@ -38,6 +42,7 @@ pub use self::{
     process_tree::{ProcessDescription, Undescribed},
     recorder_track::RecorderCounters,
     seen::{Endings, Seen},
+    task_code::{Future, PollBody, TaskCode},
 };
 
 /// How much of the machine a trace shows.
@@ -92,14 +97,15 @@ impl Timeline {
         match record {
             Record::Switch(switch) => self.switch(switch, out),
             Record::Waking(waking) => self.waking(waking),
-            Record::Fork(fork) => self.fork(fork),
-            Record::Exec(exec) => self.exec(exec),
+            Record::Fork(fork) => self.fork(fork, out),
+            Record::Exec(exec) => self.exec(exec, out),
             Record::Exit(exit) => self.exit(exit),
             Record::Rename(rename) => self.rename(rename),
             Record::Current(current) => self.current(current, out),
             Record::Lost(lost) => self.lost(lost, out),
             Record::Task(task) => self.task(task, task.header.time_ns),
             Record::Sample(sample) => self.sample(sample, out),
+            Record::PollLeft(left) => return self.samples.poll_left(left, &mut self.seen, out),
             Record::Blocked(blocked) => return self.samples.blocked(blocked, &mut self.stacks, &mut self.seen, out),
         }
         let lane = self.lane(record.header().cpu);
@@ -118,6 +124,17 @@ impl Timeline {
     /// begins with the same mappings.
     pub fn map(&mut self, mapping: Mapped) {
         self.stacks.map(mapping);
+    }
+
+    /// From now on, it is known where the code of this file polls tasks. Stacks refer to the very same [`Module`].
+    pub fn knows_task_code(&mut self, module: Arc<Module>, code: Arc<TaskCode>) {
+        self.stacks.knows_task_code(module, code);
+    }
+
+    /// Worker threads, and the ids of the tasks that they are themselves, which were learnt since the last call: what they
+    /// show while they poll nothing.
+    pub fn take_own_tasks(&mut self) -> Vec<(Tid, u64)> {
+        self.samples.take_own_tasks()
     }
 
     /// This is all that a process has mapped.
@@ -146,12 +163,12 @@ impl Timeline {
     }
 
     /// Takes the threads that exist at `now_ns`.
-    pub fn list(&mut self, tasks: &[record::Task], now_ns: u64) {
+    pub fn list(&mut self, tasks: &[record::Task], now_ns: u64, out: &mut PacketBuffer) {
         // After a loss, some that are known may have ended unseen.
         let listed: FxHashSet<Tid> = tasks.iter().map(|task| task.tid).collect();
         for gone in self.threads.all_but(&listed) {
             // On which CPU, nobody knows.
-            self.thread_ended(now_ns, 0, gone);
+            self.thread_ended(now_ns, 0, gone, out);
         }
         for task in tasks {
             self.task(task, now_ns);
@@ -204,6 +221,7 @@ impl Timeline {
 
     /// Writes everything and ends what is still open.
     pub fn finish(&mut self, now_ns: u64, out: &mut PacketBuffer) {
+        self.samples.finish(&mut self.seen, out);
         self.flush(out);
         self.recorder.finish(now_ns, out);
     }
@@ -231,8 +249,11 @@ impl Timeline {
         let at = self.lane_index(cpu);
         let state = if pseudo::is_other(prev) { task_state::ASLEEP } else { task_state::of_switch(switch) };
         self.lanes[at].switch(time_ns, state, next, switch.next_prio, &self.threads);
+        if flags & flags::NEXT_RECORDED != 0 {
+            self.samples.back(time_ns, switch.next_tid);
+        }
         if task_state::is_dead(switch) && flags & flags::PREV_RECORDED != 0 {
-            self.thread_ended(time_ns, cpu, switch.prev_tid);
+            self.thread_ended(time_ns, cpu, switch.prev_tid, out);
         }
     }
 

@@ -5,37 +5,31 @@ use polletto_common::{
     record::{self, flags},
 };
 use polletto_protos::{
-    DebugAnnotationName, EventCategory, EventName, InternedData, InternedString, ThreadDescriptor, TrackDescriptor,
-    stack_sample::{ExecutionContext, Mode, TaskContext},
+    InternedData, ThreadDescriptor, TrackDescriptor,
+    stack_sample::{AsyncContextDescriptor, ExecutionContext, Mode, TaskContext},
 };
 use rustc_hash::FxHashMap;
 
 use super::{
     blocked::Absence,
+    polls::{Polls, TaskKey},
     seen::Seen,
     stacks::{Found, Origin, Stacks},
     task_state,
+    vocabulary::Vocabulary,
 };
-use crate::trace::{Argument, InternTable, PacketBuffer, SliceBegin, StackSample, Weights};
-
-/// The name and the category of a slice in which a thread slept, as `InternedData` numbers them.
-const BLOCKED: u64 = 1;
-
-/// Arguments of such a slice. People ask for them in SQL.
-const ARGUMENTS: [&str; 4] = ["state", "sleep_ns", "runqueue_ns", "waker_tid"];
-const STATE: u64 = 1;
-const SLEEP_NS: u64 = 2;
-const RUNQUEUE_NS: u64 = 3;
-const WAKER_TID: u64 = 4;
+use crate::trace::{InternTable, PacketBuffer, SliceBegin, SliceCallstack, StackSample, Weights};
 
 /// A thread as samples and slices refer to it. Once it has ended, another that gets its id is not the same.
 #[derive(Clone, Copy, Debug)]
 struct Thread {
     tgid: Tgid,
-    /// Number of its `TaskContext`; 0 before that is written.
+    /// Number of its `TaskContext` while it polls nothing; 0 before that is written.
     context: u64,
     /// `uuid` of its track, if it has one.
     track: Option<u64>,
+    /// The task that it was found to poll last, and the number of its `TaskContext` with that.
+    polling: Option<(u64, u64)>,
 }
 
 /// Writes samples and blocked stretches.
@@ -47,7 +41,10 @@ pub struct Samples {
     /// Tracks of threads written. Their uuids count up from 1, far below the recorder's own.
     tracks: u64,
     execution_contexts: InternTable<(u16, Mode)>,
-    has_vocabulary: bool,
+    /// Tasks, and whether their futures were known when they were written.
+    tasks: InternTable<(TaskKey, bool)>,
+    polls: Polls,
+    words: Vocabulary,
 }
 
 impl Samples {
@@ -65,7 +62,8 @@ impl Samples {
         }
         let record::Header { time_ns, cpu, flags, .. } = sample.header;
         let mode = if flags & flags::IN_KERNEL != 0 { Mode::Kernel } else { Mode::User };
-        let task_context = self.thread(sample.tgid, sample.tid, out).context;
+        let task = self.polls.sample(sample, found.body.as_ref(), &mut self.words, seen, out);
+        let task_context = self.task_context(sample.tgid, sample.tid, task, out);
         let execution_context = self.execution_context(cpu, mode, out);
         out.push_stack_sample(&StackSample {
             time_ns,
@@ -79,7 +77,7 @@ impl Samples {
 
     /// A thread that had slept runs again.
     pub fn blocked(&mut self, blocked: &record::Blocked, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
-        let Found { callstack, unwind_error, origin } = stacks.find(blocked.stack, blocked.tgid, out);
+        let Found { callstack, unwind_error, origin, body } = stacks.find(blocked.stack, blocked.tgid, out);
         seen.blocked += 1;
         match origin {
             Origin::Unwound { ending, .. } => seen.blocked_by_ending.count(ending),
@@ -88,25 +86,27 @@ impl Samples {
         }
         let absence = Absence::of(blocked);
         let weights = absence.weights();
-        self.write_vocabulary(out);
-        let task_context = self.thread(blocked.tgid, blocked.tid, out).context;
+        let task = self.polls.blocked(blocked, absence, body.as_ref(), callstack);
+        let task_context = self.task_context(blocked.tgid, blocked.tid, task, out);
         let track = self.track(blocked, absence.left_ns, out);
-        let arguments = [
-            (STATE, Argument::Text(task_state::letter(blocked.prev_state) as u64 + 1)),
-            (SLEEP_NS, Argument::Number(weights.off_cpu_ns)),
-            (RUNQUEUE_NS, Argument::Number(weights.run_queue_ns)),
-            (WAKER_TID, Argument::Number(u64::from(blocked.waker_tid.0))),
+        let words = &mut self.words;
+        let mut arguments = vec![
+            words.text("state", task_state::LETTERS[task_state::letter(blocked.prev_state)], out),
+            words.number("sleep_ns", weights.off_cpu_ns, out),
+            words.number("runqueue_ns", weights.run_queue_ns, out),
         ];
-        let has_waker = blocked.waker_tid != Tid::IDLE;
-        out.push_slice_begin(&SliceBegin {
+        if blocked.waker_tid != Tid::IDLE {
+            arguments.push(words.number("waker_tid", u64::from(blocked.waker_tid.0), out));
+        }
+        let slice = SliceBegin {
             time_ns: absence.left_ns,
             track,
-            category: BLOCKED,
-            name: BLOCKED,
-            callstack,
-            weight_ns: weights.wall_ns(),
-            arguments: &arguments[..arguments.len() - usize::from(!has_waker)],
-        });
+            category: words.category("blocked", out),
+            name: words.event("blocked", out),
+            callstack: Some(SliceCallstack { callstack, weight_ns: weights.wall_ns() }),
+            arguments: &arguments,
+        };
+        out.push_slice_begin(&slice);
         // A slice without an end is one that outlasts the recording.
         if blocked.header.flags & flags::STILL_ASLEEP == 0 {
             out.push_slice_end(absence.returned_ns, track);
@@ -121,18 +121,77 @@ impl Samples {
         });
     }
 
+    /// A thread left its CPU in the middle of a poll.
+    pub fn poll_left(&mut self, left: &record::PollLeft, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.polls.left(left, &mut self.words, seen, out);
+    }
+
+    /// A thread runs again.
+    pub fn back(&mut self, time_ns: u64, tid: Tid) {
+        self.polls.back(time_ns, tid);
+    }
+
+    /// See [`Polls::take_learnt`].
+    pub fn take_own_tasks(&mut self) -> Vec<(Tid, u64)> {
+        self.polls.take_learnt()
+    }
+
     /// The thread has ended, or its id is another's now.
-    pub fn forget_thread(&mut self, tid: Tid) {
+    pub fn forget_thread(&mut self, tid: Tid, seen: &mut Seen, out: &mut PacketBuffer) {
         self.threads.remove(&tid);
+        self.polls.forget_thread(tid, &mut self.words, seen, out);
+    }
+
+    /// The process has ended or runs another program.
+    pub fn forget_process(&mut self, tgid: Tgid) {
+        self.polls.forget_process(tgid);
+    }
+
+    /// Shows what is still going on.
+    pub fn finish(&mut self, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.polls.finish(&mut self.words, seen, out);
+    }
+
+    /// The number of the thread's `TaskContext` while it polls `task`.
+    fn task_context(&mut self, tgid: Tgid, tid: Tid, task: Option<TaskKey>, out: &mut PacketBuffer) -> u64 {
+        let thread = *self.thread(tgid, tid, out);
+        let Some(task) = task else { return thread.context };
+        let async_id = self.async_context(task, out);
+        if let Some((id, context)) = thread.polling
+            && id == async_id
+        {
+            return context;
+        }
+        self.contexts += 1;
+        let (iid, async_id) = (Some(self.contexts), Some(async_id));
+        let context = TaskContext { iid, pid: Some(tgid.0), tid: Some(tid.0), async_id };
+        out.push_interned(InternedData { stack_sample_task_contexts: vec![context], ..InternedData::default() });
+        self.thread(tgid, tid, out).polling = async_id.zip(iid);
+        self.contexts
+    }
+
+    /// The number of a task's `AsyncContextDescriptor`: another once its future is known.
+    fn async_context(&mut self, task: TaskKey, out: &mut PacketBuffer) -> u64 {
+        let body = self.polls.future(task);
+        self.tasks.iid(&(task, body.is_some()), |iid| {
+            let context = AsyncContextDescriptor {
+                iid: Some(iid),
+                name: Some(body.map_or_else(|| format!("task {}", task.id), |body| body.future.name.clone())),
+                kind: Some(if body.is_some_and(|body| body.may_block) { "tokio blocking task" } else { "tokio task" }.into()),
+                parent_iid: None,
+            };
+            let stack_sample_async_context_descriptors = vec![context];
+            out.push_interned(InternedData { stack_sample_async_context_descriptors, ..InternedData::default() });
+        })
     }
 
     fn thread(&mut self, tgid: Tgid, tid: Tid, out: &mut PacketBuffer) -> &mut Thread {
-        let thread = self.threads.entry(tid).or_insert(Thread { tgid, context: 0, track: None });
+        let thread = self.threads.entry(tid).or_insert(Thread { tgid, context: 0, track: None, polling: None });
         if thread.context == 0 || thread.tgid != tgid {
             self.contexts += 1;
-            let context = TaskContext { iid: Some(self.contexts), pid: Some(tgid.0), tid: Some(tid.0) };
+            let context = TaskContext { iid: Some(self.contexts), pid: Some(tgid.0), tid: Some(tid.0), async_id: None };
             out.push_interned(InternedData { stack_sample_task_contexts: vec![context], ..InternedData::default() });
-            *thread = Thread { tgid, context: self.contexts, track: None };
+            *thread = Thread { tgid, context: self.contexts, track: None, polling: None };
         }
         thread
     }
@@ -159,21 +218,5 @@ impl Samples {
             let stack_sample_execution_contexts = vec![context];
             out.push_interned(InternedData { stack_sample_execution_contexts, ..InternedData::default() });
         })
-    }
-
-    /// Defines all that slices refer to by number.
-    fn write_vocabulary(&mut self, out: &mut PacketBuffer) {
-        if std::mem::replace(&mut self.has_vocabulary, true) {
-            return;
-        }
-        let argument = |(iid, name): (u64, &str)| DebugAnnotationName { iid: Some(iid), name: Some(name.to_owned()) };
-        let state = |(iid, letter): (u64, &str)| InternedString { iid: Some(iid), str: Some(letter.into()) };
-        out.push_interned(InternedData {
-            event_categories: vec![EventCategory { iid: Some(BLOCKED), name: Some("blocked".to_owned()) }],
-            event_names: vec![EventName { iid: Some(BLOCKED), name: Some("blocked".to_owned()) }],
-            debug_annotation_names: (1..).zip(ARGUMENTS).map(argument).collect(),
-            debug_annotation_string_values: (1..).zip(task_state::LETTERS).map(state).collect(),
-            ..InternedData::default()
-        });
     }
 }

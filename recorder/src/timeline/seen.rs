@@ -39,6 +39,11 @@ pub struct Seen {
     pub stacks_not_kept: u64,
     /// Samples, blocked stretches and stacks that the kernel programs had no room for.
     pub samples_lost: u64,
+
+    /// Polls that are shown because threads were found in them more than once.
+    pub polls_found: u64,
+    /// Such polls that are not shown, since no stack told what was polled.
+    pub polls_unnamed: u64,
 }
 
 /// How often stacks ended how.

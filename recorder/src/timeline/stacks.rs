@@ -11,8 +11,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     frames::{Frames, KernelSymbols},
-    mappings::{AddressSpaces, Code, Mapped},
+    mappings::{AddressSpaces, Code, Mapped, Module},
     seen::Seen,
+    task_code::{PollBody, TaskCode},
 };
 use crate::trace::PacketBuffer;
 
@@ -23,7 +24,7 @@ pub const MAX_STACKS: usize = 1_000_000;
 const EMPTY: &str = "[no frames]";
 
 /// What the trace has for a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Number of the callstack.
     pub callstack: u64,
@@ -31,6 +32,8 @@ pub struct Found {
     pub unwind_error: Option<&'static str>,
     /// What is known of it.
     pub origin: Origin,
+    /// What polls a task, innermost.
+    pub body: Option<Arc<PollBody>>,
 }
 
 /// Where a callstack comes from.
@@ -44,7 +47,7 @@ pub enum Origin {
     NotKept,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     callstack: u32,
     tgid: Tgid,
@@ -52,12 +55,15 @@ struct Known {
     changes: u64,
     ending: StackEnding,
     by_frame_pointers: bool,
+    body: Option<Arc<PollBody>>,
 }
 
 /// The stacks of a recording.
 #[derive(Debug)]
 pub struct Stacks {
     spaces: AddressSpaces,
+    /// Of files that poll tasks. There are few.
+    task_code: Vec<(Arc<Module>, Arc<TaskCode>)>,
     frames: Frames,
     known: FxHashMap<u64, Known>,
     /// Callstacks written, by their frames. Numbered from 1 on.
@@ -72,6 +78,7 @@ impl Stacks {
     pub fn new(limit: usize) -> Stacks {
         Stacks {
             spaces: AddressSpaces::default(),
+            task_code: Vec::new(),
             frames: Frames::default(),
             known: FxHashMap::default(),
             callstacks: FxHashMap::default(),
@@ -82,6 +89,11 @@ impl Stacks {
 
     pub fn name_kernel_frames(&mut self, symbols: Arc<dyn KernelSymbols>) {
         self.frames.name_kernel_frames(symbols);
+    }
+
+    /// From now on, it is known where a file's code polls tasks.
+    pub fn knows_task_code(&mut self, module: Arc<Module>, code: Arc<TaskCode>) {
+        self.task_code.push((module, code));
     }
 
     pub fn map(&mut self, mapped: Mapped) {
@@ -114,6 +126,7 @@ impl Stacks {
             return;
         }
         let (stack, addresses) = &self.without_strays(stack, addresses);
+        let body = self.body(stack, addresses);
         let mut new = InternedData::default();
         let frame_ids = self.frame_ids(stack, addresses, &mut new);
         let callstack = self.write(frame_ids, new, out);
@@ -124,6 +137,7 @@ impl Stacks {
             changes,
             ending: stack.ending,
             by_frame_pointers: stack.header.flags & flags::BY_FRAME_POINTERS != 0,
+            body,
         };
         self.known.insert(stack.id, known);
     }
@@ -131,7 +145,7 @@ impl Stacks {
     /// The callstack of the stack to which the kernel programs gave this number, in a process of this id.
     pub fn find(&mut self, id: u64, tgid: Tgid, out: &mut PacketBuffer) -> Found {
         let known = self.known.get(&id).filter(|known| known.tgid == tgid);
-        if let Some(&Known { callstack, ending, by_frame_pointers, changes, .. }) = known {
+        if let Some(&Known { callstack, ending, by_frame_pointers, changes, ref body, .. }) = known {
             let unwind_error = match missing(ending) {
                 None if self.spaces.of(tgid).is_some_and(|space| space.replaced() > changes) => {
                     Some("other code may have been mapped since it was seen first")
@@ -139,16 +153,16 @@ impl Stacks {
                 None if by_frame_pointers => Some("by frame pointers, which code need not keep"),
                 missing => missing,
             };
-            let origin = Origin::Unwound { ending, by_frame_pointers };
+            let (origin, body) = (Origin::Unwound { ending, by_frame_pointers }, body.clone());
             self.used.insert(callstack);
-            return Found { callstack: u64::from(callstack), unwind_error, origin };
+            return Found { callstack: u64::from(callstack), unwind_error, origin, body };
         }
         let (name, unwind_error, origin) = if self.is_full() {
             ("[stack not kept: too many]", "not kept: too many", Origin::NotKept)
         } else {
             ("[stack lost]", "lost", Origin::Lost)
         };
-        Found { callstack: self.write_named(name, out), unwind_error: Some(unwind_error), origin }
+        Found { callstack: self.write_named(name, out), unwind_error: Some(unwind_error), origin, body: None }
     }
 
     /// The addresses of all code that stacks lead through. A reader takes names for others as an error.
@@ -181,6 +195,20 @@ impl Stacks {
                 (stack, &addresses[..trusted + callers])
             }
         }
+    }
+
+    /// What polls a task, innermost.
+    fn body(&self, stack: &record::Stack, addresses: &[u64]) -> Option<Arc<PollBody>> {
+        if self.task_code.is_empty() {
+            return None;
+        }
+        let space = self.spaces.of(stack.tgid)?;
+        addresses.iter().skip(usize::from(stack.kernel_frames)).find_map(|&address| {
+            let region = space.find(address)?;
+            let Code::File(module) = &region.code else { return None };
+            let (_, code) = self.task_code.iter().find(|(known, _)| Arc::ptr_eq(known, module))?;
+            code.find(address.wrapping_sub(region.bias)).cloned()
+        })
     }
 
     /// The outermost first.

@@ -25,4 +25,4 @@ pub use packets::{Batch, PacketBuffer};
 pub use preamble::{
     Attribute, AttributeValue, Clocks, Preamble, add_attributes, mark_synchronization, snapshot_clocks,
 };
-pub use samples::{Argument, SliceBegin, StackSample, Weights};
+pub use samples::{Argument, SliceBegin, SliceCallstack, StackSample, Weights};

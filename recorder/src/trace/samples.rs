@@ -86,12 +86,19 @@ pub struct SliceBegin<'a> {
     pub category: u64,
     /// Number of the `EventName`.
     pub name: u64,
-    /// Number of the `Callstack`.
-    pub callstack: u64,
-    /// What the callstack weighs, nanoseconds.
-    pub weight_ns: u64,
+    /// Where the thread was.
+    pub callstack: Option<SliceCallstack>,
     /// Arguments: the number of the `DebugAnnotationName`, and the value.
     pub arguments: &'a [(u64, Argument)],
+}
+
+/// A slice's callstack.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceCallstack {
+    /// Number of the `Callstack`.
+    pub callstack: u64,
+    /// What it weighs, nanoseconds.
+    pub weight_ns: u64,
 }
 
 /// The value of a slice's argument.
@@ -132,8 +139,10 @@ impl PacketBuffer {
             append_varint(message, 11, slice.track);
             append_varint(message, 3, slice.category);
             append_varint(message, 10, slice.name);
-            append_varint(message, 56, slice.callstack);
-            append_double(message, 57, slice.weight_ns as f64);
+            if let Some(SliceCallstack { callstack, weight_ns }) = slice.callstack {
+                append_varint(message, 56, callstack);
+                append_double(message, 57, weight_ns as f64);
+            }
             for &(name, value) in slice.arguments {
                 append_nested(message, 4, |annotation| {
                     append_varint(annotation, 1, name);
@@ -228,8 +237,7 @@ mod tests {
             track: u64::MAX,
             category: 1,
             name: 2,
-            callstack: 3,
-            weight_ns: 12,
+            callstack: Some(SliceCallstack { callstack: 3, weight_ns: 12 }),
             arguments: &arguments,
         });
         out.push_slice_end(22, u64::MAX);

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use polletto_common::record::{Blocked, Sample, Stack, StackEnding};
+use polletto_common::{
+    polled::Polled,
+    record::{Blocked, Sample, Stack, StackEnding},
+};
 use polletto_protos::{
     DebugAnnotation, Frame, InternedData, Mapping, StackSample, TrackEvent, debug_annotation, frame::Kind,
-    stack_sample::TaskContext, track_event::Type,
+    TrackDescriptor, stack_sample::TaskContext, track_event::Type,
 };
 
 use super::*;
@@ -15,6 +18,8 @@ const CHILD: Tgid = Tgid(20);
 const MAIN: u64 = 0x5000_1000;
 const ANON: u64 = 0x7000_1000;
 const NOWHERE: u64 = 0x9000_0000;
+/// Tracks of workers and their groups begin with these letters.
+const TOKIO: u64 = 0x74_6f6b;
 
 #[derive(Debug)]
 struct Symbols;
@@ -50,15 +55,16 @@ fn anonymous(tgid: Tgid) -> Mapped {
 /// A timeline, and what a reader makes of its packets.
 pub(super) struct Recording {
     pub(super) timeline: Timeline,
-    out: PacketBuffer,
+    pub(super) out: PacketBuffer,
 }
 
 /// Everything that was interned, and what refers to it.
 #[derive(Default)]
-struct Read {
-    interned: InternedData,
+pub(super) struct Read {
+    pub(super) interned: InternedData,
     samples: Vec<(u64, StackSample)>,
-    events: Vec<(u64, TrackEvent)>,
+    pub(super) events: Vec<(u64, TrackEvent)>,
+    pub(super) tracks: HashMap<u64, TrackDescriptor>,
     threads: HashMap<u64, (i32, i64)>,
 }
 
@@ -73,7 +79,7 @@ impl Recording {
         Recording { timeline, out }
     }
 
-    fn push(&mut self, record: Record) {
+    pub(super) fn push(&mut self, record: Record) {
         self.timeline.push(&Record::decode(record.encode()).unwrap(), &mut self.out);
     }
 
@@ -100,7 +106,7 @@ impl Recording {
 
     pub(super) fn sample(&mut self, time_ns: u64, stack: u64, tgid: Tgid) {
         let header = header::<Sample>(time_ns, 0);
-        self.push(Record::Sample(Sample { header, stack, tid: tgid.leader(), tgid, period_ns: 1_000 }));
+        self.push(Record::Sample(Sample { header, stack, tid: tgid.leader(), tgid, period_ns: 1_000, polled: Polled::default() }));
     }
 
     fn blocked(&mut self, returned_ns: u64, stack: u64, left_ns: u64, tid: u32, waker: u32) {
@@ -113,6 +119,7 @@ impl Recording {
             tgid: PROCESS,
             waker_tid: Tid(waker),
             prev_state: 0x2002,
+            polled: Polled::default(),
         }));
     }
 
@@ -127,7 +134,7 @@ impl Recording {
         }));
     }
 
-    fn read(&mut self) -> Read {
+    pub(super) fn read(&mut self) -> Read {
         let mut read = Read::default();
         for packet in self.out.take_all().flat_map(|batch| Trace::decode(batch.bytes()).unwrap().packet) {
             if let Some(new) = &packet.interned_data {
@@ -138,9 +145,11 @@ impl Recording {
                 Some(Data::TrackEvent(event)) => read.events.push((packet.timestamp.unwrap(), event)),
                 Some(Data::TrackDescriptor(track)) => {
                     let is_apart = packet.trusted_packet_sequence_id != Some(1);
-                    assert_eq!(is_apart, track.thread.is_some(), "a sequence's other events are not this thread's");
+                    let is_theirs = track.thread.is_some() || track.uuid() >> 40 == TOKIO;
+                    assert_eq!(is_apart, is_theirs, "a sequence's other events are not this thread's");
                     let thread = track.thread.as_ref().map(|thread| (thread.pid(), thread.tid()));
                     read.threads.extend(thread.map(|thread| (track.uuid(), thread)));
+                    read.tracks.insert(track.uuid(), track);
                 }
                 _ => {}
             }
@@ -287,6 +296,7 @@ fn a_thread_that_sleeps_on_has_a_slice_without_an_end() {
         tgid: PROCESS,
         waker_tid: Tid::IDLE,
         prev_state: 1,
+        polled: Polled::default(),
     }));
     let read = recording.read();
     assert_eq!(read.blocked().map(|(time_ns, _)| *time_ns).collect::<Vec<_>>(), [1_000]);

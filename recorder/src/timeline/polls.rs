@@ -1,0 +1,256 @@
+//! Polls as far as samples and switches tell of them, without any code of the program being patched.
+//!
+//! A thread's own variables say which task it polls, and a worker's ticks say whether it is still the same poll. So a poll
+//! that was found twice, or that left its CPU and came back, lasted at least from the first time to the last. Of one that
+//! was found once it is only known that there was one.
+
+use std::sync::Arc;
+
+use polletto_common::{
+    id::{Tgid, Tid},
+    polled::Polled,
+    record,
+};
+use rustc_hash::FxHashMap;
+
+use super::{
+    blocked::Absence,
+    seen::Seen,
+    task_code::PollBody,
+    vocabulary::Vocabulary,
+    worker_tracks::{Poller, WorkerTracks},
+};
+use crate::trace::{PacketBuffer, SliceBegin, SliceCallstack};
+
+/// Stretches of sleep that are shown within one poll.
+const MAX_STRETCHES: usize = 256;
+
+/// A task of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TaskKey {
+    pub tgid: Tgid,
+    /// [`Polled::task`], never 0.
+    pub id: u64,
+}
+
+/// A poll that a thread was found in.
+#[derive(Debug)]
+struct Presence {
+    task: TaskKey,
+    polled: Polled,
+    since_ns: u64,
+    last_ns: u64,
+    /// It left its CPU in the middle of the poll and has not come back.
+    is_away: bool,
+    /// How long it was away, nanoseconds.
+    away_ns: u64,
+    stretches: Vec<Stretch>,
+}
+
+/// A stretch of sleep in the middle of a poll.
+#[derive(Debug)]
+struct Stretch {
+    absence: Absence,
+    callstack: u64,
+}
+
+/// What is known of polls.
+#[derive(Debug, Default)]
+pub struct Polls {
+    futures: FxHashMap<TaskKey, Arc<PollBody>>,
+    /// The task that a worker thread is itself.
+    own: FxHashMap<Tid, u64>,
+    learnt: Vec<(Tid, u64)>,
+    present: FxHashMap<Tid, Presence>,
+    tracks: WorkerTracks,
+}
+
+impl Polls {
+    /// The timer found a thread running with `body` on its stack. Tells which task it polled, if any.
+    pub fn sample(
+        &mut self,
+        sample: &record::Sample,
+        body: Option<&Arc<PollBody>>,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) -> Option<TaskKey> {
+        let record::Sample { header, tid, tgid, polled, .. } = *sample;
+        let task = self.task(tid, tgid, polled, body);
+        self.found(header.time_ns, tid, task, polled, words, seen, out);
+        task
+    }
+
+    /// A thread left its CPU in the middle of a poll.
+    pub fn left(
+        &mut self,
+        left: &record::PollLeft,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) {
+        let record::PollLeft { header, tid, tgid, polled } = *left;
+        let task = self.task(tid, tgid, polled, None);
+        self.found(header.time_ns, tid, task, polled, words, seen, out);
+        if let Some(presence) = self.present.get_mut(&tid) {
+            presence.is_away = true;
+        }
+    }
+
+    /// A thread runs again.
+    pub fn back(&mut self, time_ns: u64, tid: Tid) {
+        if let Some(presence) = self.present.get_mut(&tid)
+            && presence.is_away
+        {
+            presence.is_away = false;
+            presence.away_ns += time_ns.saturating_sub(presence.last_ns);
+            presence.last_ns = presence.last_ns.max(time_ns);
+        }
+    }
+
+    /// A thread that slept with `body` on its stack is back. Tells which task it polled meanwhile, if any.
+    pub fn blocked(
+        &mut self,
+        blocked: &record::Blocked,
+        absence: Absence,
+        body: Option<&Arc<PollBody>>,
+        callstack: u64,
+    ) -> Option<TaskKey> {
+        let task = self.task(blocked.tid, blocked.tgid, blocked.polled, body)?;
+        if let Some(presence) = self.present.get_mut(&blocked.tid)
+            && presence.task == task
+            && presence.since_ns <= absence.left_ns
+            && presence.stretches.len() < MAX_STRETCHES
+        {
+            presence.stretches.push(Stretch { absence, callstack });
+        }
+        Some(task)
+    }
+
+    /// The future of a task, once it was found on a stack.
+    pub fn future(&self, task: TaskKey) -> Option<&Arc<PollBody>> {
+        self.futures.get(&task)
+    }
+
+    /// Worker threads, and the task that each is itself, since the last call.
+    pub fn take_learnt(&mut self) -> Vec<(Tid, u64)> {
+        std::mem::take(&mut self.learnt)
+    }
+
+    /// The thread has ended, or its id is another's now.
+    pub fn forget_thread(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.own.remove(&tid);
+        self.end(tid, words, seen, out);
+    }
+
+    /// The process has ended or runs another program.
+    pub fn forget_process(&mut self, tgid: Tgid) {
+        self.futures.retain(|task, _| task.tgid != tgid);
+        self.tracks.forget_process(tgid);
+    }
+
+    /// Shows what is still being polled.
+    pub fn finish(&mut self, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        let mut threads: Vec<Tid> = self.present.keys().copied().collect();
+        threads.sort_unstable();
+        for tid in threads {
+            self.end(tid, words, seen, out);
+        }
+    }
+
+    /// Which task a thread polls. Learns from the stack, whose innermost poll is the one that counts.
+    fn task(&mut self, tid: Tid, tgid: Tgid, polled: Polled, body: Option<&Arc<PollBody>>) -> Option<TaskKey> {
+        if polled.is_nothing() || self.own.get(&tid) == Some(&polled.task) {
+            return None;
+        }
+        let task = TaskKey { tgid, id: polled.task };
+        if let Some(body) = body {
+            if body.may_block && polled.runtime != 0 {
+                self.own.insert(tid, polled.task);
+                self.learnt.push((tid, polled.task));
+                return None;
+            }
+            self.futures.entry(task).or_insert_with(|| Arc::clone(body));
+        }
+        Some(task)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "where slices go and what they are made of")]
+    fn found(
+        &mut self,
+        time_ns: u64,
+        tid: Tid,
+        task: Option<TaskKey>,
+        polled: Polled,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) {
+        if let Some(presence) = self.present.get_mut(&tid) {
+            let is_same_poll = polled.tick != 0 && presence.polled.tick == polled.tick;
+            if task == Some(presence.task) && is_same_poll {
+                presence.last_ns = presence.last_ns.max(time_ns);
+                return;
+            }
+            self.end(tid, words, seen, out);
+        }
+        if let Some(task) = task {
+            let (since_ns, last_ns) = (time_ns, time_ns);
+            let stretches = Vec::new();
+            self.present
+                .insert(tid, Presence { task, polled, since_ns, last_ns, is_away: false, away_ns: 0, stretches });
+        }
+    }
+
+    /// Shows the poll that the thread was found in, if it is known to have lasted, and what was polled.
+    fn end(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        let Some(presence) = self.present.remove(&tid) else { return };
+        if presence.last_ns == presence.since_ns {
+            return;
+        }
+        // Without a stack, it could be the task that the thread is itself.
+        let Some(body) = self.futures.get(&presence.task) else {
+            seen.polls_unnamed += 1;
+            return;
+        };
+        seen.polls_found += 1;
+        let future = Arc::clone(&body.future);
+        let poller = Poller::of(presence.task.tgid, tid, &presence.polled);
+        let track = self.tracks.track(poller, presence.since_ns, out);
+        let arguments = [
+            words.number("task_id", presence.task.id, out),
+            words.text("future", &future.full_name, out),
+            words.text("name_tier", future.tier, out),
+            words.text("extent", "at least", out),
+            words.number("tid", u64::from(tid.0), out),
+            words.number("away_ns", presence.away_ns, out),
+        ];
+        let slice = SliceBegin {
+            time_ns: presence.since_ns,
+            track,
+            category: words.category("poll", out),
+            name: words.event(&future.name, out),
+            callstack: None,
+            arguments: &arguments,
+        };
+        out.push_slice_begin(&slice);
+        for Stretch { absence, callstack } in &presence.stretches {
+            let weights = absence.weights();
+            let arguments = [
+                words.number("sleep_ns", weights.off_cpu_ns, out),
+                words.number("runqueue_ns", weights.run_queue_ns, out),
+            ];
+            let slice = SliceBegin {
+                time_ns: absence.left_ns,
+                track,
+                category: words.category("blocked", out),
+                name: words.event("blocked", out),
+                callstack: Some(SliceCallstack { callstack: *callstack, weight_ns: weights.wall_ns() }),
+                arguments: &arguments,
+            };
+            out.push_slice_begin(&slice);
+            out.push_slice_end(absence.returned_ns.min(presence.last_ns), track);
+        }
+        out.push_slice_end(presence.last_ns, track);
+    }
+}

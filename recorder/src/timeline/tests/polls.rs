@@ -1,0 +1,160 @@
+//! Polls that samples and switches tell of.
+
+use polletto_common::record::{PollLeft, Sample, StackEnding};
+use polletto_protos::track_event::{NameField, Type};
+
+use super::{stacks::Recording, *};
+
+const PROCESS: Tgid = Tgid(10);
+/// In the program of the recordings, whose addresses are 0x4fffbe00 lower in its file.
+const HANDLER: u64 = 0x5000_1000;
+const WORKER: u64 = 0x5000_2000;
+const ELSEWHERE: u64 = 0x5000_3000;
+const BIAS: u64 = 0x5000_0000 - 0x4200;
+
+const RUNTIME: u64 = 0x7777;
+/// The task that the worker is itself.
+const OWN: u64 = 2;
+
+fn body(address: u64, name: &str, may_block: bool) -> PollBody {
+    let future = Future { name: name.into(), full_name: format!("app::{name}"), tier: "symbol", place: None };
+    PollBody { addresses: address - BIAS..address - BIAS + 0x100, future: Arc::new(future), may_block }
+}
+
+fn recording() -> Recording {
+    let mut recording = Recording::new();
+    let module = Module { path: "/usr/bin/tasks".into(), build_id: vec![1], load_bias: 0 };
+    let module = Arc::new(module);
+    recording.timeline.map(Mapped {
+        tgid: PROCESS,
+        start: 0x5000_0000,
+        end: 0x5010_0000,
+        file_offset: 0,
+        module: Some(Arc::clone(&module)),
+        bias: BIAS,
+    });
+    let bodies = vec![body(HANDLER, "handler", false), body(WORKER, "worker", true)];
+    recording.timeline.knows_task_code(module, Arc::new(TaskCode::new(bodies)));
+    for (id, frames) in [(1, vec![ELSEWHERE, HANDLER + 8, WORKER + 8]), (2, vec![ELSEWHERE, WORKER + 8])] {
+        recording.stack(id, PROCESS, &[], &frames, StackEnding::ROOT, 0);
+    }
+    recording
+}
+
+fn polled(task: u64, tick: u64) -> Polled {
+    Polled { task, runtime: RUNTIME, worker: 3, tick }
+}
+
+impl Recording {
+    fn polls(&mut self, time_ns: u64, stack: u64, polled: Polled) {
+        let header = header::<Sample>(time_ns, 0);
+        let tid = Tid(10);
+        self.push(Record::Sample(Sample { header, stack, tid, tgid: PROCESS, period_ns: 1_000, polled }));
+    }
+
+    fn leaves(&mut self, time_ns: u64, polled: Polled) {
+        let header = header::<PollLeft>(time_ns, 0);
+        self.push(Record::PollLeft(PollLeft { header, tid: Tid(10), tgid: PROCESS, polled }));
+    }
+
+    fn comes_back(&mut self, time_ns: u64) {
+        self.push(Record::Switch(Switch {
+            header: header::<Switch>(time_ns, flags::NEXT_RECORDED),
+            prev_tid: Tid::IDLE,
+            next_tid: Tid(10),
+            prev_state: 0,
+            prev_exit_state: 0,
+            next_prio: 120,
+        }));
+    }
+
+    /// Beginning, end, name and track of every poll that is shown.
+    fn shown(&mut self) -> Vec<(u64, u64, String, String)> {
+        self.timeline.finish(10_000, &mut self.out);
+        let read = self.read();
+        let name = |iid: u64| read.interned.event_names.iter().find(|name| name.iid() == iid).unwrap().name().to_owned();
+        let events = read.events.iter().filter(|(_, event)| read.tracks[&event.track_uuid()].name().contains("worker"));
+        let mut shown = Vec::new();
+        for (time_ns, event) in events {
+            let track = read.tracks[&event.track_uuid()].name().to_owned();
+            match (event.r#type(), &event.name_field) {
+                (Type::SliceBegin, Some(NameField::NameIid(iid))) => shown.push((*time_ns, 0, name(*iid), track)),
+                (Type::SliceEnd, None) => shown.last_mut().unwrap().1 = *time_ns,
+                other => panic!("{other:?}"),
+            }
+        }
+        shown
+    }
+}
+
+fn poll(begin: u64, end: u64) -> (u64, u64, String, String) {
+    (begin, end, "handler".into(), "worker 3".into())
+}
+
+#[test]
+fn a_poll_that_is_found_twice_lasts_from_the_first_time_to_the_last() {
+    let mut recording = recording();
+    for time_ns in [100, 200, 300] {
+        recording.polls(time_ns, 1, polled(7, 40));
+    }
+    assert_eq!(recording.shown(), [poll(100, 300)]);
+}
+
+#[test]
+fn another_tick_or_task_is_another_poll_and_found_once_it_has_no_length() {
+    let mut recording = recording();
+    for (time_ns, task, tick) in [(100, 7, 40), (200, 7, 41), (300, 7, 41), (400, 8, 42), (500, 7, 43), (600, 7, 0), (700, 7, 0)] {
+        recording.polls(time_ns, 1, polled(task, tick));
+    }
+    assert_eq!(recording.shown(), [poll(200, 300)]);
+}
+
+#[test]
+fn a_poll_that_leaves_its_cpu_lasts_until_it_is_back_whatever_its_tick() {
+    let mut recording = recording();
+    recording.polls(100, 1, polled(7, 0));
+    recording.leaves(150, polled(7, 0));
+    recording.comes_back(400);
+    assert_eq!(recording.shown(), [poll(150, 400)]);
+}
+
+#[test]
+fn a_worker_that_polls_nothing_is_no_poll_once_a_stack_has_told_so() {
+    let mut recording = recording();
+    recording.polls(100, 2, polled(OWN, 1));
+    recording.leaves(150, polled(OWN, 1));
+    recording.comes_back(400);
+    assert_eq!(recording.timeline.take_own_tasks(), [(Tid(10), OWN)]);
+    assert_eq!(recording.timeline.take_own_tasks(), []);
+    assert_eq!(recording.shown(), []);
+    assert_eq!(recording.timeline.seen().polls_unnamed, 0);
+}
+
+#[test]
+fn a_poll_of_which_there_is_no_stack_is_counted_and_not_shown() {
+    let mut recording = recording();
+    recording.leaves(150, polled(9, 1));
+    recording.comes_back(400);
+    assert_eq!(recording.shown(), []);
+    assert_eq!(recording.timeline.seen().polls_unnamed, 1);
+}
+
+#[test]
+fn the_workers_of_another_runtime_are_another_group() {
+    let mut recording = recording();
+    for (time_ns, runtime) in [(100, 5), (200, 5), (300, 6), (400, 6), (500, 0), (600, 0)] {
+        recording.polls(time_ns, 1, Polled { runtime, ..polled(7, runtime + 1) });
+    }
+    recording.timeline.finish(10_000, &mut recording.out);
+    let read = recording.read();
+    let mut groups: Vec<_> = read
+        .tracks
+        .values()
+        .filter(|track| track.name().contains("worker ") || track.name().contains("thread "))
+        .map(|track| format!("{} in {}", track.name(), read.tracks[&track.parent_uuid()].name()))
+        .collect();
+    groups.sort();
+    let expected =
+        ["thread 10 in Tokio threads", "worker 3 in Tokio workers", "worker 3 in Tokio workers, runtime 2"];
+    assert_eq!(groups, expected);
+}

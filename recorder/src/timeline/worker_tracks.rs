@@ -1,0 +1,147 @@
+//! The tracks on which polls are shown: one for each worker of each runtime.
+//!
+//! A worker is not a thread: it goes to another when its own has to block.
+
+use polletto_common::{
+    id::{Tgid, Tid},
+    polled::Polled,
+};
+use polletto_protos::{ProcessDescriptor, TrackDescriptor, track_descriptor::ChildTracksOrdering};
+use rustc_hash::FxHashMap;
+
+use crate::trace::PacketBuffer;
+
+/// "tokio" in ASCII. Tracks count up from here.
+const FIRST: u64 = 0x746f_6b69_6f00_0000;
+
+/// What polls: a worker, or a thread of which it is not known whose worker it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Poller {
+    /// One of a runtime's workers.
+    Worker {
+        /// The process.
+        tgid: Tgid,
+        /// [`Polled::runtime`].
+        runtime: u64,
+        /// [`Polled::worker`].
+        index: u64,
+    },
+    /// A thread by itself.
+    Thread {
+        /// The process.
+        tgid: Tgid,
+        /// The thread.
+        tid: Tid,
+    },
+}
+
+impl Poller {
+    /// Who polls this on that thread.
+    pub fn of(tgid: Tgid, tid: Tid, polled: &Polled) -> Poller {
+        match polled.runtime {
+            0 => Poller::Thread { tgid, tid },
+            runtime => Poller::Worker { tgid, runtime, index: polled.worker },
+        }
+    }
+
+    fn tgid(&self) -> Tgid {
+        match *self {
+            Poller::Worker { tgid, .. } | Poller::Thread { tgid, .. } => tgid,
+        }
+    }
+}
+
+/// A process's groups of tracks.
+#[derive(Debug, Default)]
+struct Process {
+    /// Its own track.
+    track: u64,
+    /// By runtime, in the order in which they were seen: the group of its workers.
+    runtimes: FxHashMap<u64, u64>,
+}
+
+/// Tracks, described when they are first needed.
+#[derive(Debug, Default)]
+pub struct WorkerTracks {
+    described: u64,
+    processes: FxHashMap<Tgid, Process>,
+    tracks: FxHashMap<Poller, u64>,
+}
+
+impl WorkerTracks {
+    /// The poller's track. `since_ns` is when it is first seen to be one.
+    pub fn track(&mut self, poller: Poller, since_ns: u64, out: &mut PacketBuffer) -> u64 {
+        if let Some(&track) = self.tracks.get(&poller) {
+            return track;
+        }
+        let runtime = match poller {
+            Poller::Worker { runtime, .. } => runtime,
+            Poller::Thread { .. } => 0,
+        };
+        let parent_uuid = Some(self.group(poller.tgid(), runtime, since_ns, out));
+        let (name, rank) = match poller {
+            Poller::Worker { index: Polled::ONLY_WORKER, .. } => ("current thread".to_owned(), 0),
+            Poller::Worker { index, .. } => (format!("worker {index}"), i32::try_from(index).unwrap_or(i32::MAX)),
+            Poller::Thread { tid, .. } => (format!("thread {tid}"), i32::MAX),
+        };
+        let track = self.next();
+        let sibling_order_rank = Some(rank);
+        let descriptor = TrackDescriptor {
+            uuid: Some(track),
+            parent_uuid,
+            name: Some(name),
+            sibling_order_rank,
+            ..TrackDescriptor::default()
+        };
+        out.push_thread_track(since_ns, descriptor);
+        self.tracks.insert(poller, track);
+        track
+    }
+
+    /// The process has ended, or runs another program: what its runtimes were is past.
+    pub fn forget_process(&mut self, tgid: Tgid) {
+        self.processes.remove(&tgid);
+        self.tracks.retain(|poller, _| poller.tgid() != tgid);
+    }
+
+    /// The group of a runtime's workers, or of threads without a known runtime.
+    fn group(&mut self, tgid: Tgid, runtime: u64, since_ns: u64, out: &mut PacketBuffer) -> u64 {
+        if let Some(&group) = self.processes.get(&tgid).and_then(|process| process.runtimes.get(&runtime)) {
+            return group;
+        }
+        let process = match self.processes.get(&tgid) {
+            Some(process) => process.track,
+            None => {
+                let track = self.next();
+                let process = ProcessDescriptor { pid: Some(tgid.0 as i32) };
+                let descriptor =
+                    TrackDescriptor { uuid: Some(track), process: Some(process), ..TrackDescriptor::default() };
+                out.push_thread_track(since_ns, descriptor);
+                self.processes.insert(tgid, Process { track, runtimes: FxHashMap::default() });
+                track
+            }
+        };
+        let group = self.next();
+        let runtimes = self.processes.entry(tgid).or_default();
+        let name = match (runtime, runtimes.runtimes.keys().filter(|&&runtime| runtime != 0).count()) {
+            (0, _) => "Tokio threads".to_owned(),
+            (_, 0) => "Tokio workers".to_owned(),
+            (_, before) => format!("Tokio workers, runtime {}", before + 1),
+        };
+        runtimes.runtimes.insert(runtime, group);
+        let descriptor = TrackDescriptor {
+            uuid: Some(group),
+            parent_uuid: Some(process),
+            name: Some(name),
+            child_ordering: Some(ChildTracksOrdering::Explicit as i32),
+            ..TrackDescriptor::default()
+        };
+        out.push_thread_track(since_ns, descriptor);
+        group
+    }
+
+    fn next(&mut self) -> u64 {
+        self.described += 1;
+        FIRST + self.described
+    }
+}
