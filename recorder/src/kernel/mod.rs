@@ -8,6 +8,7 @@ mod mappings;
 mod merge;
 mod outer;
 mod rings;
+mod runtimes;
 mod settings;
 mod spaces;
 mod stream;
@@ -29,6 +30,7 @@ use polletto_common::{
     id::{Tgid, Tid},
     limits::MAX_SLEEPERS,
     offsets::TaskOffsets,
+    polled::RuntimeLayout,
     record::{Blocked, Header, Layout, Lost, Record, Sleeper, Task, flags},
     stats::{ChannelStats, CpuStats},
     stream::Slot,
@@ -39,6 +41,7 @@ pub use self::{
     btf::open_types,
     mappings::{MemoryChange, MemoryEvent},
     rings::Taken,
+    runtimes::RuntimeMap,
     settings::{Recorded, SamplingClock, Settings, Stacks, UserFrames},
     tables::{Installed, UnwindMaps},
 };
@@ -93,6 +96,8 @@ unsafe impl Pod for Shared<TaskOffsets> {}
 unsafe impl Pod for Shared<CpuStats> {}
 // SAFETY: a `#[repr(C)]` structure of integers: any bytes are valid, and its size leaves no room for padding.
 unsafe impl Pod for Shared<Sleeper> {}
+// SAFETY: as above.
+unsafe impl Pod for Shared<RuntimeLayout> {}
 
 /// Programs that the kernel has accepted. Nothing is recorded yet.
 pub struct Loaded {
@@ -174,6 +179,11 @@ impl Loaded {
         by_tables.then(|| UnwindMaps::take(&mut self.ebpf)).transpose()
     }
 
+    /// By what the programs know what Tokio polls.
+    pub fn runtime_map(&mut self) -> Result<RuntimeMap> {
+        RuntimeMap::take(&mut self.ebpf)
+    }
+
     /// Records scheduling from now on.
     pub fn attach(mut self) -> Result<Attached> {
         let mut links = Vec::new();
@@ -244,6 +254,15 @@ impl Attached {
     pub fn forget_process(&mut self, process: Tgid) -> Result<()> {
         // It is not there when the recording is about threads or the whole machine.
         recorded(&mut self.ebpf)?.remove(&process.0).ok();
+        Ok(())
+    }
+
+    /// A worker thread shows this task while it polls nothing: switches in the middle of it are not told.
+    pub fn set_own_task(&mut self, thread: Tid, task: u64) -> Result<()> {
+        let map = self.ebpf.map_mut("OWN_TASKS").context("no map `OWN_TASKS`")?;
+        let mut own: HashMap<&mut MapData, u32, u64> = HashMap::try_from(map)?;
+        // Without room, what is told is left out later.
+        own.insert(thread.0, task, 0).ok();
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What is mapped where in the recorded processes: for the timeline, which says whose code a stack is, and for the kernel,
 //! which unwinds it.
 
-use std::{ffi::OsStr, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsStr, sync::Arc};
 
 use anyhow::Result;
 use polletto_common::{
@@ -12,9 +12,10 @@ use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
+    changes::{Change, Code, Follower, PATIENCE},
     modules::{ModuleFile, Modules, Unreadable},
     preamble::boottime_ns,
-    unwinding::{Code, Unwinding},
+    unwinding,
 };
 use crate::{
     kernel::{MemoryChange, MemoryEvent, UnwindMaps},
@@ -28,7 +29,7 @@ use crate::{
 pub struct Memory {
     modules: Modules,
     /// None when the kernel does not unwind by tables.
-    unwinding: Option<Unwinding>,
+    unwinding: Option<Follower<BTreeSet<Unreadable>>>,
     scanned: FxHashMap<Tgid, Scanned>,
     scan_wanted: bool,
 }
@@ -69,7 +70,8 @@ impl Memory {
     /// be recorded should have been started before, since it would inherit that.
     pub fn new(maps: Option<UnwindMaps>) -> Result<Memory> {
         allow_open_files();
-        let unwinding = maps.map(|maps| Unwinding::start(maps, Cache::open(Cache::default_directory()))).transpose()?;
+        let unwinding =
+            maps.map(|maps| unwinding::follow(maps, Cache::open(Cache::default_directory()))).transpose()?;
         Ok(Memory { modules: Modules::default(), unwinding, scanned: FxHashMap::default(), scan_wanted: false })
     }
 
@@ -92,13 +94,12 @@ impl Memory {
 
     /// What can't be read, such as a script, needs no table, or tells why when it is mapped.
     fn prepare_code(&mut self, code: impl Iterator<Item = (Tgid, CodeRange)>) {
-        let Some(unwinding) = &self.unwinding else { return };
         for (process, range) in code {
             if let Some(Ok(file)) = self.modules.read(process, &range) {
-                unwinding.prepare(file);
+                self.tell(Change::Prepare(file));
             }
         }
-        unwinding.wait();
+        self.wait();
     }
 
     /// Reads what a process has mapped now, which replaces everything that was known of it.
@@ -118,10 +119,8 @@ impl Memory {
         self.scanned.insert(process, scanned);
         let code: Vec<_> = code.iter().map(|range| self.code(process, range)).collect();
         timeline.remap(process, code.iter().map(|(mapped, _)| mapped.clone()).collect());
-        if let Some(unwinding) = &self.unwinding {
-            let code = code.into_iter().map(|(mapped, file)| Code::new(mapped.start..mapped.end, mapped.bias, file));
-            unwinding.scanned(process, exec_id, code.collect());
-        }
+        let code = code.into_iter().map(|(mapped, file)| changed(&mapped, file)).collect();
+        self.tell(Change::Scanned { process, exec_id, code });
     }
 
     /// Takes what the kernel tells of a process's memory.
@@ -138,17 +137,15 @@ impl Memory {
     /// Takes a record that may be about a process's memory.
     pub fn record(&mut self, record: &Record) {
         match *record {
-            Record::Fork(record::Fork { header, parent_tgid, tgid, .. }) if parent_tgid != tgid => {
-                if let Some(unwinding) = &self.unwinding
-                    && !self.is_known(tgid, header.time_ns)
-                {
-                    unwinding.copied(parent_tgid, tgid);
-                }
+            Record::Fork(record::Fork { header, parent_tgid, tgid, .. })
+                if parent_tgid != tgid && !self.is_known(tgid, header.time_ns) =>
+            {
+                self.tell(Change::Copied { from: parent_tgid, to: tgid });
             }
             Record::Exec(record::Exec { header, tid, exec_id, .. }) if !self.is_known(Tgid(tid.0), header.time_ns) => {
                 let process = Tgid(tid.0);
                 self.scanned.insert(process, Scanned { at_ns: 0, exec_id, found: 0, mapped_since: 0 });
-                self.runs(process, exec_id);
+                self.tell(Change::Runs { process, exec_id });
             }
             _ => {}
         }
@@ -174,9 +171,7 @@ impl Memory {
     /// A process has ended.
     pub fn ended(&mut self, process: Tgid) {
         self.scanned.remove(&process);
-        if let Some(unwinding) = &self.unwinding {
-            unwinding.ended(process);
-        }
+        self.tell(Change::Ended { process });
     }
 
     /// Whether events were lost since the last call, so that all processes should be scanned again.
@@ -222,16 +217,19 @@ impl Memory {
     /// What became of it all.
     pub fn finish(self) -> CodeSummary {
         let modules = self.modules.count() as u64;
-        let mut without_table = self.unwinding.map(Unwinding::finish).unwrap_or_default();
+        let late = || {
+            let reason = format!("were not all made: one took more than {} s", PATIENCE.as_secs());
+            BTreeSet::from([Unreadable { path: "unwind tables".to_owned(), reason }])
+        };
+        let mut without_table =
+            self.unwinding.map(|unwinding| unwinding.finish().unwrap_or_else(late)).unwrap_or_default();
         without_table.extend(self.modules.unreadable().iter().cloned());
         CodeSummary { modules, without_table: without_table.into_iter().collect() }
     }
 
     fn map(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {
         let (mapped, file) = self.code(process, range);
-        if let Some(unwinding) = &self.unwinding {
-            unwinding.mapped(process, Code::new(mapped.start..mapped.end, mapped.bias, file));
-        }
+        self.tell(Change::Mapped { process, code: changed(&mapped, file) });
         timeline.map(mapped);
     }
 
@@ -251,14 +249,18 @@ impl Memory {
 
     fn clear(&self, process: Tgid, timeline: &mut Timeline) {
         timeline.unmap_all(process);
-        if let Some(unwinding) = &self.unwinding {
-            unwinding.cleared(process);
-        }
+        self.tell(Change::Cleared { process });
     }
 
-    fn runs(&self, process: Tgid, exec_id: u64) {
+    /// Tells all followers.
+    fn tell(&self, change: Change) {
         if let Some(unwinding) = &self.unwinding {
-            unwinding.runs(process, exec_id);
+            unwinding.tell(change);
         }
     }
+}
+
+/// What followers are told of code.
+fn changed(mapped: &Mapped, file: Option<Arc<ModuleFile>>) -> Code {
+    Code { addresses: mapped.start..mapped.end, bias: mapped.bias, file }
 }

@@ -3,6 +3,7 @@
 //! Two threads work while it runs, besides the one that waits for its end: the [`pipeline`] drains the rings and turns
 //! records into packets, and the trace's [`Output`](crate::trace::Output) compresses and writes them.
 
+mod changes;
 mod config;
 mod ending;
 mod memory;

@@ -1,19 +1,15 @@
 //! The thread that keeps the kernel's unwind tables and address spaces up to date.
-//!
-//! Making a table can take longer than a ring has room for, so the thread that drains the rings only says what changed.
 
 use std::{
     collections::BTreeSet,
     ops::Range,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+        mpsc::{Receiver, SyncSender},
     },
-    thread::JoinHandle,
-    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use polletto_common::{
     id::Tgid,
     unwind::{AddressSpace, MAX_MAPPINGS, Mapping},
@@ -21,115 +17,19 @@ use polletto_common::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
+    changes::{Change, Code, Follower},
     modules::{ModuleFile, Unreadable},
     pipeline::raise_priority,
 };
 use crate::{
     kernel::{Installed, UnwindMaps},
-    pieces::{Piece, Pieces},
+    pieces::Pieces,
     unwind::{self, Cache},
 };
 
-/// How long tables are waited for, at the beginning and at the end.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What happened to processes' memory.
-enum Change {
-    /// Code of this file will be mapped.
-    Prepare(Arc<ModuleFile>),
-    /// Code was mapped.
-    Mapped { process: Tgid, code: Code },
-    /// This is all the code that a process has.
-    Scanned { process: Tgid, exec_id: u64, code: Vec<Code> },
-    /// A process has another's memory as its own from now on.
-    Copied { from: Tgid, to: Tgid },
-    /// A process has lost everything that was mapped.
-    Cleared { process: Tgid },
-    /// A process runs the program with this `exec_id`.
-    Runs { process: Tgid, exec_id: u64 },
-    /// A process has ended.
-    Ended { process: Tgid },
-    /// Everything before is done.
-    Done(SyncSender<()>),
-}
-
-/// The thread, as others see it.
-pub struct Unwinding {
-    changes: Sender<Change>,
-    thread: JoinHandle<BTreeSet<Unreadable>>,
-}
-
-impl Unwinding {
-    /// Starts the thread.
-    pub fn start(maps: UnwindMaps, cache: Cache) -> Result<Unwinding> {
-        let (changes, coming) = channel();
-        let thread = std::thread::Builder::new()
-            .name("polletto-unwind".into())
-            .spawn(move || Worker::new(maps, cache).run(&coming))
-            .context("could not start the thread that makes unwind tables")?;
-        Ok(Unwinding { changes, thread })
-    }
-
-    /// Makes a file's table before anything of it is needed.
-    pub fn prepare(&self, file: Arc<ModuleFile>) {
-        self.send(Change::Prepare(file));
-    }
-
-    /// Code was mapped.
-    pub fn mapped(&self, process: Tgid, code: Code) {
-        self.send(Change::Mapped { process, code });
-    }
-
-    /// This is all the code that a process has, and the `exec_id` of its program.
-    pub fn scanned(&self, process: Tgid, exec_id: u64, code: Vec<Code>) {
-        self.send(Change::Scanned { process, exec_id, code });
-    }
-
-    /// A process began as a copy of another.
-    pub fn copied(&self, from: Tgid, to: Tgid) {
-        self.send(Change::Copied { from, to });
-    }
-
-    /// A process starts another program: what was mapped is not any more.
-    pub fn cleared(&self, process: Tgid) {
-        self.send(Change::Cleared { process });
-    }
-
-    /// A process runs the program with this `exec_id`.
-    pub fn runs(&self, process: Tgid, exec_id: u64) {
-        self.send(Change::Runs { process, exec_id });
-    }
-
-    /// A process has ended.
-    pub fn ended(&self, process: Tgid) {
-        self.send(Change::Ended { process });
-    }
-
-    /// Waits until the kernel knows of everything so far, but not for ever.
-    pub fn wait(&self) {
-        let (done, is_done) = sync_channel(1);
-        self.send(Change::Done(done));
-        // What is missing then is known later, and if the thread has panicked, `finish` tells.
-        is_done.recv_timeout(PATIENCE).ok();
-    }
-
-    /// Ends the thread, and says which files have no table and why.
-    pub fn finish(self) -> BTreeSet<Unreadable> {
-        let (done, is_done) = sync_channel(1);
-        self.send(Change::Done(done));
-        drop(self.changes);
-        if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            // A file system that does not answer must not keep a trace from being closed.
-            let reason = format!("were not all made: one took more than {} s", PATIENCE.as_secs());
-            return BTreeSet::from([Unreadable { path: "unwind tables".to_owned(), reason }]);
-        }
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
-
-    fn send(&self, change: Change) {
-        // As above.
-        self.changes.send(change).ok();
-    }
+/// Starts the thread. At its end it says which files have no table, and why.
+pub fn follow(maps: UnwindMaps, cache: Cache) -> Result<Follower<BTreeSet<Unreadable>>> {
+    Follower::start("polletto-unwind", move |coming| Worker::new(maps, cache).run(&coming))
 }
 
 /// A process's memory.
@@ -139,31 +39,6 @@ struct Space {
     code: Pieces<Code>,
     /// What the kernel was told last, and of which program.
     told: Option<(u64, Vec<Mapping>)>,
-}
-
-/// Code in a process's memory.
-#[derive(Clone)]
-pub struct Code {
-    addresses: Range<u64>,
-    bias: u64,
-    file: Option<Arc<ModuleFile>>,
-}
-
-impl Code {
-    /// `bias` is what to subtract (wrapping) from its addresses to get the file's own.
-    pub fn new(addresses: Range<u64>, bias: u64, file: Option<Arc<ModuleFile>>) -> Code {
-        Code { addresses, bias, file }
-    }
-}
-
-impl Piece for Code {
-    fn addresses(&self) -> Range<u64> {
-        self.addresses.clone()
-    }
-
-    fn part(&self, addresses: Range<u64>) -> Code {
-        Code { addresses, ..self.clone() }
-    }
 }
 
 /// A table that the kernel has, and the file's own addresses that it covers.

@@ -82,13 +82,7 @@ impl Polls {
     }
 
     /// A thread left its CPU in the middle of a poll.
-    pub fn left(
-        &mut self,
-        left: &record::PollLeft,
-        words: &mut Vocabulary,
-        seen: &mut Seen,
-        out: &mut PacketBuffer,
-    ) {
+    pub fn left(&mut self, left: &record::PollLeft, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
         let record::PollLeft { header, tid, tgid, polled } = *left;
         let task = self.task(tid, tgid, polled, None);
         self.found(header.time_ns, tid, task, polled, words, seen, out);

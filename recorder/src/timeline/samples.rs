@@ -177,7 +177,9 @@ impl Samples {
             let context = AsyncContextDescriptor {
                 iid: Some(iid),
                 name: Some(body.map_or_else(|| format!("task {}", task.id), |body| body.future.name.clone())),
-                kind: Some(if body.is_some_and(|body| body.may_block) { "tokio blocking task" } else { "tokio task" }.into()),
+                kind: Some(
+                    if body.is_some_and(|body| body.may_block) { "tokio blocking task" } else { "tokio task" }.into(),
+                ),
                 parent_iid: None,
             };
             let stack_sample_async_context_descriptors = vec![context];

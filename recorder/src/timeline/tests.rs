@@ -221,7 +221,14 @@ fn a_switch_that_the_kernel_did_not_report_is_counted_and_corrected() {
 
 #[test]
 fn a_thread_that_the_timer_finds_runs_whatever_the_switches_say() {
-    let found = Sample { header: header::<Sample>(250, 0), stack: 1, tid: Tid(10), tgid: Tgid(10), period_ns: 10, polled: Polled::default() };
+    let found = Sample {
+        header: header::<Sample>(250, 0),
+        stack: 1,
+        tid: Tid(10),
+        tgid: Tgid(10),
+        period_ns: 10,
+        polled: Polled::default(),
+    };
     let records = [
         task(10, 10, "a"),
         current(100, 10, OURS),

@@ -39,10 +39,7 @@ impl Vocabulary {
     pub fn text(&mut self, name: &str, value: &str, out: &mut PacketBuffer) -> (u64, Argument) {
         let text = self.texts.iid(value, |iid| {
             let text = InternedString { iid: Some(iid), str: Some(value.into()) };
-            out.push_interned(InternedData {
-                debug_annotation_string_values: vec![text],
-                ..InternedData::default()
-            });
+            out.push_interned(InternedData { debug_annotation_string_values: vec![text], ..InternedData::default() });
         });
         (self.argument(name, out), Argument::Text(text))
     }

@@ -72,7 +72,8 @@ impl Recording {
     fn shown(&mut self) -> Vec<(u64, u64, String, String)> {
         self.timeline.finish(10_000, &mut self.out);
         let read = self.read();
-        let name = |iid: u64| read.interned.event_names.iter().find(|name| name.iid() == iid).unwrap().name().to_owned();
+        let name =
+            |iid: u64| read.interned.event_names.iter().find(|name| name.iid() == iid).unwrap().name().to_owned();
         let events = read.events.iter().filter(|(_, event)| read.tracks[&event.track_uuid()].name().contains("worker"));
         let mut shown = Vec::new();
         for (time_ns, event) in events {
@@ -103,7 +104,9 @@ fn a_poll_that_is_found_twice_lasts_from_the_first_time_to_the_last() {
 #[test]
 fn another_tick_or_task_is_another_poll_and_found_once_it_has_no_length() {
     let mut recording = recording();
-    for (time_ns, task, tick) in [(100, 7, 40), (200, 7, 41), (300, 7, 41), (400, 8, 42), (500, 7, 43), (600, 7, 0), (700, 7, 0)] {
+    for (time_ns, task, tick) in
+        [(100, 7, 40), (200, 7, 41), (300, 7, 41), (400, 8, 42), (500, 7, 43), (600, 7, 0), (700, 7, 0)]
+    {
         recording.polls(time_ns, 1, polled(task, tick));
     }
     assert_eq!(recording.shown(), [poll(200, 300)]);
@@ -154,7 +157,6 @@ fn the_workers_of_another_runtime_are_another_group() {
         .map(|track| format!("{} in {}", track.name(), read.tracks[&track.parent_uuid()].name()))
         .collect();
     groups.sort();
-    let expected =
-        ["thread 10 in Tokio threads", "worker 3 in Tokio workers", "worker 3 in Tokio workers, runtime 2"];
+    let expected = ["thread 10 in Tokio threads", "worker 3 in Tokio workers", "worker 3 in Tokio workers, runtime 2"];
     assert_eq!(groups, expected);
 }

@@ -7,8 +7,8 @@ use polletto_common::{
     record::{Blocked, Sample, Stack, StackEnding},
 };
 use polletto_protos::{
-    DebugAnnotation, Frame, InternedData, Mapping, StackSample, TrackEvent, debug_annotation, frame::Kind,
-    TrackDescriptor, stack_sample::TaskContext, track_event::Type,
+    DebugAnnotation, Frame, InternedData, Mapping, StackSample, TrackDescriptor, TrackEvent, debug_annotation,
+    frame::Kind, stack_sample::TaskContext, track_event::Type,
 };
 
 use super::*;
@@ -106,7 +106,14 @@ impl Recording {
 
     pub(super) fn sample(&mut self, time_ns: u64, stack: u64, tgid: Tgid) {
         let header = header::<Sample>(time_ns, 0);
-        self.push(Record::Sample(Sample { header, stack, tid: tgid.leader(), tgid, period_ns: 1_000, polled: Polled::default() }));
+        self.push(Record::Sample(Sample {
+            header,
+            stack,
+            tid: tgid.leader(),
+            tgid,
+            period_ns: 1_000,
+            polled: Polled::default(),
+        }));
     }
 
     fn blocked(&mut self, returned_ns: u64, stack: u64, left_ns: u64, tid: u32, waker: u32) {

@@ -1,0 +1,109 @@
+//! What happens to the memory of recorded processes, and the threads that are told of it.
+//!
+//! What follows from a change can take longer than a ring has room for, so the thread that drains the rings only says what
+//! changed.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use polletto_common::id::Tgid;
+
+use super::modules::ModuleFile;
+use crate::pieces::Piece;
+
+/// How long a follower is waited for, at the beginning and at the end.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What happened to processes' memory.
+#[derive(Clone)]
+pub enum Change {
+    /// Code of this file will be mapped.
+    Prepare(Arc<ModuleFile>),
+    /// Code was mapped.
+    Mapped { process: Tgid, code: Code },
+    /// This is all the code that a process has, and the `exec_id` of its program.
+    Scanned { process: Tgid, exec_id: u64, code: Vec<Code> },
+    /// A process began as a copy of another.
+    Copied { from: Tgid, to: Tgid },
+    /// A process starts another program: what was mapped is not any more.
+    Cleared { process: Tgid },
+    /// A process runs the program with this `exec_id`.
+    Runs { process: Tgid, exec_id: u64 },
+    /// A process has ended.
+    Ended { process: Tgid },
+    /// Everything before is done.
+    Done(SyncSender<()>),
+}
+
+/// Code in a process's memory.
+#[derive(Clone)]
+pub struct Code {
+    pub addresses: Range<u64>,
+    /// What to subtract (wrapping) from its addresses to get the file's own.
+    pub bias: u64,
+    /// None where the program compiled it itself.
+    pub file: Option<Arc<ModuleFile>>,
+}
+
+impl Piece for Code {
+    fn addresses(&self) -> Range<u64> {
+        self.addresses.clone()
+    }
+
+    fn part(&self, addresses: Range<u64>) -> Code {
+        Code { addresses, ..self.clone() }
+    }
+}
+
+/// A thread that is told of changes, and says something when there are no more.
+pub struct Follower<T> {
+    changes: Sender<Change>,
+    thread: JoinHandle<T>,
+}
+
+impl<T: Send + 'static> Follower<T> {
+    /// Starts it under a name of at most fifteen letters.
+    pub fn start(name: &str, follow: impl FnOnce(Receiver<Change>) -> T + Send + 'static) -> Result<Follower<T>> {
+        let (changes, coming) = channel();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || follow(coming))
+            .with_context(|| format!("could not start the thread {name}"))?;
+        Ok(Follower { changes, thread })
+    }
+
+    pub fn tell(&self, change: Change) {
+        // If the thread has panicked, `finish` tells.
+        self.changes.send(change).ok();
+    }
+
+    /// Waits until everything so far has had its consequences, but not for ever: what is missing then comes later.
+    pub fn wait(&self) {
+        self.done().recv_timeout(PATIENCE).ok();
+    }
+
+    /// Ends the thread. Nothing if it does not come to an end: a file system that does not answer must not keep a trace from
+    /// being closed.
+    pub fn finish(self) -> Option<T> {
+        let is_done = self.done();
+        drop(self.changes);
+        if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            return None;
+        }
+        Some(self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    fn done(&self) -> Receiver<()> {
+        let (done, is_done) = sync_channel(1);
+        self.tell(Change::Done(done));
+        is_done
+    }
+}
