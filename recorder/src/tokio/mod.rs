@@ -3,6 +3,10 @@
 //!
 //! Everything here is read from files, which may lie. What a process has in its memory is another room's.
 
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod tests;
 mod vtable;
 
-pub use self::vtable::{SchedulerKind, Vtable};
+pub use self::vtable::{SchedulerKind, Vtable, scan};

@@ -1,0 +1,5 @@
+//! Claims about programs that are made by hand.
+
+mod vtable;
+
+use super::{example::*, *};
