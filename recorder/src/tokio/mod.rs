@@ -3,6 +3,20 @@
 //!
 //! Everything here is read from files, which may lie. What a process has in its memory is another room's.
 
+mod code;
+mod context;
+#[cfg(test)]
+mod example;
+mod program;
+#[cfg(test)]
+mod tests;
+mod version;
 mod vtable;
 
-pub use self::vtable::{SchedulerKind, Vtable};
+pub use self::{
+    code::{Code, Reference},
+    context::{Context, Evidence, Found, Unknown},
+    program::{PollBody, Program, examine},
+    version::{Origins, Version},
+    vtable::{SchedulerKind, Vtable, scan},
+};
