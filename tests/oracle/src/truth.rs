@@ -1,0 +1,138 @@
+//! What the program did, written down by itself.
+
+use std::{
+    cell::Cell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        Mutex,
+    },
+    task::{Context, Poll},
+};
+
+use tokio::task::JoinHandle;
+
+/// CLOCK_BOOTTIME, nanoseconds: the clock of traces.
+fn now() -> u64 {
+    #[repr(C)]
+    struct Timespec {
+        seconds: i64,
+        nanoseconds: i64,
+    }
+    extern "C" {
+        fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
+    }
+    const BOOTTIME: i32 = 7;
+    let mut time = Timespec { seconds: 0, nanoseconds: 0 };
+    // SAFETY: the pointer is to a live value of the layout that 64-bit Linux has for it.
+    let result = unsafe { clock_gettime(BOOTTIME, &mut time) };
+    assert_eq!(result, 0, "every kernel has this clock");
+    time.seconds as u64 * 1_000_000_000 + time.nanoseconds as u64
+}
+
+/// The calling thread's id.
+fn own_tid() -> i32 {
+    extern "C" {
+        fn gettid() -> i32;
+    }
+    // SAFETY: a system call without arguments, which can't fail.
+    unsafe { gettid() }
+}
+
+/// A task was begun.
+struct Spawn {
+    number: u64,
+    /// As Tokio numbers tasks.
+    id: u64,
+    name: &'static str,
+    /// The task that began it; 0 for none.
+    parent: u64,
+    at: u64,
+}
+
+/// A task was polled.
+struct Polled {
+    number: u64,
+    tid: i32,
+    begin: u64,
+    end: u64,
+    is_last: bool,
+}
+
+static SPAWNS: Mutex<Vec<Spawn>> = Mutex::new(Vec::new());
+static POLLS: Mutex<Vec<Polled>> = Mutex::new(Vec::new());
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The number of the task that this thread polls.
+    static POLLING: Cell<u64> = const { Cell::new(0) };
+    static TID: i32 = own_tid();
+}
+
+/// A future that writes down when it is polled.
+struct Told<F> {
+    number: u64,
+    future: F,
+}
+
+impl<F: Future> Future for Told<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let number = self.number;
+        // SAFETY: the future is never moved out of `self`, which stays where it is.
+        let future = unsafe { self.map_unchecked_mut(|told| &mut told.future) };
+        let before = POLLING.replace(number);
+        let begin = now();
+        let result = future.poll(context);
+        let end = now();
+        POLLING.set(before);
+        let polled = Polled { number, tid: TID.with(|tid| *tid), begin, end, is_last: result.is_ready() };
+        POLLS.lock().expect("nobody panics").push(polled);
+        result
+    }
+}
+
+/// Begins a task, and writes that down.
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + fmt::Debug,
+{
+    write_down(name, |number| tokio::spawn(Told { number, future }))
+}
+
+/// As [`spawn`], for a task that stays on its thread.
+pub fn spawn_local<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: fmt::Debug,
+{
+    write_down(name, |number| tokio::task::spawn_local(Told { number, future }))
+}
+
+fn write_down<T>(name: &'static str, spawn: impl FnOnce(u64) -> JoinHandle<T>) -> JoinHandle<T>
+where
+    JoinHandle<T>: fmt::Debug,
+{
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let at = now();
+    let handle = spawn(number);
+    // Old versions tell a task's id in no other way.
+    let text = format!("{handle:?}");
+    let id = text.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("an id");
+    SPAWNS.lock().expect("nobody panics").push(Spawn { number, id, name, parent: POLLING.get(), at });
+    handle
+}
+
+/// Prints everything.
+pub fn print() {
+    for Spawn { number, id, name, parent, at } in SPAWNS.lock().expect("nobody panics").iter() {
+        println!(r#"{{"spawn":{number},"id":{id},"name":"{name}","parent":{parent},"at":{at}}}"#);
+    }
+    for Polled { number, tid, begin, end, is_last } in POLLS.lock().expect("nobody panics").iter() {
+        println!(r#"{{"poll":{number},"tid":{tid},"begin":{begin},"end":{end},"last":{is_last}}}"#);
+    }
+}
