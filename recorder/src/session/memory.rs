@@ -1,7 +1,14 @@
 //! What is mapped where in the recorded processes: for the timeline, which says whose code a stack is, and for the kernel,
 //! which unwinds it.
 
-use std::{collections::BTreeSet, ffi::OsStr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
+};
 
 use anyhow::Result;
 use polletto_common::{
@@ -15,10 +22,11 @@ use super::{
     changes::{Change, Code, Follower, PATIENCE},
     modules::{ModuleFile, Modules, Unreadable},
     preamble::boottime_ns,
+    tasks::{self, Found, TaskProgram},
     unwinding,
 };
 use crate::{
-    kernel::{MemoryChange, MemoryEvent, UnwindMaps},
+    kernel::{MemoryChange, MemoryEvent, RuntimeMap, UnwindMaps},
     symbols::{Missing, ModuleReport, NamesIn, Request},
     target::{self, CodeRange},
     timeline::{self, Mapped, Timeline},
@@ -30,6 +38,8 @@ pub struct Memory {
     modules: Modules,
     /// None when the kernel does not unwind by tables.
     unwinding: Option<Follower<BTreeSet<Unreadable>>>,
+    tasks: Follower<Vec<TaskProgram>>,
+    found: Receiver<Found>,
     scanned: FxHashMap<Tgid, Scanned>,
     scan_wanted: bool,
 }
@@ -68,11 +78,20 @@ impl Memory {
     ///
     /// Every file that is mapped stays open, so as many may be open from now on as the system allows. A command that is to
     /// be recorded should have been started before, since it would inherit that.
-    pub fn new(maps: Option<UnwindMaps>) -> Result<Memory> {
+    pub fn new(maps: Option<UnwindMaps>, runtimes: RuntimeMap) -> Result<Memory> {
         allow_open_files();
         let unwinding =
             maps.map(|maps| unwinding::follow(maps, Cache::open(Cache::default_directory()))).transpose()?;
-        Ok(Memory { modules: Modules::default(), unwinding, scanned: FxHashMap::default(), scan_wanted: false })
+        let (finds, found) = channel();
+        let tasks = tasks::follow(runtimes, finds)?;
+        Ok(Memory {
+            modules: Modules::default(),
+            unwinding,
+            tasks,
+            found,
+            scanned: FxHashMap::default(),
+            scan_wanted: false,
+        })
     }
 
     /// Makes the tables that these processes need now, before anything of them is recorded, and waits for them.
@@ -184,6 +203,7 @@ impl Memory {
         if let Some(unwinding) = &self.unwinding {
             unwinding.wait();
         }
+        self.tasks.wait();
     }
 
     /// What to ask of the symbols for the addresses that stacks lead through, and of which nobody can be asked.
@@ -214,8 +234,13 @@ impl Memory {
         (requests, refused)
     }
 
+    /// Programs that poll tasks, found since the last call.
+    pub fn found(&self) -> impl Iterator<Item = Found> {
+        self.found.try_iter()
+    }
+
     /// What became of it all.
-    pub fn finish(self) -> CodeSummary {
+    pub fn finish(self) -> (CodeSummary, Vec<TaskProgram>) {
         let modules = self.modules.count() as u64;
         let late = || {
             let reason = format!("were not all made: one took more than {} s", PATIENCE.as_secs());
@@ -224,7 +249,8 @@ impl Memory {
         let mut without_table =
             self.unwinding.map(|unwinding| unwinding.finish().unwrap_or_else(late)).unwrap_or_default();
         without_table.extend(self.modules.unreadable().iter().cloned());
-        CodeSummary { modules, without_table: without_table.into_iter().collect() }
+        let code = CodeSummary { modules, without_table: without_table.into_iter().collect() };
+        (code, self.tasks.finish().unwrap_or_default())
     }
 
     fn map(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {
@@ -255,8 +281,9 @@ impl Memory {
     /// Tells all followers.
     fn tell(&self, change: Change) {
         if let Some(unwinding) = &self.unwinding {
-            unwinding.tell(change);
+            unwinding.tell(change.clone());
         }
+        self.tasks.tell(change);
     }
 }
 

@@ -15,6 +15,7 @@ mod preamble;
 mod reader;
 mod running;
 mod symbolizing;
+mod tasks;
 mod unwinding;
 
 use std::{
@@ -32,6 +33,7 @@ pub use self::{
     own_use::{NamingUse, OwnUse},
     running::Progress,
     symbolizing::NameWriter,
+    tasks::TaskProgram,
 };
 use self::{
     ending::Waiter,
@@ -68,6 +70,8 @@ pub struct Outcome {
     pub written: Written,
     /// What became of the files whose code was mapped.
     pub code: CodeSummary,
+    /// What is known of programs that poll tasks.
+    pub tasks: Vec<TaskProgram>,
     /// How the functions of each of them were named.
     pub names: Vec<ModuleReport>,
     /// The recorder's own use of the machine.
@@ -115,7 +119,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         stacks: config.stacks,
         seed: preamble::random_number().context("could not read a random number")? as u64,
     })?;
-    let mut memory = Memory::new(loaded.unwind_maps()?)?;
+    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?)?;
     match (&config.subject, &held) {
         (Subject::Command(command), Some(held)) => memory.prepare_command(&command[0], held.tgid()),
         _ => memory.prepare(&processes),
@@ -132,7 +136,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     let ending = waiter.wait(running.progress(), observer)?;
     running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
     waiter.wait_for_pipeline()?;
-    let Finished { lasted, seen, kernel, records, code, requests, refused, output } = running
+    let Finished { lasted, seen, kernel, records, code, tasks, requests, refused, output } = running
         .join()
         .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
     let (names, naming_use) = own_use::of_naming(|peak_memory_bytes| match &config.symbols {
@@ -154,6 +158,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         records,
         written,
         code,
+        tasks,
         names,
         own_use,
         naming_use,

@@ -22,6 +22,7 @@ use super::{
     memory::{CodeSummary, Memory},
     own_use, preamble,
     running::{Progress, RunningPipeline, Stop},
+    tasks::{Found, TaskProgram},
 };
 use crate::{
     kernel::{Attached, Counted, Taken},
@@ -60,6 +61,7 @@ pub struct Finished {
     pub kernel: Counted,
     pub records: u64,
     pub code: CodeSummary,
+    pub tasks: Vec<TaskProgram>,
     /// What is to be named.
     pub requests: Vec<Request>,
     /// What can't be.
@@ -150,6 +152,7 @@ impl Pipeline {
         if pipeline.needs_mappings {
             pipeline.scan_memory(&tasks);
             pipeline.memory.wait();
+            pipeline.learn_tasks()?;
         }
         if config.stacks.are_recorded() {
             pipeline.attached.start_stacks()?;
@@ -198,7 +201,8 @@ impl Pipeline {
         let lasted = Duration::from_nanos(ended_ns.saturating_sub(began.boottime_ns));
         let (seen, kernel) = (timeline.seen(), detached.counted()?);
         let (requests, refused) = memory.requests(timeline.addresses());
-        Ok(Finished { lasted, seen, kernel, records, code: memory.finish(), requests, refused, output })
+        let (code, tasks) = memory.finish();
+        Ok(Finished { lasted, seen, kernel, records, code, tasks, requests, refused, output })
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.
@@ -265,6 +269,7 @@ impl Pipeline {
             }
         }
         self.describe_processes();
+        self.learn_tasks()?;
         if self.counters.is_due() {
             self.timeline.show_recorder(now_ns, counters(&self.progress), &mut self.packets);
         }
@@ -293,6 +298,17 @@ impl Pipeline {
                 self.memory.scan(task.tgid, task.exec_id, &mut self.timeline);
             }
         }
+    }
+
+    /// Passes on what was found out of tasks: by files to the timeline, by the timeline to the kernel programs.
+    fn learn_tasks(&mut self) -> Result<()> {
+        for Found { module, code } in self.memory.found() {
+            self.timeline.knows_task_code(module, code);
+        }
+        for (thread, task) in self.timeline.take_own_tasks() {
+            self.attached.set_own_task(thread, task)?;
+        }
+        Ok(())
     }
 
     fn describe_processes(&mut self) {

@@ -8,6 +8,7 @@ mod context;
 #[cfg(test)]
 mod example;
 mod program;
+mod seeing;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -17,6 +18,7 @@ pub use self::{
     code::{Code, Reference},
     context::{Context, Evidence, Found, Unknown},
     program::{PollBody, Program, examine},
+    seeing::Seeing,
     version::{Origins, Version},
     vtable::{SchedulerKind, Vtable, scan},
 };

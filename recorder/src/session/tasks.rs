@@ -1,0 +1,198 @@
+//! The thread that finds out which programs are Tokio's, and tells the kernel and the timeline how to see their tasks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender},
+    },
+};
+
+use anyhow::Result;
+use polletto_common::{id::Tgid, polled::RuntimeLayout};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    changes::{Change, Code, Follower},
+    modules::ModuleFile,
+};
+use crate::{
+    kernel::RuntimeMap,
+    timeline::{Future, Module, PollBody, TaskCode},
+    tokio::{self, SchedulerKind},
+};
+
+/// A program that polls tasks.
+pub struct Found {
+    /// Its file.
+    pub module: Arc<Module>,
+    /// Where its code polls them.
+    pub code: Arc<TaskCode>,
+}
+
+/// What is known of a program's tasks, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TaskProgram {
+    /// Its file.
+    pub path: String,
+    /// The versions of Tokio that it was built with, as far as it tells.
+    pub tokio: Vec<String>,
+    /// Different futures that it spawns, one for each kind of scheduler.
+    pub futures: u64,
+    /// How many of them have a name, by how that was found.
+    pub names: BTreeMap<&'static str, u64>,
+    /// Why it can't be seen which task a thread polls; none where it can.
+    pub tasks_unseen: Option<String>,
+    /// Why workers are not told apart; none where they are.
+    pub workers_unseen: Option<String>,
+}
+
+/// Starts the thread. At its end it tells of all programs that poll tasks.
+pub fn follow(map: RuntimeMap, found: Sender<Found>) -> Result<Follower<Vec<TaskProgram>>> {
+    Follower::start("polletto-tasks", move |coming| Worker::new(map, found).run(&coming))
+}
+
+/// A file of which it is known what it polls.
+struct Examined {
+    /// None where threads don't tell what they poll.
+    layout: Option<RuntimeLayout>,
+    summary: TaskProgram,
+}
+
+/// A process.
+#[derive(Clone, Default)]
+struct Space {
+    exec_id: Option<u64>,
+    /// By [`ModuleFile::index`], in the order in which they were mapped: files that poll tasks.
+    files: Vec<usize>,
+}
+
+struct Worker {
+    map: RuntimeMap,
+    found: Sender<Found>,
+    /// By [`ModuleFile::index`]; none where a file polls nothing.
+    examined: FxHashMap<usize, Option<Examined>>,
+    spaces: FxHashMap<Tgid, Space>,
+}
+
+impl Worker {
+    fn new(map: RuntimeMap, found: Sender<Found>) -> Worker {
+        Worker { map, found, examined: FxHashMap::default(), spaces: FxHashMap::default() }
+    }
+
+    fn run(mut self, coming: &Receiver<Change>) -> Vec<TaskProgram> {
+        while let Ok(first) = coming.recv() {
+            let (mut changed, mut waiting) = (FxHashSet::default(), Vec::new());
+            for change in std::iter::once(first).chain(coming.try_iter()) {
+                self.apply(change, &mut changed, &mut waiting);
+            }
+            changed.iter().for_each(|&process| self.tell(process));
+            for done in waiting {
+                // Who waits may have given up.
+                done.send(()).ok();
+            }
+        }
+        let mut programs: Vec<_> = self.examined.into_values().flatten().map(|examined| examined.summary).collect();
+        programs.sort_by(|one, other| one.path.cmp(&other.path));
+        programs
+    }
+
+    fn apply(&mut self, change: Change, changed: &mut FxHashSet<Tgid>, waiting: &mut Vec<SyncSender<()>>) {
+        match change {
+            Change::Prepare(file) => self.examine(&file),
+            Change::Mapped { process, code } => {
+                self.add(process, &code);
+                changed.insert(process);
+            }
+            Change::Scanned { process, exec_id, code } => {
+                self.spaces.insert(process, Space { exec_id: Some(exec_id), files: Vec::new() });
+                code.iter().for_each(|code| self.add(process, code));
+                changed.insert(process);
+            }
+            Change::Copied { from, to } => {
+                // The kernel programs have done the same.
+                let copy = self.spaces.get(&from).cloned().unwrap_or_default();
+                self.spaces.insert(to, copy);
+            }
+            Change::Cleared { process } => {
+                self.spaces.insert(process, Space::default());
+            }
+            Change::Runs { process, exec_id } => {
+                self.spaces.entry(process).or_default().exec_id = Some(exec_id);
+                changed.insert(process);
+            }
+            Change::Ended { process } => {
+                self.spaces.remove(&process);
+                changed.remove(&process);
+                self.map.remove(process);
+            }
+            Change::Done(done) => waiting.push(done),
+        }
+    }
+
+    /// A process has mapped a file's code.
+    fn add(&mut self, process: Tgid, code: &Code) {
+        let Some(file) = &code.file else { return };
+        self.examine(file);
+        let polls = self.examined.get(&file.index).is_some_and(Option::is_some);
+        let files = &mut self.spaces.entry(process).or_default().files;
+        if polls && !files.contains(&file.index) {
+            files.push(file.index);
+        }
+    }
+
+    /// Tells the kernel programs how the process's threads keep what they poll.
+    fn tell(&mut self, process: Tgid) {
+        let Some(Space { exec_id: Some(exec_id), files }) = self.spaces.get(&process) else { return };
+        let layouts = files.iter().filter_map(|file| self.examined.get(file)?.as_ref()?.layout);
+        // Where several files have a Tokio of their own, it is the program's that counts, which is mapped first.
+        if let Some(layout) = layouts.into_iter().next() {
+            // Without room its tasks are not seen, and shown as threads without.
+            self.map.set(process, RuntimeLayout { exec_id: *exec_id, ..layout }).ok();
+        }
+    }
+
+    /// Looks into a file, once.
+    fn examine(&mut self, file: &ModuleFile) {
+        if self.examined.contains_key(&file.index) {
+            return;
+        }
+        let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
+        let examined = program.map(|program| {
+            let (code, names) = code_of(&program);
+            // Who drains the rings may have ended.
+            self.found.send(Found { module: Arc::clone(&file.module), code: Arc::new(code) }).ok();
+            let seeing = tokio::Seeing::of(&program, &file.source);
+            let summary = TaskProgram {
+                path: file.module.path.clone(),
+                tokio: program.origins.tokio.iter().map(ToString::to_string).collect(),
+                futures: program.vtables.len() as u64,
+                names,
+                tasks_unseen: seeing.tasks_unseen,
+                workers_unseen: seeing.workers_unseen,
+            };
+            Examined { layout: seeing.layout, summary }
+        });
+        self.examined.insert(file.index, examined);
+    }
+}
+
+/// Where a program's code polls tasks, and how many futures have names, by how they were found.
+fn code_of(program: &tokio::Program) -> (TaskCode, BTreeMap<&'static str, u64>) {
+    let mut names = BTreeMap::new();
+    let futures: FxHashMap<u64, (Arc<Future>, bool)> = program
+        .vtables
+        .iter()
+        .map(|vtable| {
+            let name = format!("vtable {:#x}", vtable.address);
+            *names.entry("vtable").or_default() += 1;
+            let future = Future { name: name.clone(), full_name: name, tier: "vtable", place: None };
+            (vtable.address, (Arc::new(future), vtable.kind() == SchedulerKind::Blocking))
+        })
+        .collect();
+    let body = |body: &tokio::PollBody| {
+        let (future, may_block) = futures.get(body.vtables.first()?)?.clone();
+        Some(PollBody { addresses: body.addresses.clone(), future, may_block })
+    };
+    (TaskCode::new(program.poll_bodies.iter().filter_map(body).collect()), names)
+}
