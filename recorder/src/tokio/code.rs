@@ -47,6 +47,9 @@ pub(super) struct ThreadLocals {
     pub(super) accesses: Vec<ThreadLocalAccess>,
     /// The one whose address it returns, counted from the thread pointer, bytes.
     pub(super) returned: Option<i64>,
+    /// Those whose addresses it gives to other functions, counted likewise: among them each object that is freed with its
+    /// thread, to whoever remembers these.
+    pub(super) given: Vec<i64>,
 }
 
 /// What an instruction does with a variable that every thread has its own of.

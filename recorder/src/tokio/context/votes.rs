@@ -208,16 +208,17 @@ impl Statement {
         }
         let (mut returned, mut states) = (HashMap::new(), Vec::new());
         for &to in &calls {
-            if let Some(ThreadLocals { accesses, returned: Some(object) }) = getters.get(to)? {
+            if let Some(ThreadLocals { accesses, returned: Some(object), .. }) = getters.get(to)? {
                 returned.insert(to, *object);
                 states.extend(self::states(accesses));
             }
         }
-        let ThreadLocals { accesses, .. } = code.thread_locals(function, &mut |to| returned.get(&to).copied())?;
+        let ThreadLocals { accesses, given, .. } =
+            code.thread_locals(function, &mut |to| returned.get(&to).copied())?;
         states.extend(self::states(&accesses));
         let counters = accesses.iter().filter(|access| access.kind == AccessKind::Update);
         Ok(Statement {
-            candidates: candidates(&accesses, &states),
+            candidates: candidates(&accesses, &states, &given),
             counters: counters.map(|access| access.offset).collect(),
             calls,
         })
@@ -229,14 +230,18 @@ fn states(accesses: &[ThreadLocalAccess]) -> impl Iterator<Item = i64> {
     accesses.iter().filter(|access| access.size == 1 && access.kind == AccessKind::Load).map(|access| access.offset)
 }
 
-/// The words that are both read and written, near to a state that is read.
-fn candidates(accesses: &[ThreadLocalAccess], states: &[i64]) -> Vec<(i64, Option<i64>)> {
+/// The words that are both read and written, near to a state that is read, and where their objects begin: either code has
+/// the object in a register, or gives it away.
+fn candidates(accesses: &[ThreadLocalAccess], states: &[i64], given: &[i64]) -> Vec<(i64, Option<i64>)> {
     let words = |kind: AccessKind| accesses.iter().filter(move |access| access.size == 8 && access.kind == kind);
     let loads: HashSet<i64> = words(AccessKind::Load).map(|load| load.offset).collect();
-    let has_state = |offset: i64| states.iter().any(|state| state.abs_diff(offset) < LARGEST as u64);
+    let is_near = |offset: i64, other: i64| offset.abs_diff(other) < LARGEST;
     let mut found: Vec<(i64, Option<i64>)> = words(AccessKind::Store)
-        .filter(|store| loads.contains(&store.offset) && has_state(store.offset))
-        .map(|store| (store.offset, store.object.filter(|&object| (0..LARGEST).contains(&(store.offset - object)))))
+        .filter(|store| loads.contains(&store.offset) && states.iter().any(|&state| is_near(store.offset, state)))
+        .map(|store| {
+            let before = |&object: &i64| object <= store.offset && is_near(store.offset, object);
+            (store.offset, given.iter().copied().chain(store.object).filter(before).max())
+        })
         .collect();
     found.sort_unstable();
     found.dedup_by_key(|candidate| candidate.0);

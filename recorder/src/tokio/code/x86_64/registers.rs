@@ -37,6 +37,11 @@ pub(super) fn accesses(
         {
             *slot = value;
         }
+        if let FlowControl::Call | FlowControl::IndirectCall = instruction.flow_control()
+            && let Value::ThreadPointer { offset, .. } = state.value(Register::RDI)
+        {
+            found.given.push(offset);
+        }
         match instruction.flow_control() {
             FlowControl::Call => state.call(returned_by(instruction.near_branch_target())),
             FlowControl::IndirectCall => state.call(None),
