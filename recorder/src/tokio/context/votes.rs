@@ -1,7 +1,7 @@
 //! What the code of all polls has in common.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     ops::Range,
 };
 
@@ -10,7 +10,7 @@ use crate::{
     target::image::{ImageError, Source},
     tokio::{
         Code, Reference, Vtable,
-        code::{AccessKind, ThreadLocalAccess},
+        code::{AccessKind, ThreadLocalAccess, ThreadLocals},
     },
 };
 
@@ -49,6 +49,8 @@ pub(super) struct Candidate {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Winner {
     pub(super) offset: i64,
+    /// The word that tells whether there is one.
+    pub(super) tag: Option<i64>,
     /// Where its object begins, if the code says so.
     pub(super) object: Option<i64>,
     pub(super) votes: u32,
@@ -66,7 +68,8 @@ struct Statement {
 pub(super) fn count<S: Source + ?Sized>(code: &Code<'_, '_, S>, vtables: &[Vtable]) -> Result<Votes, ImageError> {
     let polls: BTreeSet<u64> = vtables.iter().map(|vtable| vtable.poll).collect();
     let step = polls.len().div_ceil(MAX_ASKED).max(1);
-    let mut reader = Reader { code, statements: HashMap::new(), left: MAX_BYTES };
+    let getters = Getters { code, known: HashMap::new() };
+    let mut reader = Reader { code, statements: HashMap::new(), getters, left: MAX_BYTES };
     let mut votes = Votes::default();
     for &poll in polls.iter().step_by(step) {
         reader.ask(poll, &mut votes)?;
@@ -84,13 +87,25 @@ impl Votes {
             .map(|(&offset, candidate)| (candidate.votes, offset))
             .collect();
         ranks.sort_unstable_by(|one, other| other.cmp(one));
-        let &(votes, offset) = ranks.first().ok_or(Unknown::Unseen)?;
-        let second = ranks.get(1).map_or(0, |rank| rank.0);
-        if 4 * votes < 3 * self.asked || 2 * second > votes {
+        let (&(votes, offset), rest) = ranks.split_first().ok_or(Unknown::Unseen)?;
+        // An id that may be 0 (Tokio until 1.39) has a word before it that tells whether there is one.
+        let (offset, tag, others) = match rest.split_first() {
+            Some((&(second, other), others)) if offset.abs_diff(other) == 8 && is_far(votes, votes - second) => {
+                (offset.max(other), Some(offset.min(other)), others)
+            }
+            _ => (offset, None, rest),
+        };
+        let next = others.first().map_or(0, |rank| rank.0);
+        if !is_far(self.asked, self.asked - votes) || 3 * next > 2 * votes {
             return Err(Unknown::Unclear);
         }
-        Ok(Winner { offset, object: self.candidates[&offset].object(), votes, asked: self.asked })
+        Ok(Winner { offset, tag, object: self.candidates[&offset].object(), votes, asked: self.asked })
     }
+}
+
+/// Whether there is three times as much for something as against it.
+fn is_far(all: u32, against: u32) -> bool {
+    4 * against <= all
 }
 
 impl Candidate {
@@ -105,8 +120,31 @@ struct Reader<'r, 'c, 'a, S: ?Sized> {
     code: &'r Code<'c, 'a, S>,
     /// By where the function begins.
     statements: HashMap<u64, Statement>,
+    getters: Getters<'r, 'c, 'a, S>,
     /// Bytes that may still be read.
     left: u64,
+}
+
+/// Functions that do nothing but find a thread-local, and its state: where code is small, it calls them.
+struct Getters<'r, 'c, 'a, S: ?Sized> {
+    code: &'r Code<'c, 'a, S>,
+    /// By where the function begins.
+    known: HashMap<u64, ThreadLocals>,
+}
+
+impl<S: Source + ?Sized> Getters<'_, '_, '_, S> {
+    /// What a function does that may be one.
+    fn get(&mut self, address: u64) -> Result<Option<&ThreadLocals>, ImageError> {
+        const LARGEST: u64 = 256;
+        let Some(function) = self.code.function(address) else { return Ok(None) };
+        if function.start != address || function.end - function.start > LARGEST {
+            return Ok(None);
+        }
+        Ok(Some(match self.known.entry(address) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.code.thread_locals(&function, &mut |_| None)?),
+        }))
+    }
 }
 
 impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
@@ -148,7 +186,7 @@ impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
         if !self.statements.contains_key(&function.start) {
             let Some(left) = self.left.checked_sub(function.end - function.start) else { return Ok(None) };
             self.left = left;
-            let statement = Statement::of(self.code, function)?;
+            let statement = Statement::of(self.code, &mut self.getters, function)?;
             self.statements.insert(function.start, statement);
         }
         Ok(self.statements.get(&function.start))
@@ -156,31 +194,54 @@ impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
 }
 
 impl Statement {
-    fn of<S: Source + ?Sized>(code: &Code<'_, '_, S>, function: &Range<u64>) -> Result<Statement, ImageError> {
-        let accesses = code.thread_locals(function)?;
-        let references = code.references(function)?;
-        let calls = references.into_iter().filter_map(|reference| match reference {
-            Reference::Call(to) | Reference::Jump(to) => Some(to),
-            Reference::Data(_) => None,
-        });
+    fn of<S: Source + ?Sized>(
+        code: &Code<'_, '_, S>,
+        getters: &mut Getters<'_, '_, '_, S>,
+        function: &Range<u64>,
+    ) -> Result<Statement, ImageError> {
+        let mut calls = Vec::new();
+        for reference in code.references(function)? {
+            match reference {
+                Reference::Call(to) | Reference::Jump(to) => calls.push(to),
+                Reference::Data(_) => {}
+            }
+        }
+        let (mut returned, mut states) = (HashMap::new(), Vec::new());
+        for &to in &calls {
+            if let Some(ThreadLocals { accesses, returned: Some(object), .. }) = getters.get(to)? {
+                returned.insert(to, *object);
+                states.extend(self::states(accesses));
+            }
+        }
+        let ThreadLocals { accesses, given, .. } =
+            code.thread_locals(function, &mut |to| returned.get(&to).copied())?;
+        states.extend(self::states(&accesses));
         let counters = accesses.iter().filter(|access| access.kind == AccessKind::Update);
         Ok(Statement {
-            candidates: candidates(&accesses),
+            candidates: candidates(&accesses, &states, &given),
             counters: counters.map(|access| access.offset).collect(),
-            calls: calls.collect(),
+            calls,
         })
     }
 }
 
-/// The words that are both read and written, near to a byte that is read: whether the thread has the object already.
-fn candidates(accesses: &[ThreadLocalAccess]) -> Vec<(i64, Option<i64>)> {
-    let of = |size: usize, kind: AccessKind| {
-        accesses.iter().filter(move |access| access.size == size && access.kind == kind)
-    };
-    let has_state = |offset: i64| of(1, AccessKind::Load).any(|byte| byte.offset.abs_diff(offset) < LARGEST as u64);
-    let mut found: Vec<(i64, Option<i64>)> = of(8, AccessKind::Store)
-        .filter(|store| of(8, AccessKind::Load).any(|load| load.offset == store.offset) && has_state(store.offset))
-        .map(|store| (store.offset, store.object.filter(|&object| (0..LARGEST).contains(&(store.offset - object)))))
+/// The bytes that are read: one behind an object tells whether the thread has it, not yet, or no more.
+fn states(accesses: &[ThreadLocalAccess]) -> impl Iterator<Item = i64> {
+    accesses.iter().filter(|access| access.size == 1 && access.kind == AccessKind::Load).map(|access| access.offset)
+}
+
+/// The words that are both read and written, near to a state that is read, and where their objects begin: either code has
+/// the object in a register, or gives it away.
+fn candidates(accesses: &[ThreadLocalAccess], states: &[i64], given: &[i64]) -> Vec<(i64, Option<i64>)> {
+    let words = |kind: AccessKind| accesses.iter().filter(move |access| access.size == 8 && access.kind == kind);
+    let loads: HashSet<i64> = words(AccessKind::Load).map(|load| load.offset).collect();
+    let is_near = |offset: i64, other: i64| offset.abs_diff(other) < LARGEST;
+    let mut found: Vec<(i64, Option<i64>)> = words(AccessKind::Store)
+        .filter(|store| loads.contains(&store.offset) && states.iter().any(|&state| is_near(store.offset, state)))
+        .map(|store| {
+            let before = |&object: &i64| object <= store.offset && is_near(store.offset, object);
+            (store.offset, given.iter().copied().chain(store.object).filter(before).max())
+        })
         .collect();
     found.sort_unstable();
     found.dedup_by_key(|candidate| candidate.0);
