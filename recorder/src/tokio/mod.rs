@@ -3,6 +3,7 @@
 //!
 //! Everything here is read from files, which may lie. What a process has in its memory is another room's.
 
+pub mod layout;
 mod vtable;
 
 pub use self::vtable::{SchedulerKind, Vtable};
