@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     for path in env::args_os().skip(1) {
         let layout = fs::read(&path).map_err(|error| error.to_string()).and_then(|file| Layout::described_in(&file));
         match layout {
-            Ok(Some(layout)) => layout.fields().for_each(|(name, number)| println!("{name} {number}")),
+            Ok(Some(layout)) => print(&layout),
             Ok(None) => {
                 eprintln!("{}: no debug information of Tokio", path.display());
                 return ExitCode::FAILURE;
@@ -22,4 +22,14 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// A field a line, with `-` where it is not known.
+fn print(layout: &Layout) {
+    for (name, number) in layout.fields() {
+        match number {
+            Some(number) => println!("{name} {number}"),
+            None => println!("{name} -"),
+        }
+    }
 }

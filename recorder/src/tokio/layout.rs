@@ -39,9 +39,9 @@ impl Layout {
         table::known().candidates(build)
     }
 
-    /// Each field that is known, with its name, in the table's order.
-    pub fn fields(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        FIELDS.iter().filter_map(|field| Some((field.name, (field.get)(self)?)))
+    /// Each field with its name.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, Option<u32>)> {
+        FIELDS.iter().map(|field| (field.name, (field.get)(self)))
     }
 
     /// What two layouts agree on.
