@@ -3,13 +3,19 @@
 //! All that matters hangs together: from three types of Tokio, which are searched by their names, the way leads through
 //! members, variants and pointers to every other one.
 
+mod roots;
+#[cfg(test)]
+mod tests;
 mod types;
 
-use gimli::{Dwarf, EntriesRaw, SectionId, Unit, UnitRef, UnitType};
+use gimli::{Dwarf, SectionId, Unit, UnitRef, UnitType};
 use rustc_hash::FxHashMap;
 use typed_arena::Arena;
 
-use self::types::{Place, TypeAt, Types};
+use self::{
+    roots::{Name, Roots},
+    types::{Place, Types},
+};
 use super::{
     Layout,
     fields::{Base, FIELDS, Fact, PARTS},
@@ -27,25 +33,14 @@ pub fn read(file: &[u8]) -> Result<Option<Layout>, String> {
         return Ok(None);
     }
     let room = Arena::new();
-    let mut dwarf = Dwarf::load(|id| match id {
-        SectionId::DebugInfo
-        | SectionId::DebugAbbrev
-        | SectionId::DebugStr
-        | SectionId::DebugLineStr
-        | SectionId::DebugLine
-        | SectionId::DebugAddr
-        | SectionId::DebugStrOffsets => object.section(id.name(), &room),
-        _ => Ok(Slice::new(&[], gimli::LittleEndian)),
-    })?;
-    dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+    let dwarf = load(&object, &room)?;
     let units = units(&dwarf).map_err(|error| error.to_string())?;
+    let names = names();
     let mut types = Types::new(&dwarf, &units);
     let mut layout = Layout::default();
     for index in most_promising_first(&units) {
-        let mut roots = Roots::default();
-        // What was found before an error is as good as if there were none.
-        find(UnitRef::new(&dwarf, &units[index]), index, &mut roots).ok();
-        if roots.0.is_empty() {
+        let roots = Roots::find(UnitRef::new(&dwarf, &units[index]), index, &names);
+        if roots.is_empty() {
             continue;
         }
         layout.learn(&described(&mut types, &roots));
@@ -54,6 +49,22 @@ pub fn read(file: &[u8]) -> Result<Option<Layout>, String> {
         }
     }
     Ok((layout != Layout::default()).then_some(layout))
+}
+
+/// The sections that describe types, and those without which units can't be opened.
+fn load<'a>(object: &ElfObject<'a>, room: &'a Arena<Vec<u8>>) -> Result<Dwarf<Slice<'a>>, String> {
+    let mut dwarf = Dwarf::load(|id| match id {
+        SectionId::DebugInfo
+        | SectionId::DebugAbbrev
+        | SectionId::DebugStr
+        | SectionId::DebugStrOffsets
+        | SectionId::DebugLineStr
+        | SectionId::DebugLine
+        | SectionId::DebugAddr => object.section(id.name(), room),
+        _ => Ok(Slice::new(&[], gimli::LittleEndian)),
+    })?;
+    dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+    Ok(dwarf)
 }
 
 fn units<'a>(dwarf: &Dwarf<Slice<'a>>) -> Result<Vec<Unit<Slice<'a>>>, gimli::Error> {
@@ -82,115 +93,14 @@ fn most_promising_first(units: &[Unit<Slice<'_>>]) -> Vec<usize> {
     first
 }
 
-/// Types that have been searched by name, by that name.
-#[derive(Default)]
-struct Roots(FxHashMap<&'static [&'static str], TypeAt>);
-
-/// Names that are searched.
-fn names() -> impl Iterator<Item = &'static [&'static str]> {
+/// What is searched by name.
+fn names() -> Vec<Name> {
     let bases = PARTS.iter().flat_map(|part| part.bases);
-    bases.filter_map(|base| match base {
+    let named = bases.filter_map(|base| match base {
         Base::Named(name) => Some(*name),
         Base::Behind(..) => None,
-    })
-}
-
-/// Searches a unit for types by name.
-fn find(unit: UnitRef<'_, Slice<'_>>, index: usize, roots: &mut Roots) -> Result<(), gimli::Error> {
-    let names: Vec<_> = names().collect();
-    let mut spaces = Namespaces::default();
-    let mut entries = unit.entries_raw(None)?;
-    while !entries.is_empty() && roots.0.len() < names.len() {
-        let (depth, offset) = (entries.next_depth(), entries.next_offset());
-        let Some(abbreviation) = entries.read_abbreviation()? else { continue };
-        match abbreviation.tag() {
-            gimli::DW_TAG_namespace => {
-                let named = Named::read(&mut entries, abbreviation, unit)?;
-                spaces.enter(depth, named.name, &names);
-            }
-            gimli::DW_TAG_structure_type if spaces.is_promising(depth) => {
-                let named = Named::read(&mut entries, abbreviation, unit)?;
-                let is_it = |name: &&&'static [&str]| spaces.hold(depth, named.name, name);
-                if let Some(name) = names.iter().find(is_it)
-                    && !named.is_declaration
-                {
-                    roots.0.entry(name).or_insert(TypeAt { unit: index, offset });
-                }
-            }
-            _ => entries.skip_attributes(abbreviation.attributes())?,
-        }
-    }
-    Ok(())
-}
-
-/// The namespaces around an entry, from the outermost on, as far as something that is searched may be in them.
-#[derive(Default)]
-struct Namespaces<'a>(Vec<(isize, &'a [u8])>);
-
-impl<'a> Namespaces<'a> {
-    fn enter(&mut self, depth: isize, name: &'a [u8], searched: &[&[&str]]) {
-        self.leave(depth);
-        self.0.push((depth, name));
-        let may_hold = |searched: &&[&str]| self.lead_to(searched);
-        if !searched.iter().any(may_hold) {
-            self.0.pop();
-        }
-    }
-
-    /// Ends what does not reach to an entry of this depth.
-    fn leave(&mut self, depth: isize) {
-        while self.0.pop_if(|(space, _)| *space >= depth).is_some() {}
-    }
-
-    fn lead_to(&self, searched: &[&str]) -> bool {
-        // Each lies in the one before, and the first in none.
-        let depths = self.0.iter().enumerate().all(|(at, (depth, _))| usize::try_from(*depth) == Ok(at + 1));
-        let names = self.0.iter().zip(searched).all(|((_, name), searched)| *name == searched.as_bytes());
-        depths && names && self.0.len() < searched.len()
-    }
-
-    /// Whether an entry of this depth lies in the innermost one itself.
-    fn is_promising(&mut self, depth: isize) -> bool {
-        self.leave(depth);
-        self.0.last().is_some_and(|(space, _)| space + 1 == depth)
-    }
-
-    fn hold(&self, depth: isize, name: &[u8], searched: &[&str]) -> bool {
-        let [spaces @ .., last] = searched else { return false };
-        self.lead_to(searched)
-            && spaces.len() == self.0.len()
-            && usize::try_from(depth) == Ok(searched.len())
-            && name == last.as_bytes()
-    }
-}
-
-/// What an entry is called.
-#[derive(Default)]
-struct Named<'a> {
-    name: &'a [u8],
-    /// What it is called is described elsewhere.
-    is_declaration: bool,
-}
-
-impl<'a> Named<'a> {
-    fn read(
-        entries: &mut EntriesRaw<'_, Slice<'a>>,
-        abbreviation: &gimli::Abbreviation,
-        unit: UnitRef<'_, Slice<'a>>,
-    ) -> Result<Named<'a>, gimli::Error> {
-        let mut named = Named::default();
-        for specification in abbreviation.attributes() {
-            let attribute = entries.read_attribute(*specification)?;
-            match attribute.name() {
-                gimli::DW_AT_name => {
-                    named.name = unit.attr_string(attribute.value()).map(|name| name.slice()).unwrap_or_default();
-                }
-                gimli::DW_AT_declaration => named.is_declaration = true,
-                _ => {}
-            }
-        }
-        Ok(named)
-    }
+    });
+    named.collect()
 }
 
 /// What can be known from these types on.
@@ -198,7 +108,7 @@ fn described(types: &mut Types<'_, '_>, roots: &Roots) -> Layout {
     let mut begins: FxHashMap<&str, Place> = FxHashMap::default();
     for part in PARTS {
         let found = part.bases.iter().find_map(|base| match base {
-            Base::Named(name) => roots.0.get(name).copied(),
+            Base::Named(name) => roots.get(name),
             Base::Behind(part, path) => {
                 let pointer = walk(types, *begins.get(part)?, path)?;
                 types.target(pointer)

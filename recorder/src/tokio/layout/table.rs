@@ -39,11 +39,10 @@ struct Features {
 }
 
 /// The most usual ones first.
-const FEATURES: [Features; 5] = [
+const FEATURES: [Features; 4] = [
     Features { name: "full", parking_lot: Some(true), drivers: Drivers::SignalsToo },
     Features { name: "net", parking_lot: Some(false), drivers: Drivers::NetAndTime },
     Features { name: "signal", parking_lot: Some(false), drivers: Drivers::SignalsToo },
-    Features { name: "net+parking_lot", parking_lot: Some(true), drivers: Drivers::NetAndTime },
     // Whether with parking_lot is not told apart: nobody builds it.
     Features { name: "bare", parking_lot: None, drivers: Drivers::None },
 ];
@@ -145,5 +144,83 @@ impl Section {
             (field.set)(&mut self.layouts[index], Some(number.parse().ok()?));
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "
+        # Of these versions little is known.
+        [1.38 1.39]
+        context.size 80
+        multi_thread.blocking_pool full=904 net=816
+
+        [1.40]
+        context.size 72
+
+        [1.38 tokio_unstable]
+        context.size 80
+        multi_thread.blocking_pool 1056
+    ";
+
+    fn sizes(build: Build) -> Vec<(Option<u32>, Option<u32>)> {
+        let candidates = Table::parse(SMALL).unwrap().candidates(&build);
+        candidates.iter().map(|layout| (layout.context.size, layout.multi_thread.blocking_pool)).collect()
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_build_leaves_several_layouts() {
+        let any = Build::of_minor(38);
+        let stable = Build { unstable: Some(false), ..any };
+        let net = Build { drivers: Some(Drivers::NetAndTime), ..stable };
+        assert_eq!(
+            sizes(any),
+            [(Some(80), Some(904)), (Some(80), Some(816)), (Some(80), None), (Some(80), Some(1056))]
+        );
+        assert_eq!(sizes(stable), [(Some(80), Some(904)), (Some(80), Some(816)), (Some(80), None)]);
+        assert_eq!(sizes(net), [(Some(80), Some(816))]);
+        assert_eq!(sizes(Build { parking_lot: Some(true), ..stable }), [(Some(80), Some(904)), (Some(80), None)]);
+    }
+
+    #[test]
+    fn a_version_that_is_not_in_the_table_has_no_layout() {
+        assert_eq!(sizes(Build::of_minor(37)), []);
+        assert_eq!(sizes(Build::of_minor(41)), []);
+        assert_eq!(Layout::of(&Build::of_minor(u32::MAX)), None);
+    }
+
+    #[test]
+    fn what_differs_between_the_layouts_of_a_build_is_not_known() {
+        let build = Build { minor: 54, unstable: Some(false), parking_lot: None, drivers: None };
+        let agreed = Layout::of(&build).unwrap();
+        let is_known = |field: &str| agreed.fields().any(|(name, number)| name == field && number.is_some());
+        assert!(is_known("context.current_task_id") && is_known("multi_thread.tasks"));
+        assert!(!is_known("multi_thread.blocking_pool"), "it depends on what a runtime can wait for");
+    }
+
+    #[test]
+    fn the_table_is_as_it_is_written() {
+        let table = Table::parse(TEXT).unwrap();
+        for minor in 38..=54 {
+            for is_unstable in [false, true] {
+                let of = |section: &&Section| section.minors.contains(&minor) && section.is_unstable == is_unstable;
+                let sections: Vec<_> = table.0.iter().filter(of).collect();
+                let [section] = &sections[..] else { panic!("1.{minor}: {} sections", sections.len()) };
+                for layout in &section.layouts {
+                    assert!(layout.knows_every_part(), "1.{minor}: {layout:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_damaged_is_told() {
+        for text in ["context.size 8", "[1.38]\nnothing 8", "[1.38]\ncontext.size", "[1.38]\ncontext.size a=8", "[2.1]"]
+        {
+            let problem = Table::parse(text).unwrap_err();
+            assert!(problem.starts_with("line "), "{problem}");
+        }
     }
 }
