@@ -77,12 +77,8 @@ fn described(program: &[u8]) -> Layout {
 
 #[test]
 fn the_table_has_the_layout_that_the_compiler_chose() {
-    let build = Build {
-        minor: minor(),
-        unstable: Some(false),
-        parking_lot: Some(false),
-        drivers: Some(Drivers::NetAndTime),
-    };
+    let build =
+        Build { minor: minor(), unstable: Some(false), parking_lot: Some(false), drivers: Some(Drivers::NetAndTime) };
     let known = Layout::of(&build).expect("the table knows the version: if not, run `cargo xtask layouts`");
     let described: Vec<_> = described(&probe().bytes).fields().collect();
     assert_eq!(described, known.fields().collect::<Vec<_>>());
