@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod layouts;
 mod process;
 mod setup;
 mod test;
@@ -35,6 +36,8 @@ enum Task {
         /// What is measured: everything, unless told.
         parts: Vec<bench::Part>,
     },
+    /// Writes the table of where each version of Tokio keeps what polletto reads.
+    Layouts,
     /// What must hold before a change lands: formatting, lints, tests.
     Ci,
 }
@@ -46,6 +49,7 @@ impl Task {
             Self::Demo => demo::run(),
             Self::Test => test::run(),
             Self::Bench { parts } => bench::run(&parts),
+            Self::Layouts => layouts::run(),
             Self::Ci => ci::run(),
         }
     }

@@ -20,8 +20,16 @@ pub fn installed() -> PathBuf {
 
 /// Where cargo puts the programs of a release build.
 pub fn release_programs() -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(installed, |dir| root().join(dir));
-    target.join("release")
+    programs().join("release")
+}
+
+/// Where cargo puts the programs of a build that is not optimised.
+pub fn debug_programs() -> PathBuf {
+    programs().join("debug")
+}
+
+fn programs() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(installed, |dir| root().join(dir))
 }
 
 /// A command of the cargo that started this program, in the workspace's root.

@@ -4,7 +4,7 @@
 
 mod debuginfod;
 mod dwarf;
-mod file;
+pub(crate) mod file;
 mod functions;
 mod kernel;
 mod kind;

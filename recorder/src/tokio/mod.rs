@@ -7,6 +7,7 @@ mod code;
 mod context;
 #[cfg(test)]
 mod example;
+pub mod layout;
 mod program;
 mod seeing;
 #[cfg(test)]

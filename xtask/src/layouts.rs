@@ -1,0 +1,240 @@
+//! `cargo xtask layouts`: writes the table of where each version of Tokio keeps what polletto reads.
+//!
+//! A small program is built with each version, and polletto reads its debug information.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{process, setup, workspace};
+
+/// The first minor version whose layout is read.
+const OLDEST: u32 = 38;
+const TABLE: &str = "recorder/src/tokio/layout/tokio-layouts.txt";
+
+/// Features that make a difference, as the table calls them, the most usual ones first. polletto knows these names.
+const FEATURES: [&str; 4] = ["full", "net", "signal", "bare"];
+
+/// A program that has both kinds of runtimes. Layouts are decided before anything is optimised: what builds fastest does.
+const MANIFEST: &str = r#"[package]
+name = "tokio-layout-probe"
+version = "0.0.0"
+edition = "2021"
+
+[workspace]
+
+[features]
+bare = []
+net = ["tokio/net", "tokio/time"]
+signal = ["net", "tokio/signal"]
+full = ["tokio/full"]
+
+[dependencies]
+tokio = { version = "REQUIREMENT", default-features = false, features = ["rt-multi-thread"] }
+
+[profile.dev]
+debug = "full"
+opt-level = 0
+codegen-units = 4
+incremental = false
+"#;
+
+const PROGRAM: &str = "use tokio::runtime::Builder;
+
+fn main() {
+    for mut builder in [Builder::new_multi_thread(), Builder::new_current_thread()] {
+        builder.build().unwrap().block_on(async {
+            tokio::spawn(async {}).await.unwrap();
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+        });
+    }
+}
+";
+
+/// How polletto says of a field that it is not there.
+const UNKNOWN: &str = "-";
+
+/// Each field with a number for each of the sets of features, in polletto's order.
+type Rows = Vec<(String, Vec<String>)>;
+
+pub fn run() -> Result<()> {
+    setup::for_build()?;
+    let mut reader = workspace::cargo("build");
+    process::run(reader.args(["--quiet", "--locked", "--package", "polletto", "--example", "tokio-layout"]))?;
+    let folder = workspace::installed().join("tokio-layouts");
+    let newest = minor(&Probe::write(&folder, "newest", "1")?.version()?)?;
+    let mut versions = Vec::new();
+    let mut all: BTreeMap<(bool, u32), Rows> = BTreeMap::new();
+    for minor in OLDEST..=newest {
+        let probe = Probe::write(&folder, &format!("1.{minor}"), &format!("~1.{minor}"))?;
+        let version = probe.version()?;
+        for is_unstable in [false, true] {
+            println!("layouts: tokio {version}{}", if is_unstable { " with tokio_unstable" } else { "" });
+            all.insert((is_unstable, minor), probe.rows(is_unstable)?);
+        }
+        probe.clean()?;
+        versions.push(version);
+    }
+    let compiler = process::output(Command::new("rustc").arg("--version")).context("`rustc --version` failed")?;
+    let path = workspace::root().join(TABLE);
+    fs::write(&path, table(&compiler, &versions, &all)).with_context(|| format!("{TABLE} cannot be written"))?;
+    println!("layouts: {TABLE} tells of tokio 1.{OLDEST} to 1.{newest}");
+    Ok(())
+}
+
+/// The program to build with one version.
+struct Probe {
+    folder: PathBuf,
+    /// Of all programs, which share what they depend on.
+    target: PathBuf,
+}
+
+impl Probe {
+    /// Writes it, and chooses the newest version that meets the requirement.
+    fn write(folder: &Path, name: &str, requirement: &str) -> Result<Probe> {
+        let probe = Probe { folder: folder.join(name), target: folder.join("target") };
+        let write = |path: &str, content: &str| {
+            let path = probe.folder.join(path);
+            fs::write(&path, content).with_context(|| format!("{} cannot be written", path.display()))
+        };
+        fs::create_dir_all(probe.folder.join("src"))?;
+        write("Cargo.toml", &MANIFEST.replace("REQUIREMENT", requirement))?;
+        write("src/main.rs", PROGRAM)?;
+        process::run(probe.cargo("update").arg("--quiet"))?;
+        Ok(probe)
+    }
+
+    fn cargo(&self, subcommand: &str) -> Command {
+        let mut cargo = workspace::cargo(subcommand);
+        cargo.current_dir(&self.folder);
+        cargo
+    }
+
+    /// The version that was chosen.
+    fn version(&self) -> Result<String> {
+        let lock = fs::read_to_string(self.folder.join("Cargo.lock"))?;
+        let after = lock.split_once("name = \"tokio\"\nversion = \"").context("the lock file has no tokio")?.1;
+        Ok(after.split('"').next().unwrap_or(after).to_owned())
+    }
+
+    /// Builds it with each set of features, and reads its layouts.
+    fn rows(&self, is_unstable: bool) -> Result<Rows> {
+        let mut rows = Rows::new();
+        for features in FEATURES {
+            let layout = self.layout(features, is_unstable)?;
+            let fields = layout.lines().filter_map(|line| line.split_once(' '));
+            if rows.is_empty() {
+                rows = fields.clone().map(|(field, _)| (field.to_owned(), Vec::new())).collect();
+            }
+            for ((field, numbers), (same, number)) in rows.iter_mut().zip(fields) {
+                ensure!(field == same, "fields come in two orders");
+                numbers.push(number.to_owned());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Removes what only this version needed: gigabytes, of all versions together.
+    fn clean(&self) -> Result<()> {
+        let mut clean = self.cargo("clean");
+        clean.args(["--quiet", "--package", "tokio", "--package", "tokio-layout-probe", "--target-dir"]);
+        process::run(clean.arg(&self.target))
+    }
+
+    fn layout(&self, features: &str, is_unstable: bool) -> Result<String> {
+        let mut build = self.cargo("build");
+        build.args(["--quiet", "--features", features, "--target-dir"]).arg(&self.target);
+        build.env_remove("CARGO_ENCODED_RUSTFLAGS");
+        build.env("RUSTFLAGS", if is_unstable { "--cfg tokio_unstable" } else { "" });
+        process::run(&mut build)?;
+        let reader = workspace::debug_programs().join("examples/tokio-layout");
+        let program = self.target.join("debug/tokio-layout-probe");
+        process::output(Command::new(reader).arg(&program))
+            .with_context(|| format!("polletto cannot read {}", program.display()))
+    }
+}
+
+fn minor(version: &str) -> Result<u32> {
+    let minor = version.strip_prefix("1.").and_then(|rest| rest.split('.').next());
+    minor.and_then(|minor| minor.parse().ok()).with_context(|| format!("{version} is no version of tokio 1"))
+}
+
+/// The table's text. Versions between which nothing changed stand together.
+fn table(compiler: &str, versions: &[String], all: &BTreeMap<(bool, u32), Rows>) -> String {
+    let mut text = format!(
+        "# Where Tokio keeps what polletto reads: `fields.rs` says what each number is. Where features make a difference,\n\
+         # a number stands behind each set of them: bare is rt-multi-thread alone, net is that with net and time, signal is\n\
+         # net with signal, and full is everything, with parking_lot.\n\
+         #\n\
+         # Written by `cargo xtask layouts` with {compiler}, from\n# tokio {}.\n",
+        versions.join(" ")
+    );
+    let mut sections: Vec<(bool, Vec<u32>, String)> = Vec::new();
+    for ((is_unstable, minor), rows) in all {
+        let rows: String = rows.iter().filter_map(|(field, numbers)| row(field, numbers)).collect();
+        match sections.last_mut() {
+            Some((last_unstable, minors, last)) if last_unstable == is_unstable && *last == rows => minors.push(*minor),
+            _ => sections.push((*is_unstable, vec![*minor], rows)),
+        }
+    }
+    for (is_unstable, minors, rows) in sections {
+        let versions: Vec<String> = minors.iter().map(|minor| format!("1.{minor}")).collect();
+        let unstable = if is_unstable { " tokio_unstable" } else { "" };
+        // Nothing fails to be written into a string.
+        write!(text, "\n[{}{unstable}]\n{rows}", versions.join(" ")).ok();
+    }
+    text
+}
+
+/// A field's line: none if nothing is known of it.
+fn row(field: &str, numbers: &[String]) -> Option<String> {
+    const WIDTH: usize = 32;
+    let known: Vec<(&str, &String)> = FEATURES.into_iter().zip(numbers).filter(|(_, is)| *is != UNKNOWN).collect();
+    let (_, first) = known.first()?;
+    let is_same = known.len() == FEATURES.len() && known.iter().all(|(_, number)| number == first);
+    let told = |(features, number): &(&str, &String)| format!("{features}={number}");
+    let value = if is_same { (*first).clone() } else { known.iter().map(told).collect::<Vec<_>>().join(" ") };
+    Some(format!("{field:WIDTH$}{value}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(numbers: [&str; 4]) -> Rows {
+        vec![("context.size".to_owned(), numbers.map(str::to_owned).to_vec())]
+    }
+
+    #[test]
+    fn versions_between_which_nothing_changed_stand_together() {
+        let all = BTreeMap::from([
+            ((false, 38), rows(["80"; 4])),
+            ((false, 39), rows(["80"; 4])),
+            ((false, 40), rows(["72"; 4])),
+            ((true, 38), rows(["80"; 4])),
+        ]);
+        let text = table("rustc", &[], &all);
+        let titles: Vec<&str> = text.lines().filter(|line| line.starts_with('[')).collect();
+        assert_eq!(titles, ["[1.38 1.39]", "[1.40]", "[1.38 tokio_unstable]"]);
+    }
+
+    #[test]
+    fn features_stand_beside_numbers_where_they_make_a_difference() {
+        let row = |numbers: [&str; 4]| row("context.size", &numbers.map(str::to_owned)).map(|row| row[32..].to_owned());
+        assert_eq!(row(["8"; 4]).as_deref(), Some("8\n"));
+        assert_eq!(row(["8", "9", "8", "-"]).as_deref(), Some("full=8 net=9 signal=8\n"));
+        assert_eq!(row(["-"; 4]), None);
+    }
+
+    #[test]
+    fn a_version_has_its_minor() {
+        assert_eq!(minor("1.43.4").unwrap(), 43);
+        assert!(minor("2.0.0").is_err());
+    }
+}
