@@ -3,6 +3,8 @@
 //!
 //! Everything here is read from files, which may lie. What a process has in its memory is another room's.
 
+mod names;
 mod vtable;
 
+pub use self::names::{FutureName, NameTier, ProgramFiles, name};
 pub use self::vtable::{SchedulerKind, Vtable};
