@@ -4,13 +4,23 @@
 //! Files belong to the programs that are recorded, and may change or lie. They are read piece by piece into memory of
 //! bounded size and never mapped: a mapped file that shrinks would kill the recorder.
 
+mod contents;
+mod dynamic;
 #[cfg(test)]
 pub(crate) mod example;
 mod headers;
+mod pointers;
 #[cfg(test)]
 mod tests;
+mod thread_locals;
 
 use std::{error, fmt, fs::File, io, ops::Range, os::unix::fs::FileExt};
+
+pub use self::{
+    contents::Contents,
+    pointers::{Pointer, Pointers},
+    thread_locals::{ThreadLocal, thread_locals},
+};
 
 /// Bytes that can be read from anywhere in them: a file, or a copy of a process's memory.
 pub trait Source {

@@ -3,8 +3,22 @@
 //!
 //! Everything here is read from files, which may lie. What a process has in its memory is another room's.
 
+mod code;
+mod context;
+#[cfg(test)]
+mod example;
 mod names;
+mod program;
+#[cfg(test)]
+mod tests;
+mod version;
 mod vtable;
 
-pub use self::names::{FutureName, NameTier, ProgramFiles, name};
-pub use self::vtable::{SchedulerKind, Vtable};
+pub use self::{
+    code::{Code, Reference},
+    context::{Context, Evidence, Found, Unknown},
+    names::{FutureName, NameTier, ProgramFiles, name},
+    program::{PollBody, Program, examine},
+    version::{Origins, Version},
+    vtable::{SchedulerKind, Vtable, scan},
+};

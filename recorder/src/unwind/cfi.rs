@@ -55,23 +55,8 @@ pub(super) fn functions<C: Cpu>(
     omissions: &mut Omissions,
 ) -> Result<Functions, Error> {
     let Some(place) = image.eh_frame else { return Ok(Functions::default()) };
-    let mut section = EhFrame::new(eh_frame, LittleEndian);
-    section.set_vendor(C::VENDOR);
-    let mut bases = BaseAddresses::default().set_eh_frame(place.address);
-    if let Some(text) = image.text {
-        bases = bases.set_text(text);
-    }
-    if let Some(got) = image.got {
-        bases = bases.set_got(got);
-    }
-    let mut reader = Reader {
-        bytes: eh_frame,
-        section,
-        bases,
-        commons: HashMap::new(),
-        context: UnwindContext::new_in(),
-        work: Work::allowed_for(eh_frame),
-    };
+    let mut reader = Reader::of(image, eh_frame, place.address);
+    reader.section.set_vendor(C::VENDOR);
     let mut found = Functions::default();
     let entries = Entries { bytes: eh_frame, at: 0, end: place.end };
     for offset in entries {
@@ -94,6 +79,19 @@ pub(super) fn functions<C: Cpu>(
     Ok(found)
 }
 
+/// The addresses of all functions, as they are said: in the order of the section, without those that say none.
+pub(super) fn bounds(image: &Image, eh_frame: &[u8]) -> Result<Vec<Range<u64>>, Error> {
+    let Some(place) = image.eh_frame else { return Ok(Vec::new()) };
+    let mut reader = Reader::of(image, eh_frame, place.address);
+    let mut bounds = Vec::new();
+    for offset in (Entries { bytes: eh_frame, at: 0, end: place.end }).flatten() {
+        let Some(function) = reader.description(offset)? else { continue };
+        let start = function.initial_address();
+        bounds.extend(start.checked_add(function.len()).map(|end| start..end).filter(|range| !range.is_empty()));
+    }
+    Ok(bounds)
+}
+
 /// What became of a function.
 enum Outcome {
     Understood { unsupported: u64 },
@@ -112,6 +110,24 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    fn of(image: &Image, eh_frame: &'a [u8], address: u64) -> Reader<'a> {
+        let mut bases = BaseAddresses::default().set_eh_frame(address);
+        if let Some(text) = image.text {
+            bases = bases.set_text(text);
+        }
+        if let Some(got) = image.got {
+            bases = bases.set_got(got);
+        }
+        Reader {
+            bytes: eh_frame,
+            section: EhFrame::new(eh_frame, LittleEndian),
+            bases,
+            commons: HashMap::new(),
+            context: UnwindContext::new_in(),
+            work: Work::allowed_for(eh_frame),
+        }
+    }
+
     fn function<C: Cpu>(
         &mut self,
         offset: usize,

@@ -9,12 +9,13 @@
 //! 3. `flatten` makes one sorted list of all functions, with what lies between them;
 //! 4. `pages` cuts that list into pages.
 //!
-//! [`Cache`] keeps tables on disk, and [`build_all`] makes those of many files at once.
+//! [`Bounds`] tells no more than where functions begin and end. [`Cache`] keeps tables on disk, and [`build_all`] makes those of many files at once.
 //!
 //! The files belong to others and may lie: whatever they hold takes bounded memory and time that grows with their size.
 //! A function that can't be understood is left out and counted in [`Omissions`].
 
 mod aarch64;
+mod bounds;
 mod cache;
 mod cfi;
 mod flatten;
@@ -32,6 +33,7 @@ use polletto_common::unwind::{PAGE_BYTES, Page, Row, Rule};
 
 use crate::target::image::{Architecture, Image, ImageError, Source};
 
+pub use bounds::Bounds;
 pub use cache::Cache;
 pub use parallel::build_all;
 

@@ -44,6 +44,35 @@ pub(super) fn read(source: &(impl Source + ?Sized)) -> Result<Image, ImageError>
     })
 }
 
+/// The first program header of a kind.
+pub(super) fn program(
+    source: &(impl Source + ?Sized),
+    kind: elf::ProgramType,
+) -> Result<Option<ProgramHeader64<LE>>, ImageError> {
+    let programs = FileHeader::read(source)?.programs(source)?;
+    Ok(programs.into_iter().find(|program| program.is(kind)))
+}
+
+/// Whether it is a program with fixed addresses, or one that can be anywhere, or what else.
+pub(super) fn kind(source: &(impl Source + ?Sized)) -> Result<elf::FileType, ImageError> {
+    Ok(FileHeader::read(source)?.header.e_type.get(LE))
+}
+
+/// Where a symbol table stands in the file, and its names.
+pub(super) struct SymbolTable {
+    pub(super) symbols: Range<u64>,
+    pub(super) names: Range<u64>,
+}
+
+/// The symbols of all that a file has. Nothing if it is stripped.
+pub(super) fn symbol_table(source: &(impl Source + ?Sized)) -> Result<Option<SymbolTable>, ImageError> {
+    let sections = FileHeader::read(source)?.sections(source)?;
+    let place = |section: &Section| Some(section.offset()..section.offset().checked_add(section.size())?);
+    let found = sections.headers.iter().find(|section| section.sh_type.get(LE) == elf::SHT_SYMTAB);
+    let names = |section: &Section| sections.headers.get(section.sh_link.get(LE) as usize).and_then(place);
+    Ok(found.and_then(|section| Some(SymbolTable { symbols: place(section)?, names: names(section)? })))
+}
+
 /// The file's first header, of a kind that can be recorded.
 struct FileHeader {
     architecture: Architecture,

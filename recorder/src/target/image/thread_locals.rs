@@ -1,0 +1,95 @@
+//! Where a program's thread-local variables are.
+
+use object::{
+    LittleEndian as LE,
+    elf::{self, ProgramHeader64, Sym64},
+    pod,
+};
+
+use super::{Architecture, Image, ImageError, Source, dynamic::Dynamic, headers, read_up_to};
+
+/// Bytes of a symbol table that are read: several times what the largest programs have.
+const MAX_SYMBOLS: u64 = 1 << 30;
+
+/// Bytes of it that are read at once.
+const PIECE: u64 = 24 << 14;
+
+/// Thread-locals that a file may name. Large programs have some dozens.
+const MAX_NAMED: usize = 4096;
+
+/// Bytes of a name. What is longer is cut.
+const MAX_NAME: u64 = 1024;
+
+/// Where the thread-locals of a program begin, counted from the thread pointer, bytes.
+///
+/// Those of a program itself have a fixed place. Those of a library that is loaded later do not, and which libraries are is
+/// the process's to say: `None` for a library, and for what has none.
+pub fn thread_locals(image: &Image, source: &(impl Source + ?Sized)) -> Result<Option<i64>, ImageError> {
+    let Some(segment) = headers::program(source, elf::PT_TLS)? else { return Ok(None) };
+    Ok(if is_program(source)? { start(image.architecture, &segment) } else { None })
+}
+
+/// Whether a file is a program, and no library: it has fixed addresses, asks for a loader, or says so.
+fn is_program(source: &(impl Source + ?Sized)) -> Result<bool, ImageError> {
+    let flags = elf::DynamicFlags1(Dynamic::read(source)?.value(elf::DT_FLAGS_1).unwrap_or_default());
+    Ok(headers::kind(source)? == elf::ET_EXEC
+        || flags.0 & elf::DF_1_PIE.0 != 0
+        || headers::program(source, elf::PT_INTERP)?.is_some())
+}
+
+/// Threads find their variables by what the ABI says and linkers, loaders and compilers keep to.
+fn start(architecture: Architecture, segment: &ProgramHeader64<LE>) -> Option<i64> {
+    let size = segment.p_memsz.get(LE);
+    let (address, last) = (segment.p_vaddr.get(LE), segment.p_align.get(LE).max(1).checked_sub(1)?);
+    let start = match architecture {
+        // They end at the thread pointer, or as far before it as their alignment needs.
+        Architecture::X86_64 => {
+            let space = address.wrapping_neg().wrapping_sub(size) & last;
+            i64::try_from(size.checked_add(space)?).ok()?.checked_neg()?
+        }
+        // They follow two words that the thread pointer leads to.
+        Architecture::Aarch64 => {
+            const WORDS: u64 = 16;
+            i64::try_from(WORDS.checked_add(address.wrapping_sub(WORDS) & last)?).ok()?
+        }
+    };
+    // No system gives a thread so much.
+    (start.unsigned_abs() < 1 << 32).then_some(start)
+}
+
+/// A thread-local variable that a file's symbol table names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadLocal {
+    /// As the compiler writes it.
+    pub name: Vec<u8>,
+    /// Where it stands, counted from the first thread-local, bytes.
+    pub offset: u64,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl ThreadLocal {
+    /// All that a file's symbol table names. None where it is stripped.
+    pub fn named(source: &(impl Source + ?Sized)) -> Result<Vec<ThreadLocal>, ImageError> {
+        let Some(table) = headers::symbol_table(source)? else { return Ok(Vec::new()) };
+        let (mut found, mut at) = (Vec::new(), table.symbols.start);
+        let end = table.symbols.end.min(at.saturating_add(MAX_SYMBOLS));
+        while at < end && found.len() < MAX_NAMED {
+            let bytes = read_up_to(source, at, PIECE.min(end - at))?;
+            let whole = bytes.len() - bytes.len() % size_of::<Sym64<LE>>();
+            let symbols = pod::slice_from_all_bytes::<Sym64<LE>>(&bytes[..whole]).unwrap_or_default();
+            if symbols.is_empty() {
+                break;
+            }
+            for symbol in symbols.iter().filter(|symbol| symbol.st_type() == elf::STT_TLS).take(MAX_NAMED) {
+                let name = table.names.start.checked_add(u64::from(symbol.st_name.get(LE)));
+                let Some(name) = name.filter(|name| table.names.contains(name)) else { continue };
+                let name = read_up_to(source, name, MAX_NAME.min(table.names.end - name))?;
+                let name = name.split(|&byte| byte == 0).next().unwrap_or_default().to_vec();
+                found.push(ThreadLocal { name, offset: symbol.st_value.get(LE), size: symbol.st_size.get(LE) });
+            }
+            at += whole as u64;
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,158 @@
+//! What the functions of a program refer to.
+
+mod x86_64;
+
+use std::ops::Range;
+
+use super::Vtable;
+use crate::{
+    target::image::{Architecture, Contents, Image, ImageError, Pointers, Source},
+    unwind::{self, Bounds},
+};
+
+/// Bytes of a function that are looked at. Those of the largest futures have some hundred thousand.
+const MAX_FUNCTION: u64 = 1 << 20;
+
+/// Thunks that may stand one behind another.
+const MAX_THUNKS: usize = 4;
+
+/// Bytes that a function may have and still do nothing but jump.
+const LARGEST_THUNK: u64 = 16;
+
+/// The instructions of a file, function by function.
+///
+/// They are only read for x86_64: of other architectures' functions nothing is known but where they are.
+pub struct Code<'c, 'a, S: ?Sized> {
+    architecture: Architecture,
+    contents: &'c Contents<'a, S>,
+    pointers: &'c Pointers,
+    bounds: Bounds,
+}
+
+/// What an instruction refers to. Addresses are the file's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reference {
+    /// It calls this function, directly or through a word that always holds its address.
+    Call(u64),
+    /// It jumps to this address outside of its function, likewise: mostly instead of a call and a return.
+    Jump(u64),
+    /// It reads or writes what stands here, or takes its address.
+    Data(u64),
+}
+
+/// What an instruction does with a variable that every thread has its own of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ThreadLocalAccess {
+    /// Where it stands, counted from the thread pointer, bytes.
+    pub(super) offset: i64,
+    /// Where the object begins that it was found in, if that was said apart.
+    pub(super) object: Option<i64>,
+    /// Bytes of it.
+    pub(super) size: usize,
+    /// What is done.
+    pub(super) kind: AccessKind,
+}
+
+/// What is done with a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AccessKind {
+    /// It is read.
+    Load,
+    /// It gets a value that was not made of what it held.
+    Store,
+    /// It gets a value that was made of what it held: a count.
+    Update,
+}
+
+impl<'c, 'a, S: Source + ?Sized> Code<'c, 'a, S> {
+    /// That of a file.
+    pub fn read(
+        image: &Image,
+        source: &S,
+        contents: &'c Contents<'a, S>,
+        pointers: &'c Pointers,
+    ) -> Result<Code<'c, 'a, S>, unwind::Error> {
+        let bounds = Bounds::read(image, source)?;
+        Ok(Code { architecture: image.architecture, contents, pointers, bounds })
+    }
+
+    /// The function that an address is in. `None` if the file doesn't say where it begins and ends.
+    pub fn function(&self, address: u64) -> Option<Range<u64>> {
+        self.bounds.around(address)
+    }
+
+    /// What the instructions of a function refer to, in their order.
+    pub fn references(&self, function: &Range<u64>) -> Result<Vec<Reference>, ImageError> {
+        match self.architecture {
+            Architecture::X86_64 => {
+                let mut found = Vec::new();
+                let bytes = self.bytes(function)?;
+                for reference in x86_64::references(&bytes, function) {
+                    found.extend(self.resolved(reference)?);
+                }
+                Ok(found)
+            }
+            Architecture::Aarch64 => Ok(Vec::new()),
+        }
+    }
+
+    /// What the instructions of a function do with thread-locals whose places are fixed, in their order.
+    pub(super) fn thread_locals(&self, function: &Range<u64>) -> Result<Vec<ThreadLocalAccess>, ImageError> {
+        match self.architecture {
+            Architecture::X86_64 => Ok(x86_64::thread_locals(&self.bytes(function)?, function)),
+            Architecture::Aarch64 => Ok(Vec::new()),
+        }
+    }
+
+    /// The addresses that are on the stack while a function runs that was called at `address`: its own, and where it does
+    /// nothing but jump, those where it jumps to.
+    pub fn bodies(&self, address: u64) -> Result<Vec<Range<u64>>, ImageError> {
+        let mut bodies = Vec::new();
+        let mut next = self.function(address);
+        while let Some(function) = next.take() {
+            let is_small = function.end - function.start <= LARGEST_THUNK;
+            if is_small
+                && let [Reference::Jump(to)] = self.references(&function)?[..]
+                && bodies.len() < MAX_THUNKS
+            {
+                next = self.function(to);
+            }
+            bodies.push(function);
+        }
+        Ok(bodies)
+    }
+
+    /// The addresses that are on the stack while a task is polled.
+    ///
+    /// The function of the vtable is `raw::poll`, which calls the one that does the work, has taken it in, or was made a mere
+    /// jump to it.
+    pub fn poll_bodies(&self, vtable: &Vtable) -> Result<Vec<Range<u64>>, ImageError> {
+        self.bodies(vtable.poll)
+    }
+
+    fn bytes(&self, function: &Range<u64>) -> Result<Vec<u8>, ImageError> {
+        let size = function.end.saturating_sub(function.start).min(MAX_FUNCTION);
+        let mut bytes = vec![0; size as usize];
+        let count =
+            if self.contents.is_code(function.start) { self.contents.read(function.start, &mut bytes)? } else { 0 };
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    /// Looks up what a word holds that is called or jumped through. What other files hold is left out.
+    fn resolved(&self, reference: x86_64::Raw) -> Result<Option<Reference>, ImageError> {
+        let through = |word: u64| -> Result<Option<u64>, ImageError> {
+            let to = match self.pointers.at(word) {
+                Some(to) => Some(to),
+                None if self.pointers.sorted().is_empty() => self.contents.word(word)?,
+                None => None,
+            };
+            Ok(to.filter(|&to| self.contents.is_code(to)))
+        };
+        Ok(match reference {
+            x86_64::Raw::Direct(reference) => Some(reference),
+            x86_64::Raw::CallThrough(word) => through(word)?.map(Reference::Call),
+            x86_64::Raw::JumpThrough(word) => through(word)?.map(Reference::Jump),
+        })
+    }
+}
