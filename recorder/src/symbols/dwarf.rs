@@ -16,12 +16,12 @@ use gimli::{Dwarf, DwarfPackage, DwoId, Section, Unit, UnitRef, UnitType};
 use rustc_hash::FxHashMap;
 use typed_arena::Arena;
 
-pub use self::{lines::path, units::UnitIndex};
 use self::{
     functions::{CallPlace, Naming, Place, Written},
     lines::Lines,
     units::Units,
 };
+pub use self::{lines::path, units::UnitIndex};
 use super::{
     file::{ElfObject, Mapped, Slice},
     names::demangle,

@@ -4,16 +4,26 @@
 //! them. A name is given where all that is known of a vtable leaves one future. Where several are left all of them are told,
 //! and where those are too many, what is known less well.
 
+mod calls;
 mod evidence;
+mod glue;
+mod locations;
 mod symbols;
 mod types;
 mod written;
 
 use std::fmt;
 
-use self::evidence::{Choice, Task};
-use super::Vtable;
-use crate::symbols::file::ElfObject;
+use self::{
+    calls::Calls,
+    locations::{Location, Locations},
+    symbols::Symbols,
+};
+use super::{Code, Vtable};
+use crate::{
+    symbols::file::ElfObject,
+    target::image::{Contents, Image, Pointers},
+};
 
 /// How many futures a name may leave open.
 const MAX_CANDIDATES: usize = 3;
@@ -94,21 +104,51 @@ pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
     let types = described.map(|file| types::read(file, shared.as_ref(), package.as_ref())).unwrap_or_default();
     let by_types = evidence::choose(vtables, &types.tasks);
     let by_symbols = evidence::choose(vtables, &symbols.tasks);
-    let names = vtables.iter().zip(by_types).zip(by_symbols).map(|((vtable, by_types), by_symbols)| {
+    let named = vtables.iter().zip(by_types).zip(by_symbols).map(|((vtable, by_types), by_symbols)| {
         // More names at the address than debug information has functions there: some were made one without its saying so.
-        let is_whole = symbols.polls_at(vtable.poll) <= types.polls_at(vtable.poll) || by_types.is_by_layout();
-        by_task(&by_types, NameTier::Dwarf)
+        let is_whole = symbols.polls_at(vtable.poll) <= types.tasks.polls_at(vtable.poll) || by_types.is_by_layout();
+        by_futures(&by_types.futures(), NameTier::Dwarf)
             .filter(|_| is_whole)
             .map(|name| FutureName { place: types.place(&by_types), ..name })
-            .or_else(|| by_task(&by_symbols, NameTier::Symbol))
-            .unwrap_or_else(|| by_address(vtable))
+            .or_else(|| by_futures(&by_symbols.futures(), NameTier::Symbol))
     });
-    names.collect()
+    let mut names: Vec<Option<FutureName>> = named.collect();
+    // Reading code takes longer than all else.
+    if names.iter().any(Option::is_none) {
+        for (name, by_code) in names.iter_mut().zip(by_code(files.binary, vtables, &symbols)) {
+            *name = name.take().or(by_code);
+        }
+    }
+    names.into_iter().zip(vtables).map(|(name, vtable)| name.unwrap_or_else(|| by_address(vtable))).collect()
+}
+
+/// Names by what the functions of vtables call. Nothing for files whose code can't be read.
+fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<Option<FutureName>> {
+    let read = || {
+        let image = Image::read(binary).ok()?;
+        let contents = Contents::new(&image, binary);
+        let pointers = Pointers::read(&image, binary, &contents).ok()?;
+        let code = Code::read(&image, binary, &contents, &pointers).ok()?;
+        let mut calls = Calls::new(&code, &contents, &pointers);
+        let dropped = glue::futures(vtables, symbols, &mut calls);
+        let mut locations = Locations::new(&mut calls);
+        let name = |(vtable, futures): (&Vtable, Vec<&str>)| {
+            by_futures(&futures, NameTier::DropGlue)
+                .or_else(|| locations.of_future(vtable).map(|location| by_location(&location)))
+        };
+        Some(vtables.iter().zip(dropped).map(name).collect())
+    };
+    read().unwrap_or_default()
+}
+
+fn by_location(location: &Location) -> FutureName {
+    let full = format!("{}:{}", locations::shown(&location.file), location.line);
+    let place = Some((location.file.clone(), location.line));
+    FutureName { short: full.clone(), full, tier: NameTier::Location, place, ambiguous: false }
 }
 
 /// None if nothing is left, or too much.
-fn by_task(choice: &Choice<'_>, tier: NameTier) -> Option<FutureName> {
-    let futures = choice.futures();
+fn by_futures(futures: &[&str], tier: NameTier) -> Option<FutureName> {
     if futures.is_empty() || futures.len() > MAX_CANDIDATES {
         return None;
     }
@@ -129,3 +169,6 @@ fn by_address(vtable: &Vtable) -> FutureName {
     let full = format!("vtable {:#x}", vtable.address);
     FutureName { short: full.clone(), full, tier: NameTier::Address, place: None, ambiguous: false }
 }
+
+#[cfg(test)]
+mod tests;

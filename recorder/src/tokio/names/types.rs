@@ -93,7 +93,7 @@ fn read_in<'a>(
         let others: Vec<_> = others
             .iter_mut()
             .map(|room| {
-                let (room, run): (&'a Room, _) = (room, &run);
+                let run = &run;
                 scope.spawn(move || run(room))
             })
             .collect();
@@ -116,8 +116,7 @@ fn together<'a>(sections: &DebugSections<'a>, room: &'a Room, found: &[Found<'a>
             task.trailer_offsets.push(*trailer);
         }
     }
-    let wanted: FxHashMap<u64, ()> =
-        types.tasks.futures().filter_map(hash_of_body).map(|hash| (hash, ())).collect();
+    let wanted: FxHashMap<u64, ()> = types.tasks.futures().filter_map(hash_of_body).map(|hash| (hash, ())).collect();
     for &(hash, unit, file, line) in found.iter().flat_map(|found| &found.bodies) {
         if !wanted.contains_key(&hash) || types.places.contains_key(&hash) {
             continue;

@@ -59,6 +59,19 @@ pub fn inside_of_blocking(of_type: &str) -> &str {
 /// | `app::run::{closure_env#1}` | `app::run::{closure#1}` |
 /// | `app::run::{{closure}}` | `app::run::{async}` |
 pub fn full(of_type: &str) -> String {
+    let mut out = readable(of_type);
+    // Symbols call the body of an `async fn` a closure. A closure is no future, so this is none.
+    if !of_type.contains("_env#")
+        && let Some((before, last)) = out.rsplit_once("::")
+        && last.starts_with("{closure")
+        && last.ends_with('}')
+    {
+        out = format!("{before}::{}", last.replacen("closure", "async", 1));
+    }
+    out
+}
+
+fn readable(of_type: &str) -> String {
     let mut out = String::with_capacity(of_type.len());
     let mut rest = of_type;
     while let Some(open) = rest.find('{') {
@@ -69,7 +82,6 @@ pub fn full(of_type: &str) -> String {
         rest = &rest[end..];
     }
     out.push_str(rest);
-    body_of_future(of_type, &mut out);
     out
 }
 
@@ -90,14 +102,6 @@ fn write_braced(out: &mut String, braced: &str) {
     out.push('}');
 }
 
-/// Symbols call the body of an `async fn` a closure. What is a future is not one, but what blocks is.
-fn body_of_future(of_type: &str, out: &mut String) {
-    let is_symbol = of_type.ends_with("{{closure}}") || !of_type.contains("_env#");
-    if is_symbol && let Some((before, last)) = out.rsplit_once("::") && last.starts_with("{closure") && last.ends_with('}') {
-        *out = format!("{before}::{}", last.replacen("closure", "async", 1));
-    }
-}
-
 /// What fits on a slice: of what is inside of boxes and the like.
 pub fn short(of_type: &str) -> String {
     let mut inner = of_type;
@@ -110,10 +114,6 @@ pub fn short(of_type: &str) -> String {
     if inner.starts_with("dyn ") || inner.starts_with("(dyn ") {
         return "dyn Future".to_owned();
     }
-    short_path(&if inner.len() == of_type.len() { full(inner) } else { full_inside(of_type, inner) })
-}
-
-/// The type inside of another: a closure there is what blocks, unless it is a future.
-fn full_inside(of_type: &str, inner: &str) -> String {
-    if inside_of_blocking(of_type) == inner { full(&format!("{inner} ")).trim_end().to_owned() } else { full(inner) }
+    // What blocks may be a closure.
+    short_path(&if inside_of_blocking(of_type) == of_type { full(inner) } else { readable(inner) })
 }
