@@ -16,12 +16,12 @@ use gimli::{Dwarf, DwarfPackage, DwoId, Section, Unit, UnitRef, UnitType};
 use rustc_hash::FxHashMap;
 use typed_arena::Arena;
 
-pub use self::units::UnitIndex;
 use self::{
     functions::{CallPlace, Naming, Place, Written},
     lines::Lines,
     units::Units,
 };
+pub use self::{lines::path, units::UnitIndex};
 use super::{
     file::{ElfObject, Mapped, Slice},
     names::demangle,
@@ -86,6 +86,26 @@ impl<'a> DebugSections<'a> {
     /// How large a unit is.
     pub fn bytes_of(&self, unit: UnitIndex) -> usize {
         self.units.get(unit).header.length_including_self()
+    }
+
+    /// Every unit of the file.
+    pub fn all_units(&self) -> impl Iterator<Item = UnitIndex> + use<> {
+        self.units.all()
+    }
+
+    /// Shows all of a unit, also where the compiler left it in another file. None where that is not there.
+    pub fn read_unit<T>(
+        &self,
+        index: UnitIndex,
+        room: &'a Room,
+        read: impl FnOnce(UnitRef<'_, Slice<'a>>) -> Result<T, gimli::Error>,
+    ) -> Result<Option<T>, gimli::Error> {
+        let unit = self.unit(index);
+        match rest_of(self, unit, room)? {
+            Rest::Here => read(unit).map(Some),
+            Rest::Elsewhere(split) => read(UnitRef::new(&split.dwarf, &split.unit)).map(Some),
+            Rest::NotThere(_) => Ok(None),
+        }
     }
 
     fn unit<'s>(&'s self, index: UnitIndex) -> UnitRef<'s, Slice<'a>> {

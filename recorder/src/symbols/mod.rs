@@ -3,7 +3,7 @@
 //! [`resolve`] answers [`Request`]s, module by module, from symbol tables and debug information.
 
 mod debuginfod;
-mod dwarf;
+pub(crate) mod dwarf;
 pub(crate) mod file;
 mod functions;
 mod kernel;
@@ -20,6 +20,7 @@ mod tests;
 mod wire;
 mod worker;
 
+pub(crate) use self::names::brackets;
 pub use self::{
     kernel::KernelFunctions,
     kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of},

@@ -2,7 +2,7 @@
 //!
 //! A file's names are hostile: what they may cost in time, memory and stack is bounded here, whatever they say.
 
-mod brackets;
+pub(crate) mod brackets;
 mod crates;
 mod path;
 mod short;

@@ -8,6 +8,7 @@ mod context;
 #[cfg(test)]
 mod example;
 pub mod layout;
+mod names;
 mod program;
 mod seeing;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod vtable;
 pub use self::{
     code::{Code, Reference},
     context::{Context, Evidence, Found, Unknown},
+    names::{FutureName, NameTier, ProgramFiles, name},
     program::{PollBody, Program, examine},
     seeing::Seeing,
     version::{Origins, Version},

@@ -85,7 +85,7 @@ pub fn ranges(unit: UnitRef<'_, Slice<'_>>) -> Result<Vec<Range>, gimli::Error> 
 }
 
 /// The path of a file: in its directory, which is in the one that the compiler was run in.
-fn path<'r>(unit: UnitRef<'_, Slice<'r>>, header: &LineProgramHeader<Slice<'r>>, file: u64) -> Option<String> {
+pub fn path<'r>(unit: UnitRef<'_, Slice<'r>>, header: &LineProgramHeader<Slice<'r>>, file: u64) -> Option<String> {
     let file = header.file(file)?;
     let text = |value| Some(unit.attr_string(value).ok()?.slice());
     // The first directory is that of the compiler itself.

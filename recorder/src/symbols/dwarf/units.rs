@@ -65,6 +65,10 @@ impl<'a> Units<'a> {
         &self.units[index.0]
     }
 
+    pub fn all(&self) -> impl Iterator<Item = UnitIndex> + use<> {
+        (0..self.units.len()).map(UnitIndex)
+    }
+
     /// The unit that this place in the section is in.
     pub fn around(&self, offset: DebugInfoOffset) -> Option<&Unit<Slice<'a>>> {
         let begins = |unit: &Unit<Slice<'_>>| unit.header.debug_info_offset().is_some_and(|begin| begin <= offset);

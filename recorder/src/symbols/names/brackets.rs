@@ -1,7 +1,7 @@
 //! Brackets, and what stands outside of them.
 
 /// Where the bracket at `open` ends: behind its partner, or at the end of a text that lacks it.
-pub(super) fn end_of(text: &str, open: usize) -> usize {
+pub(crate) fn end_of(text: &str, open: usize) -> usize {
     let bytes = text.as_bytes();
     let mut expected = Vec::with_capacity(16);
     let mut at = open;
@@ -36,7 +36,7 @@ fn is_arrow(before: &[u8]) -> bool {
 }
 
 /// What the bracket at `open` encloses, and where it ends.
-pub(super) fn inside(text: &str, open: usize) -> (&str, usize) {
+pub(crate) fn inside(text: &str, open: usize) -> (&str, usize) {
     let end = end_of(text, open);
     let inner = &text[open + 1..end];
     let inner = match inner.as_bytes().last() {
@@ -77,7 +77,7 @@ fn end_of_escaped(text: &str, mut at: usize, mark: u8) -> usize {
 }
 
 /// The text before and behind the first `separator` that stands outside of all brackets.
-pub(super) fn split_once<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
+pub(crate) fn split_once<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     let bytes = text.as_bytes();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {

@@ -1,0 +1,155 @@
+//! Places in source files that the code of futures would tell when it panics.
+//!
+//! A future that is polled once more than it may be panics with the place of its own block. What it passes this place to says
+//! "`async fn` resumed after completion", so the place can be told from others. Polls of other futures that were inlined have
+//! theirs too.
+
+use rustc_hash::FxHashMap;
+
+use super::calls::Calls;
+use crate::{
+    symbols::origin_of,
+    tokio::{Reference, Vtable},
+};
+
+/// How deep functions that call each other are followed from the one that polls. That of the vtable calls the one that does
+/// the work, which calls what catches panics, which calls the future.
+const LEVELS: usize = 4;
+
+/// Longer paths are none: the kernel's limit.
+const MAX_PATH: u64 = 4096;
+
+/// Files have fewer lines, and lines fewer columns.
+const MAX_LINE: u32 = 1 << 20;
+
+/// What is told when a future is polled after its end.
+const RESUMED: &[u8] = b"`async fn` resumed after";
+
+/// `core::panic::Location`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Location {
+    pub file: String,
+    pub line: u32,
+    pub column: u32,
+}
+
+/// Finds places.
+pub struct Locations<'w, 'c, 'a> {
+    calls: &'w mut Calls<'c, 'a>,
+    known: FxHashMap<u64, Option<Location>>,
+    /// Whether functions tell that a future ended before.
+    resumed: FxHashMap<u64, bool>,
+}
+
+impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
+    pub fn new(calls: &'w mut Calls<'c, 'a>) -> Locations<'w, 'c, 'a> {
+        Locations { calls, known: FxHashMap::default(), resumed: FxHashMap::default() }
+    }
+
+    /// Where the future of a vtable was probably written: the program's own code first.
+    pub fn of_future(&mut self, vtable: &Vtable) -> Option<Location> {
+        let levels = self.calls.levels(vtable.poll, LEVELS);
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for level in levels {
+            let mut found: Vec<(Location, bool)> = Vec::new();
+            for function in level {
+                self.add_of_function(function, &mut found);
+            }
+            for is_block in [true, false] {
+                let some = found.iter().filter(|(_, is_of_block)| *is_of_block == is_block).map(|(place, _)| place);
+                let (theirs, ours): (Vec<&Location>, Vec<&Location>) =
+                    some.partition(|place| origin_of(&place.file).is_some());
+                own.extend(ours.into_iter().min().cloned());
+                others.extend(theirs.into_iter().min().cloned());
+            }
+        }
+        let is_of_dependency = |place: &Location| is_of_dependency(&place.file);
+        own.into_iter().next().or_else(|| others.into_iter().find(is_of_dependency))
+    }
+
+    /// Adds the places that a function refers to, and whether they are those of blocks.
+    fn add_of_function(&mut self, function: u64, found: &mut Vec<(Location, bool)>) {
+        let references = self.calls.references(function);
+        for (at, reference) in references.iter().enumerate() {
+            let Reference::Data(address) = *reference else { continue };
+            let Some(location) = self.location(address) else { continue };
+            let called = references[at + 1..].first();
+            let is_of_block = match called {
+                Some(&(Reference::Call(to) | Reference::Jump(to))) => self.tells_of_an_end(to),
+                _ => false,
+            };
+            found.push((location, is_of_block));
+        }
+    }
+
+    fn location(&mut self, address: u64) -> Option<Location> {
+        if let Some(known) = self.known.get(&address) {
+            return known.clone();
+        }
+        let location = self.read(address);
+        self.known.insert(address, location.clone());
+        location
+    }
+
+    fn read(&self, address: u64) -> Option<Location> {
+        let Calls { contents, pointers, .. } = &*self.calls;
+        let path = match pointers.at(address) {
+            Some(path) => path,
+            None if pointers.sorted().is_empty() => contents.word(address).ok()??,
+            None => return None,
+        };
+        let rest: [u8; 16] = contents.array(address.wrapping_add(8)).ok()??;
+        let (words, _) = rest.as_chunks::<4>();
+        let [low, high, line, column] = [words[0], words[1], words[2], words[3]].map(u32::from_le_bytes);
+        let length = u64::from(high) << 32 | u64::from(low);
+        let is_place =
+            (4..MAX_PATH).contains(&length) && (1..MAX_LINE).contains(&line) && (1..MAX_LINE).contains(&column);
+        if !is_place || contents.is_code(path) {
+            return None;
+        }
+        let file = String::from_utf8(contents.piece(path, length).ok()?).ok()?;
+        let is_file = file.len() as u64 == length && file.ends_with(".rs") && !file.contains(char::is_control);
+        is_file.then_some(Location { file, line, column })
+    }
+
+    /// Whether a function refers to the text of a panic that tells of a future polled after its end.
+    fn tells_of_an_end(&mut self, function: u64) -> bool {
+        if let Some(&known) = self.resumed.get(&function) {
+            return known;
+        }
+        let references = self.calls.references(function);
+        let Calls { contents, pointers, .. } = &*self.calls;
+        let is_text = |address: u64| {
+            contents
+                .piece(address, RESUMED.len() as u64 + 2)
+                .is_ok_and(|text| text.windows(RESUMED.len()).any(|window| window == RESUMED))
+        };
+        let tells = references.iter().any(|reference| match *reference {
+            Reference::Data(address) => is_text(address) || pointers.at(address).is_some_and(is_text),
+            _ => false,
+        });
+        self.resumed.insert(function, tells);
+        tells
+    }
+}
+
+/// Not of the standard library: its places are those of what it was made generic over.
+fn is_of_dependency(file: &str) -> bool {
+    use crate::symbols::{FrameKind, kind_of};
+    kind_of("", Some(file)).kind != FrameKind::RustStd && !is_of_tasks(file)
+}
+
+/// What every poll of Tokio goes through.
+fn is_of_tasks(file: &str) -> bool {
+    file.contains("/src/runtime/")
+        && origin_of(file).is_some_and(|origin| {
+            origin.trim_end_matches('/').rsplit('/').next().is_some_and(|folder| folder.starts_with("tokio-"))
+        })
+}
+
+/// `hyper-util-0.1.21/src/rt/tokio.rs` of a dependency's path; others as they are.
+pub fn shown(file: &str) -> String {
+    let Some(origin) = origin_of(file) else { return file.to_owned() };
+    let folder = origin.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    format!("{folder}/{}", &file[origin.len()..])
+}
