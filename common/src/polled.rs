@@ -14,8 +14,10 @@ pub const MAX_OWN_TASKS: usize = 16 * 1024;
 pub struct RuntimeLayout {
     /// The program's [`crate::unwind::AddressSpace::exec_id`].
     pub exec_id: u64,
-    /// Of `Context::current_task_id`, a task's id or 0, from the thread pointer.
+    /// Of the id of the task that is polled, from the thread pointer.
     pub task_id: i64,
+    /// Of eight bytes that are 0 while none is, from the thread pointer: mostly the id itself.
+    pub has_task: i64,
     /// Of `Context::scheduler`, a pointer that is null outside of a runtime, from the thread pointer; 0 where unknown.
     pub scheduler: i64,
     /// In what that points to: says of which kind the scheduler is.
@@ -41,7 +43,7 @@ pub struct RuntimeLayout {
     pub only_tick: u32,
 }
 
-const _: () = assert!(size_of::<RuntimeLayout>() == 64);
+const _: () = assert!(size_of::<RuntimeLayout>() == 72);
 
 /// What a thread polls.
 #[repr(C)]

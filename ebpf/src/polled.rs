@@ -32,6 +32,9 @@ pub unsafe fn by(task: Task) -> Polled {
     let own = task.thread_pointer();
     let mut polled = nothing;
     polled.task = read(own.wrapping_add(layout.task_id as u64)).unwrap_or(0);
+    if layout.has_task != layout.task_id && read(own.wrapping_add(layout.has_task as u64)).unwrap_or(0_u64) == 0 {
+        polled.task = 0;
+    }
     if layout.scheduler != 0
         && let Some(scheduler) = read::<u64>(own.wrapping_add(layout.scheduler as u64))
         && scheduler != 0

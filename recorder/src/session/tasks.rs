@@ -19,8 +19,14 @@ use super::{
 use crate::{
     kernel::RuntimeMap,
     timeline::{Future, Module, PollBody, TaskCode},
-    tokio::{self, SchedulerKind},
+    tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing},
 };
+
+/// Bytes of a program that are looked at for names: more than any honest one has.
+const MAX_BYTES: u64 = 4 << 30;
+
+/// Names that a future is given of which it is unknown which is its own.
+const MAX_NAMES: usize = 3;
 
 /// A program that polls tasks.
 pub struct Found {
@@ -159,40 +165,61 @@ impl Worker {
         }
         let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
         let examined = program.map(|program| {
-            let (code, names) = code_of(&program);
+            // What can't be read has names of a lower tier, and a layout by its version.
+            let bytes = file.source.read_whole(MAX_BYTES).unwrap_or_default();
+            let names = tokio::name(&program.vtables, &ProgramFiles { binary: &bytes, ..ProgramFiles::default() });
+            let code = code_of(&program, &names);
             // Who drains the rings may have ended.
             self.found.send(Found { module: Arc::clone(&file.module), code: Arc::new(code) }).ok();
-            let seeing = tokio::Seeing::of(&program, &file.source);
+            let Seeing { layout, tasks_unseen, workers_unseen } = Seeing::of(&program, &bytes);
+            let mut tiers = BTreeMap::new();
+            names.iter().for_each(|name| *tiers.entry(name.tier.name()).or_default() += 1);
             let summary = TaskProgram {
                 path: file.module.path.clone(),
                 tokio: program.origins.tokio.iter().map(ToString::to_string).collect(),
                 futures: program.vtables.len() as u64,
-                names,
-                tasks_unseen: seeing.tasks_unseen,
-                workers_unseen: seeing.workers_unseen,
+                names: tiers,
+                tasks_unseen,
+                workers_unseen,
             };
-            Examined { layout: seeing.layout, summary }
+            Examined { layout, summary }
         });
         self.examined.insert(file.index, examined);
     }
 }
 
-/// Where a program's code polls tasks, and how many futures have names, by how they were found.
-fn code_of(program: &tokio::Program) -> (TaskCode, BTreeMap<&'static str, u64>) {
-    let mut names = BTreeMap::new();
-    let futures: FxHashMap<u64, (Arc<Future>, bool)> = program
-        .vtables
-        .iter()
-        .map(|vtable| {
-            let name = format!("vtable {:#x}", vtable.address);
-            *names.entry("vtable").or_default() += 1;
-            let future = Future { name: name.clone(), full_name: name, tier: "vtable", place: None };
-            (vtable.address, (Arc::new(future), vtable.kind() == SchedulerKind::Blocking))
-        })
-        .collect();
+/// Where a program's code polls tasks.
+fn code_of(program: &Program, names: &[FutureName]) -> TaskCode {
+    let vtables: FxHashMap<u64, (&FutureName, SchedulerKind)> =
+        program.vtables.iter().zip(names).map(|(vtable, name)| (vtable.address, (name, vtable.kind()))).collect();
     let body = |body: &tokio::PollBody| {
-        let (future, may_block) = futures.get(body.vtables.first()?)?.clone();
-        Some(PollBody { addresses: body.addresses.clone(), future, may_block })
+        let polled: Vec<_> = body.vtables.iter().filter_map(|vtable| vtables.get(vtable)).collect();
+        let may_block = polled.iter().all(|(_, kind)| *kind == SchedulerKind::Blocking);
+        let future = future(polled.iter().map(|(name, _)| *name))?;
+        Some(PollBody { addresses: body.addresses.clone(), future: Arc::new(future), may_block })
     };
-    (TaskCode::new(program.poll_bodies.iter().filter_map(body).collect()), names)
+    TaskCode::new(program.poll_bodies.iter().filter_map(body).collect())
+}
+
+/// The future of which nothing more is known than that it is one of these.
+fn future<'a>(names: impl Iterator<Item = &'a FutureName>) -> Option<Future> {
+    let mut names: Vec<&FutureName> = names.collect();
+    names.sort_by(|one, other| one.full.cmp(&other.full));
+    names.dedup_by(|one, other| one.full == other.full);
+    // One that is known less well makes all of them so.
+    let tier = names.iter().map(|name| name.tier).max()?.name();
+    let joined = |part: fn(&FutureName) -> &str| {
+        let mut parts: Vec<&str> = names.iter().map(|name| part(name)).collect();
+        parts.dedup();
+        if parts.len() > MAX_NAMES {
+            format!("{} | {} others", parts[0], parts.len() - 1)
+        } else {
+            parts.join(" | ")
+        }
+    };
+    let place = match names[..] {
+        [FutureName { place: Some((file, line)), .. }] => Some(format!("{file}:{line}")),
+        _ => None,
+    };
+    Some(Future { name: joined(|name| &name.short), full_name: joined(|name| &name.full), tier, place })
 }

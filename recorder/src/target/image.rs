@@ -45,6 +45,11 @@ impl Bytes {
             Bytes::Memory(memory) => Bytes::Memory(memory.clone()),
         })
     }
+
+    /// All of them, copied: a file that is mapped can lose its end while it is read. At most `limit`.
+    pub fn read_whole(&self, limit: u64) -> Result<Vec<u8>, ImageError> {
+        read_up_to(self, 0, limit)
+    }
 }
 
 /// A file, a library, or what the kernel maps as one (the vDSO).

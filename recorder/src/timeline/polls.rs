@@ -211,7 +211,7 @@ impl Polls {
         let future = Arc::clone(&body.future);
         let poller = Poller::of(presence.task.tgid, tid, &presence.polled);
         let track = self.tracks.track(poller, presence.since_ns, out);
-        let arguments = [
+        let mut arguments = vec![
             words.number("task_id", presence.task.id, out),
             words.text("future", &future.full_name, out),
             words.text("name_tier", future.tier, out),
@@ -219,6 +219,7 @@ impl Polls {
             words.number("tid", u64::from(tid.0), out),
             words.number("away_ns", presence.away_ns, out),
         ];
+        arguments.extend(future.place.as_ref().map(|place| words.text("written_at", place, out)));
         let slice = SliceBegin {
             time_ns: presence.since_ns,
             track,
