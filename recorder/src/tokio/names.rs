@@ -133,18 +133,27 @@ fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<Opti
         let dropped = glue::futures(vtables, symbols, &mut calls);
         let mut locations = Locations::new(&mut calls);
         let name = |(vtable, futures): (&Vtable, Vec<&str>)| {
-            by_futures(&futures, NameTier::DropGlue)
-                .or_else(|| locations.of_future(vtable).map(|location| by_location(&location)))
+            by_futures(&futures, NameTier::DropGlue).or_else(|| by_locations(&locations.of_future(vtable)))
         };
         Some(vtables.iter().zip(dropped).map(name).collect())
     };
     read().unwrap_or_default()
 }
 
-fn by_location(location: &Location) -> FutureName {
-    let full = format!("{}:{}", locations::shown(&location.file), location.line);
-    let place = Some((location.file.clone(), location.line));
-    FutureName { short: full.clone(), full, tier: NameTier::Location, place, ambiguous: false }
+/// None if there is none, or there are too many. Places that differ in their columns are one.
+fn by_locations(locations: &[Location]) -> Option<FutureName> {
+    let mut lines: Vec<(&str, u32)> = locations.iter().map(|location| (&*location.file, location.line)).collect();
+    lines.dedup();
+    if lines.is_empty() || lines.len() > MAX_CANDIDATES {
+        return None;
+    }
+    let names = lines.iter().map(|(file, line)| format!("{}:{line}", locations::shown(file)));
+    let full = names.collect::<Vec<_>>().join(" | ");
+    let place = match lines[..] {
+        [(file, line)] => Some((file.to_owned(), line)),
+        _ => None,
+    };
+    Some(FutureName { short: full.clone(), full, tier: NameTier::Location, ambiguous: lines.len() > 1, place })
 }
 
 /// None if nothing is left, or too much.

@@ -1,9 +1,10 @@
 //! What is left of the futures that a vtable may be of, and how they are written.
 
 use super::{
-    FutureName, NameTier, ProgramFiles, by_futures,
+    FutureName, NameTier, ProgramFiles, by_futures, by_locations,
     evidence::{FUNCTIONS, Tasks, choose},
-    locations, name, written,
+    locations::{self, Location},
+    name, written,
 };
 use crate::tokio::{Vtable, example};
 
@@ -157,6 +158,17 @@ fn arguments_are_as_many_as_are_asked_for() {
     for broken in ["", "<", ">", "poll<", "poll<>", "poll<,>", "poll<A"] {
         assert_eq!(written::arguments::<2>(broken), None, "{broken}");
     }
+}
+
+#[test]
+fn places_of_several_blocks_are_all_told() {
+    let at = |file: &str, line, column| Location { file: file.to_owned(), line, column };
+    let named = |places: &[Location]| by_locations(places).map(|name| (name.full, name.ambiguous, name.place));
+    let first = Some(("a.rs".to_owned(), 1));
+    assert_eq!(named(&[at("a.rs", 1, 2), at("a.rs", 1, 3)]), Some(("a.rs:1".to_owned(), false, first)));
+    assert_eq!(named(&[at("a.rs", 1, 2), at("a.rs", 3, 2)]), Some(("a.rs:1 | a.rs:3".to_owned(), true, None)));
+    assert_eq!(named(&[1, 2, 3, 4].map(|line| at("a.rs", line, 1))), None);
+    assert_eq!(named(&[]), None);
 }
 
 #[test]
