@@ -16,8 +16,9 @@ use std::fmt;
 
 use self::{
     calls::Calls,
-    locations::{Location, Locations},
+    locations::{Locations, Places},
     symbols::Symbols,
+    types::Types,
 };
 use super::{Code, Vtable};
 use crate::{
@@ -104,26 +105,49 @@ pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
     let types = described.map(|file| types::read(file, shared.as_ref(), package.as_ref())).unwrap_or_default();
     let by_types = evidence::choose(vtables, &types.tasks);
     let by_symbols = evidence::choose(vtables, &symbols.tasks);
-    let named = vtables.iter().zip(by_types).zip(by_symbols).map(|((vtable, by_types), by_symbols)| {
+    let named = vtables.iter().zip(&by_types).zip(by_symbols).map(|((vtable, by_types), by_symbols)| {
         // More names at the address than debug information has functions there: some were made one without its saying so.
         let is_whole = symbols.polls_at(vtable.poll) <= types.tasks.polls_at(vtable.poll) || by_types.is_by_layout();
-        by_futures(&by_types.futures(), NameTier::Dwarf)
+        by_types_of(&by_types.futures(), &types)
             .filter(|_| is_whole)
-            .map(|name| FutureName { place: types.place(&by_types), ..name })
             .or_else(|| by_futures(&by_symbols.futures(), NameTier::Symbol))
     });
     let mut names: Vec<Option<FutureName>> = named.collect();
     // Reading code takes longer than all else.
-    if names.iter().any(Option::is_none) {
-        for (name, by_code) in names.iter_mut().zip(by_code(files.binary, vtables, &symbols)) {
-            *name = name.take().or(by_code);
+    if names.iter().any(|name| name.as_ref().is_none_or(|name| name.ambiguous)) {
+        let by_code = by_code(files.binary, vtables, &symbols);
+        for ((name, by_types), by_code) in names.iter_mut().zip(&by_types).zip(by_code) {
+            match name {
+                None => *name = by_code.name,
+                Some(known) if known.ambiguous && known.tier == NameTier::Dwarf => {
+                    *name = by_types_of(&types.written_at(by_types.futures(), &by_code.blocks), &types);
+                }
+                Some(_) => {}
+            }
         }
     }
     names.into_iter().zip(vtables).map(|(name, vtable)| name.unwrap_or_else(|| by_address(vtable))).collect()
 }
 
+/// A name by debug information.
+fn by_types_of(futures: &[&str], types: &Types) -> Option<FutureName> {
+    let place = match futures {
+        [future] => types.place(future).cloned(),
+        _ => None,
+    };
+    by_futures(futures, NameTier::Dwarf).map(|name| FutureName { place, ..name })
+}
+
+/// What code says of a future.
+#[derive(Default)]
+struct ByCode {
+    name: Option<FutureName>,
+    /// Where the blocks are that it may be.
+    blocks: Vec<(String, u32)>,
+}
+
 /// Names by what the functions of vtables call. Nothing for files whose code can't be read.
-fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<Option<FutureName>> {
+fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<ByCode> {
     let read = || {
         let image = Image::read(binary).ok()?;
         let contents = Contents::new(&image, binary);
@@ -133,27 +157,27 @@ fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<Opti
         let dropped = glue::futures(vtables, symbols, &mut calls);
         let mut locations = Locations::new(&mut calls);
         let name = |(vtable, futures): (&Vtable, Vec<&str>)| {
-            by_futures(&futures, NameTier::DropGlue).or_else(|| by_locations(&locations.of_future(vtable)))
+            let Places { blocks, near } = locations.of_future(vtable);
+            let by_blocks = || by_places(&blocks).or_else(|| by_places(near.as_slice()));
+            ByCode { name: by_futures(&futures, NameTier::DropGlue).or_else(by_blocks), blocks }
         };
         Some(vtables.iter().zip(dropped).map(name).collect())
     };
     read().unwrap_or_default()
 }
 
-/// None if there is none, or there are too many. Places that differ in their columns are one.
-fn by_locations(locations: &[Location]) -> Option<FutureName> {
-    let mut lines: Vec<(&str, u32)> = locations.iter().map(|location| (&*location.file, location.line)).collect();
-    lines.dedup();
-    if lines.is_empty() || lines.len() > MAX_CANDIDATES {
+/// None if there is none, or there are too many.
+fn by_places(places: &[(String, u32)]) -> Option<FutureName> {
+    if places.is_empty() || places.len() > MAX_CANDIDATES {
         return None;
     }
-    let names = lines.iter().map(|(file, line)| format!("{}:{line}", locations::shown(file)));
+    let names = places.iter().map(|(file, line)| format!("{}:{line}", locations::shown(file)));
     let full = names.collect::<Vec<_>>().join(" | ");
-    let place = match lines[..] {
-        [(file, line)] => Some((file.to_owned(), line)),
+    let place = match places {
+        [place] => Some(place.clone()),
         _ => None,
     };
-    Some(FutureName { short: full.clone(), full, tier: NameTier::Location, ambiguous: lines.len() > 1, place })
+    Some(FutureName { short: full.clone(), full, tier: NameTier::Location, ambiguous: places.len() > 1, place })
 }
 
 /// None if nothing is left, or too much.

@@ -32,10 +32,25 @@ const RESUMED: &[u8] = b"`async fn` resumed after";
 
 /// `core::panic::Location`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Location {
-    pub file: String,
-    pub line: u32,
-    pub column: u32,
+struct Location {
+    file: String,
+    line: u32,
+    column: u32,
+}
+
+impl Location {
+    fn line(&self) -> (String, u32) {
+        (self.file.clone(), self.line)
+    }
+}
+
+/// Where a future may have been written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The blocks that are polled, sorted: one is the future's, others were inlined into it. Columns don't count.
+    pub blocks: Vec<(String, u32)>,
+    /// Where there are none: a place near to it.
+    pub near: Option<(String, u32)>,
 }
 
 /// A place that a function refers to.
@@ -58,13 +73,13 @@ impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
         Locations { calls, known: FxHashMap::default(), resumed: FxHashMap::default() }
     }
 
-    /// Where the future of a vtable may have been written, sorted.
+    /// Where the future of a vtable may have been written.
     ///
     /// The block that is nearest to the function which polls is the future's, or was inlined into it: nothing tells which.
     /// Where there is none it was written by hand, or blocks: then the nearest place of the program's own code is near it.
     /// Where else dependencies panic says nothing.
-    pub fn of_future(&mut self, vtable: &Vtable) -> Vec<Location> {
-        let mut near = None;
+    pub fn of_future(&mut self, vtable: &Vtable) -> Places {
+        let mut near: Option<Location> = None;
         for (depth, level) in self.calls.levels(vtable.poll, LEVELS).into_iter().enumerate() {
             let mut found = Vec::new();
             for function in level {
@@ -73,17 +88,17 @@ impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
             let (own, others): (Vec<Found>, Vec<Found>) =
                 found.into_iter().partition(|place| is_own(&place.location.file));
             for places in [&own, &others] {
-                let blocks = places.iter().filter(|place| place.is_of_block).map(|place| place.location.clone());
-                let blocks: BTreeSet<Location> = blocks.collect();
+                let blocks = places.iter().filter(|place| place.is_of_block);
+                let blocks: BTreeSet<(String, u32)> = blocks.map(|place| place.location.line()).collect();
                 if !blocks.is_empty() {
-                    return blocks.into_iter().collect();
+                    return Places { blocks: blocks.into_iter().collect(), near: None };
                 }
             }
             if depth < NEAR_LEVELS {
                 near = near.or_else(|| own.into_iter().map(|place| place.location).min());
             }
         }
-        near.into_iter().collect()
+        Places { blocks: Vec::new(), near: near.map(|place| place.line()) }
     }
 
     /// Adds the places that a function refers to, and whether they are those of blocks.

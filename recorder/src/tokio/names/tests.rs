@@ -1,10 +1,9 @@
 //! What is left of the futures that a vtable may be of, and how they are written.
 
 use super::{
-    FutureName, NameTier, ProgramFiles, by_futures, by_locations,
+    FutureName, NameTier, ProgramFiles, by_futures, by_places,
     evidence::{FUNCTIONS, Tasks, choose},
-    locations::{self, Location},
-    name, written,
+    locations, name, written,
 };
 use crate::tokio::{Vtable, example};
 
@@ -162,12 +161,11 @@ fn arguments_are_as_many_as_are_asked_for() {
 
 #[test]
 fn places_of_several_blocks_are_all_told() {
-    let at = |file: &str, line, column| Location { file: file.to_owned(), line, column };
-    let named = |places: &[Location]| by_locations(places).map(|name| (name.full, name.ambiguous, name.place));
-    let first = Some(("a.rs".to_owned(), 1));
-    assert_eq!(named(&[at("a.rs", 1, 2), at("a.rs", 1, 3)]), Some(("a.rs:1".to_owned(), false, first)));
-    assert_eq!(named(&[at("a.rs", 1, 2), at("a.rs", 3, 2)]), Some(("a.rs:1 | a.rs:3".to_owned(), true, None)));
-    assert_eq!(named(&[1, 2, 3, 4].map(|line| at("a.rs", line, 1))), None);
+    let places = |lines: &[u32]| lines.iter().map(|&line| ("a.rs".to_owned(), line)).collect::<Vec<_>>();
+    let named = |lines: &[u32]| by_places(&places(lines)).map(|name| (name.full, name.ambiguous, name.place));
+    assert_eq!(named(&[1]), Some(("a.rs:1".to_owned(), false, Some(("a.rs".to_owned(), 1)))));
+    assert_eq!(named(&[1, 3]), Some(("a.rs:1 | a.rs:3".to_owned(), true, None)));
+    assert_eq!(named(&[1, 2, 3, 4]), None);
     assert_eq!(named(&[]), None);
 }
 
