@@ -40,6 +40,18 @@ pub enum Reference {
     Data(u64),
 }
 
+/// What a function does with variables that every thread has its own of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ThreadLocals {
+    /// In the order of its instructions.
+    pub(super) accesses: Vec<ThreadLocalAccess>,
+    /// The one whose address it returns, counted from the thread pointer, bytes.
+    pub(super) returned: Option<i64>,
+    /// Those whose addresses it gives to other functions, counted likewise: among them each object that is freed with its
+    /// thread, to whoever remembers these.
+    pub(super) given: Vec<i64>,
+}
+
 /// What an instruction does with a variable that every thread has its own of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ThreadLocalAccess {
@@ -96,11 +108,16 @@ impl<'c, 'a, S: Source + ?Sized> Code<'c, 'a, S> {
         }
     }
 
-    /// What the instructions of a function do with thread-locals whose places are fixed, in their order.
-    pub(super) fn thread_locals(&self, function: &Range<u64>) -> Result<Vec<ThreadLocalAccess>, ImageError> {
+    /// What a function does with thread-locals whose places are fixed. `returned_by` knows what the functions return that it
+    /// calls.
+    pub(super) fn thread_locals(
+        &self,
+        function: &Range<u64>,
+        returned_by: &mut dyn FnMut(u64) -> Option<i64>,
+    ) -> Result<ThreadLocals, ImageError> {
         match self.architecture {
-            Architecture::X86_64 => Ok(x86_64::thread_locals(&self.bytes(function)?, function)),
-            Architecture::Aarch64 => Ok(Vec::new()),
+            Architecture::X86_64 => Ok(x86_64::thread_locals(&self.bytes(function)?, function, returned_by)),
+            Architecture::Aarch64 => Ok(ThreadLocals::default()),
         }
     }
 

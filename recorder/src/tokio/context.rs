@@ -4,6 +4,8 @@
 //! program names it. A stripped one still has the code that uses it: each poll of a task, from whatever future, puts the
 //! task's id into `current_task_id` and what was there back afterwards.
 
+#[cfg(test)]
+mod tests;
 mod votes;
 
 use std::{error, fmt};
@@ -17,8 +19,12 @@ use crate::target::image::{Architecture, Image, ImageError, Source, ThreadLocal,
 pub struct Context {
     /// Where it begins.
     pub start: Result<Found, Unknown>,
-    /// Where the id of the task stands that the thread polls, 64 bits: 0 while it polls none.
+    /// Where the id of the task stands that the thread polls, 64 bits. While it polls none, this is 0, or means nothing if
+    /// there is a tag.
     pub current_task_id: Result<Found, Unknown>,
+    /// Where 64 bits stand that are 1 while the thread polls a task, and 0 else: Tokio until 1.39 has tasks of id 0. Counted
+    /// from the thread pointer, bytes.
+    pub current_task_tag: Option<i64>,
 }
 
 /// A place, and why it is thought to be there.
@@ -64,8 +70,8 @@ pub enum Unknown {
     Unclear,
 }
 
-/// Bytes that `CONTEXT` may take. It has about 80.
-const LARGEST: i64 = 1024;
+/// Bytes that `CONTEXT` may take. It has about 80, and some more in builds that dump tasks.
+const LARGEST: i64 = 256;
 
 impl Context {
     /// Reads symbols, and the code by which `vtables` poll. Without `code`, symbols alone.
@@ -76,20 +82,23 @@ impl Context {
         code: Option<&Code<'_, '_, S>>,
     ) -> Result<Context, ImageError> {
         let Some(first) = thread_locals(image, source)? else {
-            return Ok(Context { start: Err(Unknown::NotFixed), current_task_id: Err(Unknown::NotFixed) });
+            return Ok(Context::unknown(Unknown::NotFixed));
         };
         let named = named(first, &ThreadLocal::named(source)?);
         let votes = match code {
             Some(code) if image.architecture == Architecture::X86_64 => votes::count(code, vtables)?,
             _ => Votes::default(),
         };
-        let context = decide(&named, &votes);
-        let is_read = image.architecture == Architecture::X86_64;
-        let explained = |found: Result<Found, Unknown>| match found {
-            Err(Unknown::Unseen) if !is_read => Err(Unknown::Architecture),
-            other => other,
-        };
-        Ok(Context { start: explained(context.start), current_task_id: explained(context.current_task_id) })
+        let mut context = decide(&named, &votes);
+        if image.architecture != Architecture::X86_64 {
+            context.current_task_id = Err(Unknown::Architecture);
+            context.start = context.start.map_err(|_| Unknown::Architecture);
+        }
+        Ok(context)
+    }
+
+    fn unknown(why: Unknown) -> Context {
+        Context { start: Err(why), current_task_id: Err(why), current_task_tag: None }
     }
 }
 
@@ -133,7 +142,7 @@ fn decide(named: &[Named], votes: &Votes) -> Context {
     };
     let winner = match votes.winner(|offset| named.is_empty() || around(offset).is_some()) {
         Ok(winner) => winner,
-        Err(unknown) => return Context { start: start_of_only, current_task_id: Err(unknown) },
+        Err(unknown) => return Context { start: start_of_only, ..Context::unknown(unknown) },
     };
     let (votes, asked) = (winner.votes, winner.asked);
     match around(winner.offset) {
@@ -143,11 +152,12 @@ fn decide(named: &[Named], votes: &Votes) -> Context {
                 // Code that reaches a field at once doesn't say where the object begins.
                 _ => Ok(Found { offset: named.start, evidence: Evidence::Symbol }),
             };
-            Context { start, current_task_id: Ok(both(winner.offset, votes, asked)) }
+            Context { start, current_task_id: Ok(both(winner.offset, votes, asked)), current_task_tag: winner.tag }
         }
         None => Context {
             start: winner.object.map(|object| by_code(object, votes, asked)).ok_or(Unknown::Unclear),
             current_task_id: Ok(by_code(winner.offset, votes, asked)),
+            current_task_tag: winner.tag,
         },
     }
 }

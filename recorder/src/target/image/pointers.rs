@@ -114,3 +114,31 @@ fn unpack(table: &[u8]) -> Result<Vec<u64>, ImageError> {
     }
     Ok(addresses)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unpacked(words: &[u64]) -> Result<Vec<u64>, ImageError> {
+        unpack(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    #[test]
+    fn packed_relocations_are_addresses_and_bits_for_the_words_behind() {
+        for (words, expected) in [
+            (&[][..], &[][..]),
+            (&[0x1000], &[0x1000]),
+            (&[0x1000, 0b101], &[0x1000, 0x1010]),
+            (&[0x1000, 1 | 1 << 63, 0b11], &[0x1000, 0x1000 + 8 * 63, 0x1000 + 8 * 64]),
+            (&[0x1000, 1, 0x3000, 0b11], &[0x1000, 0x3000, 0x3008]),
+        ] {
+            assert_eq!(unpacked(words).unwrap(), expected, "{words:x?}");
+        }
+        assert_eq!(unpacked(&[u64::MAX - 1, u64::MAX]).unwrap().len(), 64, "at the end of all addresses");
+    }
+
+    #[test]
+    fn what_unpacks_to_too_much_is_refused() {
+        assert!(matches!(unpacked(&vec![u64::MAX; MAX_PACKED / 63 + 2]), Err(ImageError::TooLarge { .. })));
+    }
+}

@@ -93,3 +93,63 @@ impl ThreadLocal {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use object::U64;
+
+    use super::*;
+
+    thread_local! {
+        static MARKED: Cell<u64> = const { Cell::new(7) };
+    }
+
+    fn segment(address: u64, size: u64, alignment: u64) -> ProgramHeader64<LE> {
+        let word = |value| U64::new(LE, value);
+        ProgramHeader64 {
+            p_type: elf::PT_TLS.into(),
+            p_flags: elf::PF_R.into(),
+            p_offset: word(0),
+            p_vaddr: word(address),
+            p_paddr: word(address),
+            p_filesz: word(0),
+            p_memsz: word(size),
+            p_align: word(alignment),
+        }
+    }
+
+    #[test]
+    fn thread_locals_begin_where_the_abi_says() {
+        for (architecture, address, size, alignment, expected) in [
+            (Architecture::X86_64, 0x1000, 0x130, 8, Some(-0x130)),
+            (Architecture::X86_64, 0x1000, 0x131, 8, Some(-0x138)),
+            (Architecture::X86_64, 0x1000, 0x130, 64, Some(-0x140)),
+            (Architecture::X86_64, 0x1008, 0x130, 64, Some(-0x138)),
+            (Architecture::X86_64, 0x1000, 0x130, 0, Some(-0x130)),
+            (Architecture::X86_64, 0x1000, u64::MAX, 8, None),
+            (Architecture::Aarch64, 0x1000, 0x130, 8, Some(16)),
+            (Architecture::Aarch64, 0x1000, 0x130, 64, Some(64)),
+        ] {
+            let segment = segment(address, size, alignment);
+            assert_eq!(start(architecture, &segment), expected, "{architecture:?} {address:x} {size:x} {alignment}");
+        }
+    }
+
+    #[test]
+    fn a_variable_of_this_thread_is_where_its_symbol_says() {
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let image = Image::read(&file).unwrap();
+        let first = thread_locals(&image, &file).unwrap().unwrap();
+        let named = ThreadLocal::named(&file).unwrap();
+        let is_it = |symbol: &&ThreadLocal| symbol.name.windows(6).any(|part| part == b"MARKED") && symbol.size == 8;
+        let offset = first + named.iter().find(is_it).unwrap().offset as i64;
+        // SAFETY: it has no conditions.
+        let thread = unsafe { libc::pthread_self() };
+        let address = MARKED.with(|marked| &raw const *marked as u64);
+        if image.architecture == Architecture::X86_64 {
+            assert_eq!(address, thread.wrapping_add_signed(offset));
+        }
+    }
+}

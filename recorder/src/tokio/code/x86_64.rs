@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
 
-use super::{Reference, ThreadLocalAccess};
+use super::{Reference, ThreadLocals};
 
 /// A reference as the instruction has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,12 @@ pub(super) fn references(bytes: &[u8], function: &Range<u64>) -> impl Iterator<I
 }
 
 /// What the instructions of a function do with thread-locals that are at fixed distances from the thread pointer.
-pub(super) fn thread_locals(bytes: &[u8], function: &Range<u64>) -> Vec<ThreadLocalAccess> {
-    registers::accesses(instructions(bytes, function), function)
+pub(super) fn thread_locals(
+    bytes: &[u8],
+    function: &Range<u64>,
+    returned_by: &mut dyn FnMut(u64) -> Option<i64>,
+) -> ThreadLocals {
+    registers::accesses(instructions(bytes, function), function, returned_by)
 }
 
 fn instructions(bytes: &[u8], function: &Range<u64>) -> impl Iterator<Item = Instruction> {

@@ -1,7 +1,7 @@
 //! What the code of all polls has in common.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     ops::Range,
 };
 
@@ -10,7 +10,7 @@ use crate::{
     target::image::{ImageError, Source},
     tokio::{
         Code, Reference, Vtable,
-        code::{AccessKind, ThreadLocalAccess},
+        code::{AccessKind, ThreadLocalAccess, ThreadLocals},
     },
 };
 
@@ -25,6 +25,9 @@ const MAX_FUNCTIONS: usize = 192;
 
 /// Bytes of functions that are looked at for all polls together: tens of milliseconds.
 const MAX_BYTES: u64 = 4 << 20;
+
+/// Small functions that are looked at, whether they find a thread-local.
+const MAX_GETTERS: usize = 1 << 14;
 
 /// What polls say of where `current_task_id` is.
 #[derive(Debug, Default)]
@@ -49,6 +52,8 @@ pub(super) struct Candidate {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Winner {
     pub(super) offset: i64,
+    /// The word that tells whether there is one.
+    pub(super) tag: Option<i64>,
     /// Where its object begins, if the code says so.
     pub(super) object: Option<i64>,
     pub(super) votes: u32,
@@ -57,16 +62,19 @@ pub(super) struct Winner {
 
 /// What one function says.
 struct Statement {
-    candidates: Vec<(i64, Option<i64>)>,
-    counters: Vec<i64>,
-    calls: Vec<u64>,
+    /// Where fields are that may be an id, and where their objects begin.
+    candidates: BTreeMap<i64, Option<i64>>,
+    counters: HashSet<i64>,
+    /// The functions that it calls.
+    calls: Vec<Range<u64>>,
 }
 
 /// Asks the polls of these vtables.
 pub(super) fn count<S: Source + ?Sized>(code: &Code<'_, '_, S>, vtables: &[Vtable]) -> Result<Votes, ImageError> {
     let polls: BTreeSet<u64> = vtables.iter().map(|vtable| vtable.poll).collect();
     let step = polls.len().div_ceil(MAX_ASKED).max(1);
-    let mut reader = Reader { code, statements: HashMap::new(), left: MAX_BYTES };
+    let getters = Getters { code, known: HashMap::new() };
+    let mut reader = Reader { code, statements: HashMap::new(), getters, left: MAX_BYTES };
     let mut votes = Votes::default();
     for &poll in polls.iter().step_by(step) {
         reader.ask(poll, &mut votes)?;
@@ -84,13 +92,25 @@ impl Votes {
             .map(|(&offset, candidate)| (candidate.votes, offset))
             .collect();
         ranks.sort_unstable_by(|one, other| other.cmp(one));
-        let &(votes, offset) = ranks.first().ok_or(Unknown::Unseen)?;
-        let second = ranks.get(1).map_or(0, |rank| rank.0);
-        if 4 * votes < 3 * self.asked || 2 * second > votes {
+        let (&(votes, offset), rest) = ranks.split_first().ok_or(Unknown::Unseen)?;
+        // An id that may be 0 (Tokio until 1.39) has a word before it that tells whether there is one.
+        let (offset, tag, others) = match rest.split_first() {
+            Some((&(second, other), others)) if offset.abs_diff(other) == 8 && is_far(votes, votes - second) => {
+                (offset.max(other), Some(offset.min(other)), others)
+            }
+            _ => (offset, None, rest),
+        };
+        let next = others.first().map_or(0, |rank| rank.0);
+        if !is_far(self.asked, self.asked - votes) || 3 * next > 2 * votes {
             return Err(Unknown::Unclear);
         }
-        Ok(Winner { offset, object: self.candidates[&offset].object(), votes, asked: self.asked })
+        Ok(Winner { offset, tag, object: self.candidates[&offset].object(), votes, asked: self.asked })
     }
+}
+
+/// Whether there is three times as much for something as against it.
+fn is_far(all: u32, against: u32) -> bool {
+    4 * against <= all
 }
 
 impl Candidate {
@@ -105,8 +125,32 @@ struct Reader<'r, 'c, 'a, S: ?Sized> {
     code: &'r Code<'c, 'a, S>,
     /// By where the function begins.
     statements: HashMap<u64, Statement>,
+    getters: Getters<'r, 'c, 'a, S>,
     /// Bytes that may still be read.
     left: u64,
+}
+
+/// Functions that do nothing but find a thread-local, and its state: where code is small, it calls them.
+struct Getters<'r, 'c, 'a, S: ?Sized> {
+    code: &'r Code<'c, 'a, S>,
+    /// By where the function begins.
+    known: HashMap<u64, ThreadLocals>,
+}
+
+impl<S: Source + ?Sized> Getters<'_, '_, '_, S> {
+    /// What a function does that may be one.
+    fn get(&mut self, address: u64) -> Result<Option<&ThreadLocals>, ImageError> {
+        const LARGEST: u64 = 256;
+        let Some(function) = self.code.function(address) else { return Ok(None) };
+        let is_small = function.start == address && function.end - function.start <= LARGEST;
+        if !is_small || self.known.len() >= MAX_GETTERS {
+            return Ok(None);
+        }
+        Ok(Some(match self.known.entry(address) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.code.thread_locals(&function, &mut |_| None)?),
+        }))
+    }
 }
 
 impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
@@ -123,12 +167,11 @@ impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
                 }
                 let Some(statement) = self.statement(&function)? else { continue };
                 votes.counters.extend(&statement.counters);
-                for &(offset, object) in &statement.candidates {
+                for (&offset, &object) in &statement.candidates {
                     let known = voted.entry(offset).or_default();
                     *known = known.or(object);
                 }
-                let code = self.code;
-                next.extend(self.statements[&function.start].calls.iter().filter_map(|&to| code.function(to)));
+                next.extend(statement.calls.iter().cloned());
             }
             level = next;
         }
@@ -148,7 +191,7 @@ impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
         if !self.statements.contains_key(&function.start) {
             let Some(left) = self.left.checked_sub(function.end - function.start) else { return Ok(None) };
             self.left = left;
-            let statement = Statement::of(self.code, function)?;
+            let statement = Statement::of(self.code, &mut self.getters, function)?;
             self.statements.insert(function.start, statement);
         }
         Ok(self.statements.get(&function.start))
@@ -156,33 +199,60 @@ impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
 }
 
 impl Statement {
-    fn of<S: Source + ?Sized>(code: &Code<'_, '_, S>, function: &Range<u64>) -> Result<Statement, ImageError> {
-        let accesses = code.thread_locals(function)?;
-        let references = code.references(function)?;
-        let calls = references.into_iter().filter_map(|reference| match reference {
-            Reference::Call(to) | Reference::Jump(to) => Some(to),
-            Reference::Data(_) => None,
-        });
-        let counters = accesses.iter().filter(|access| access.kind == AccessKind::Update);
+    fn of<S: Source + ?Sized>(
+        code: &Code<'_, '_, S>,
+        getters: &mut Getters<'_, '_, '_, S>,
+        function: &Range<u64>,
+    ) -> Result<Statement, ImageError> {
+        let (mut called, mut calls) = (HashSet::new(), Vec::new());
+        let (mut returned, mut states) = (HashMap::new(), BTreeSet::new());
+        for reference in code.references(function)? {
+            let (Reference::Call(to) | Reference::Jump(to)) = reference else { continue };
+            if !called.insert(to) {
+                continue;
+            }
+            if calls.len() < MAX_FUNCTIONS {
+                calls.extend(code.function(to));
+            }
+            if let Some(ThreadLocals { accesses, returned: Some(object), .. }) = getters.get(to)? {
+                returned.insert(to, *object);
+                states.extend(self::states(accesses));
+            }
+        }
+        let found = code.thread_locals(function, &mut |to| returned.get(&to).copied())?;
+        states.extend(self::states(&found.accesses));
+        let counters = found.accesses.iter().filter(|access| access.kind == AccessKind::Update);
         Ok(Statement {
-            candidates: candidates(&accesses),
+            candidates: candidates(&found.accesses, &states, &found.given.into_iter().collect()),
             counters: counters.map(|access| access.offset).collect(),
-            calls: calls.collect(),
+            calls,
         })
     }
 }
 
-/// The words that are both read and written, near to a byte that is read: whether the thread has the object already.
-fn candidates(accesses: &[ThreadLocalAccess]) -> Vec<(i64, Option<i64>)> {
-    let of = |size: usize, kind: AccessKind| {
-        accesses.iter().filter(move |access| access.size == size && access.kind == kind)
-    };
-    let has_state = |offset: i64| of(1, AccessKind::Load).any(|byte| byte.offset.abs_diff(offset) < LARGEST as u64);
-    let mut found: Vec<(i64, Option<i64>)> = of(8, AccessKind::Store)
-        .filter(|store| of(8, AccessKind::Load).any(|load| load.offset == store.offset) && has_state(store.offset))
-        .map(|store| (store.offset, store.object.filter(|&object| (0..LARGEST).contains(&(store.offset - object)))))
-        .collect();
-    found.sort_unstable();
-    found.dedup_by_key(|candidate| candidate.0);
+/// The bytes that are read: one behind an object tells whether the thread has it, not yet, or no more.
+fn states(accesses: &[ThreadLocalAccess]) -> impl Iterator<Item = i64> {
+    accesses.iter().filter(|access| access.size == 1 && access.kind == AccessKind::Load).map(|access| access.offset)
+}
+
+/// The words that are both read and written, near to a state that is read, and where their objects begin: either code has
+/// the object in a register, or gives it away.
+fn candidates(
+    accesses: &[ThreadLocalAccess],
+    states: &BTreeSet<i64>,
+    given: &BTreeSet<i64>,
+) -> BTreeMap<i64, Option<i64>> {
+    let words = |kind: AccessKind| accesses.iter().filter(move |access| access.size == 8 && access.kind == kind);
+    let loads: HashSet<i64> = words(AccessKind::Load).map(|load| load.offset).collect();
+    let mut found = BTreeMap::new();
+    for &ThreadLocalAccess { offset, object, .. } in words(AccessKind::Store) {
+        let (first, last) = (offset.saturating_sub(LARGEST), offset.saturating_add(LARGEST));
+        if loads.contains(&offset) && states.range(first..=last).next().is_some() {
+            let given = given.range(first..=offset).next_back().copied();
+            let own = object.filter(|object| (first..=offset).contains(object));
+            let known = found.entry(offset).or_default();
+            *known = given.max(own).max(*known);
+        }
+    }
     found
 }

@@ -4,26 +4,27 @@ use std::{collections::HashMap, ops::Range};
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
 
-use super::super::{AccessKind, ThreadLocalAccess};
+use super::super::{AccessKind, ThreadLocalAccess, ThreadLocals};
 
-/// What the instructions of a function do with thread-locals.
+/// What the instructions of a function do with thread-locals. `returned_by` knows of functions that it calls.
 ///
 /// They are followed once, from the first to the last. What a register holds where a branch leads to is remembered until
 /// then; branches backwards are not followed. What is found so is mostly right, and for others to weigh.
 pub(super) fn accesses(
     instructions: impl Iterator<Item = Instruction>,
     function: &Range<u64>,
-) -> Vec<ThreadLocalAccess> {
+    returned_by: &mut dyn FnMut(u64) -> Option<i64>,
+) -> ThreadLocals {
     let mut infos = InstructionInfoFactory::new();
     let mut state = State::default();
     let mut ahead: HashMap<u64, State> = HashMap::new();
-    let mut found = Vec::new();
+    let mut found = ThreadLocals::default();
     for instruction in instructions {
         if let Some(other) = ahead.remove(&instruction.ip()) {
             state.join(&other);
         }
         let info = infos.info(&instruction);
-        found.extend(info.used_memory().iter().filter_map(|memory| state.access(&instruction, memory)));
+        found.accesses.extend(info.used_memory().iter().filter_map(|memory| state.access(&instruction, memory)));
         let next = state.result(&instruction);
         for used in info.used_registers() {
             let writes = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
@@ -36,8 +37,19 @@ pub(super) fn accesses(
         {
             *slot = value;
         }
+        if let FlowControl::Call | FlowControl::IndirectCall = instruction.flow_control()
+            && let Value::ThreadPointer { offset, .. } = state.value(Register::RDI)
+        {
+            found.given.push(offset);
+        }
         match instruction.flow_control() {
-            FlowControl::Call | FlowControl::IndirectCall => state.forget_after_call(),
+            FlowControl::Call => state.call(returned_by(instruction.near_branch_target())),
+            FlowControl::IndirectCall => state.call(None),
+            FlowControl::Return => {
+                if let Value::ThreadPointer { offset, .. } = state.value(Register::RAX) {
+                    found.returned = Some(offset);
+                }
+            }
             FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
                 let target = instruction.near_branch_target();
                 if function.contains(&target) && target > instruction.ip() {
@@ -88,6 +100,7 @@ impl Value {
 
     fn plus(self, number: i64) -> Value {
         match self {
+            unchanged if number == 0 => unchanged,
             Value::Number(own) => Value::Number(own.wrapping_add(number)),
             Value::ThreadPointer { offset, object } => {
                 let offset = offset.wrapping_add(number);
@@ -126,17 +139,23 @@ impl State {
         for (own, other) in self.0.iter_mut().zip(other.0) {
             *own = match (*own, other) {
                 (Value::Unknown, value) | (value, Value::Unknown) => value,
+                // Nothing, instead of an object that the thread has no more.
+                (Value::Number(0), object @ Value::ThreadPointer { .. })
+                | (object @ Value::ThreadPointer { .. }, Value::Number(0)) => object,
                 (own, other) if own == other => own,
                 _ => Value::Unknown,
             };
         }
     }
 
-    /// Functions may change these registers.
-    fn forget_after_call(&mut self) {
+    /// Functions may change these registers, and return the address of a thread-local.
+    fn call(&mut self, returned: Option<i64>) {
         use Register::*;
         for register in [RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11] {
             self.0[register.number()] = Value::Unknown;
+        }
+        if let Some(offset) = returned {
+            self.0[RAX.number()] = Value::ThreadPointer { offset, object: Some(offset) };
         }
     }
 
@@ -184,8 +203,7 @@ impl State {
             return Value::Unknown;
         }
         let displacement = instruction.memory_displacement64() as i64;
-        let sum = part(instruction.memory_base()).sum(index);
-        if displacement == 0 { sum } else { sum.plus(displacement) }
+        part(instruction.memory_base()).sum(index).plus(displacement)
     }
 
     /// What a register gets that is loaded from memory.
