@@ -41,7 +41,7 @@ fn tasks(all: &[(&str, [u64; 6], Option<u64>)]) -> Tasks {
     tasks
 }
 
-fn left<'t>(tasks: &'t Tasks, functions: [u64; 6]) -> Vec<&'t str> {
+fn left(tasks: &Tasks, functions: [u64; 6]) -> Vec<&str> {
     choose(&[vtable(0x1000, functions)], tasks)[0].futures()
 }
 
