@@ -16,6 +16,7 @@ use std::fmt;
 
 use self::{
     calls::Calls,
+    evidence::Choice,
     locations::{Locations, Places},
     symbols::Symbols,
     types::Types,
@@ -78,8 +79,20 @@ pub struct FutureName {
     pub tier: NameTier,
     /// The file and the line that it was written at.
     pub place: Option<(String, u32)>,
-    /// It is one of those that the name has, with ` | ` between them, and nothing tells which.
+    /// It is one of those that the name has, with ` | ` between them, and nothing tells which. `…` stands for those whose
+    /// names are lost.
     pub ambiguous: bool,
+}
+
+impl FutureName {
+    /// Says that another future of the same code may have lost its name. Blocks tell their own places, so those that are
+    /// the same code are written at the same place: only what they are generic over differs.
+    fn leave_open(&mut self) {
+        self.full.push_str(" | …");
+        self.short.push_str(" | …");
+        self.ambiguous = true;
+        self.place = None;
+    }
 }
 
 /// A program's files, as they are: nothing in them is trusted.
@@ -105,7 +118,7 @@ pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
     let types = described.map(|file| types::read(file, shared.as_ref(), package.as_ref())).unwrap_or_default();
     let by_types = evidence::choose(vtables, &types.tasks);
     let by_symbols = evidence::choose(vtables, &symbols.tasks);
-    let named = vtables.iter().zip(&by_types).zip(by_symbols).map(|((vtable, by_types), by_symbols)| {
+    let named = vtables.iter().zip(&by_types).zip(&by_symbols).map(|((vtable, by_types), by_symbols)| {
         // More names at the address than debug information has functions there: some were made one without its saying so.
         let is_whole = symbols.polls_at(vtable.poll) <= types.tasks.polls_at(vtable.poll) || by_types.is_by_layout();
         by_types_of(&by_types.futures(), &types)
@@ -113,13 +126,27 @@ pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
             .or_else(|| by_futures(&by_symbols.futures(), NameTier::Symbol))
     });
     let mut names: Vec<Option<FutureName>> = named.collect();
+    let loses_names = evidence::loses_names(&by_types) || evidence::loses_names(&by_symbols);
+    let is_certain = |name: &FutureName, by_types: &Choice<'_>| {
+        !name.ambiguous && (!loses_names || name.tier == NameTier::Dwarf && by_types.is_by_layout())
+    };
+    let mut certain = names
+        .iter()
+        .zip(&by_types)
+        .map(|(name, by_types)| name.as_ref().is_some_and(|name| is_certain(name, by_types)));
     // Reading code takes longer than all else.
-    if names.iter().any(|name| name.as_ref().is_none_or(|name| name.ambiguous)) {
+    if !certain.all(|certain| certain) {
         let by_code = by_code(files.binary, vtables, &symbols);
         for ((name, by_types), by_code) in names.iter_mut().zip(&by_types).zip(by_code) {
             match name {
                 None => *name = by_code.name,
-                Some(known) if known.ambiguous && known.tier == NameTier::Dwarf => {
+                Some(known) if is_certain(known, by_types) => {}
+                Some(known) if !known.ambiguous => {
+                    if by_code.blocks.is_empty() || known.full.contains('<') {
+                        known.leave_open();
+                    }
+                }
+                Some(known) if known.tier == NameTier::Dwarf => {
                     *name = by_types_of(&types.written_at(by_types.futures(), &by_code.blocks), &types);
                 }
                 Some(_) => {}

@@ -2,7 +2,7 @@
 
 use super::{
     FutureName, NameTier, ProgramFiles, by_futures, by_places,
-    evidence::{FUNCTIONS, Tasks, choose},
+    evidence::{FUNCTIONS, Tasks, choose, loses_names},
     locations, name, written,
 };
 use crate::tokio::{Vtable, example};
@@ -96,6 +96,19 @@ fn a_task_that_the_linker_left_out_is_it_only_where_linkers_make_functions_one()
     assert_eq!(left(&tasks, functions), ["A"]);
     let twins = [vtable(0x1000, functions), vtable(0x2000, functions)];
     assert!(choose(&twins, &tasks).iter().all(|choice| choice.futures() == ["A", "B"]));
+}
+
+#[test]
+fn a_function_that_has_only_anothers_name_tells_that_names_are_lost() {
+    let a = ("A", [1, 2, 3, 4, 5, 6], None);
+    for (b, is_lost) in
+        [([11, 12, 13, 14, 15, 16], false), ([11, 2, 13, 14, 15, 16], false), ([11, 0, 13, 14, 15, 16], true)]
+    {
+        let tasks = tasks(&[a, ("B", b, None)]);
+        let choices = choose(&[vtable(0x1000, a.1), vtable(0x2000, [11, b[1].max(2), 13, 14, 15, 16])], &tasks);
+        assert_eq!(choices.iter().map(|choice| choice.futures()).collect::<Vec<_>>(), [["A"], ["B"]]);
+        assert_eq!(loses_names(&choices), is_lost, "{b:?}");
+    }
 }
 
 #[test]
