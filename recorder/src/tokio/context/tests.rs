@@ -4,7 +4,10 @@ fn thread_local(name: &str, offset: u64, size: u64) -> ThreadLocal {
     ThreadLocal { name: name.as_bytes().to_vec(), offset, size }
 }
 
-fn votes(asked: u32, candidates: &[(i64, u32, &[(i64, u32)])], counters: &[i64]) -> Votes {
+/// An offset, its votes, and its objects.
+type Voted<'a> = (i64, u32, &'a [(i64, u32)]);
+
+fn votes(asked: u32, candidates: &[Voted<'_>], counters: &[i64]) -> Votes {
     let candidate = |&(offset, votes, objects): &(i64, u32, &[(i64, u32)])| {
         (offset, Candidate { votes, objects: objects.iter().copied().collect() })
     };
