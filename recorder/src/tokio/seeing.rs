@@ -34,7 +34,9 @@ impl Seeing {
         let fits = |layout: &&Layout| start(layout, task_id).is_some_and(|start| is_at(program, start));
         let with_workers = match layouts.iter().find(fits) {
             None if layouts.is_empty() => Err(unknown_version(program)),
-            None => Err("its Tokio keeps what threads poll elsewhere than any of this version that is known".to_owned()),
+            None => {
+                Err("its Tokio keeps what threads poll elsewhere than any of this version that is known".to_owned())
+            }
             Some(layout) => with_workers(bare, layout)
                 .ok_or_else(|| "its debug information does not describe Tokio's schedulers".to_owned()),
         };
