@@ -15,16 +15,16 @@ use crate::{
 };
 
 /// Functions that poll which are asked. More know no better, and take time.
-const MAX_ASKED: usize = 64;
+const MAX_ASKED: usize = 32;
 
 /// Calls between a vtable's function and the one that writes the task's id. At most four were seen.
 const MAX_CALLS: usize = 5;
 
 /// Functions that are looked at for one poll, those first that are called first.
-const MAX_FUNCTIONS: usize = 192;
+const MAX_FUNCTIONS: usize = 64;
 
 /// Bytes of functions that are looked at for all polls together: tens of milliseconds.
-const MAX_BYTES: u64 = 4 << 20;
+const MAX_BYTES: u64 = 2 << 20;
 
 /// Small functions that are looked at, whether they find a thread-local.
 const MAX_GETTERS: usize = 1 << 14;
@@ -165,7 +165,8 @@ impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
                 if seen.len() >= MAX_FUNCTIONS || !seen.insert(function.start) {
                     continue;
                 }
-                let Some(statement) = self.statement(&function)? else { continue };
+                // What was not looked at to its end says neither yes nor no.
+                let Some(statement) = self.statement(&function)? else { return Ok(()) };
                 votes.counters.extend(&statement.counters);
                 for (&offset, &object) in &statement.candidates {
                     let known = voted.entry(offset).or_default();
