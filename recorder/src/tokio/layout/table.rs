@@ -7,7 +7,7 @@ use super::{Layout, fields::FIELDS};
 /// Written by `cargo xtask layouts`.
 const TEXT: &str = include_str!("tokio-layouts.txt");
 
-/// What is known of how a program's Tokio was built. None is what is not known.
+/// What is known of how a program's Tokio was built, without debug assertions. None is what is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
     /// Of version 1.
