@@ -91,7 +91,7 @@ impl Build {
         program.begin();
         program.wait_for_at_most("done", Duration::from_secs(30) + DEADLINE);
         let truth = Truth::read(&program.truth());
-        (recording.stop().expect_success(), truth)
+        (recording.wait().expect_success(), truth)
     }
 }
 

@@ -7,7 +7,7 @@ mod table;
 
 pub use self::{
     fields::{
-        BlockingPool, Context, Core, CurrentThread, HandleKind, Header, Layout, MultiThread, Queue, Remote,
+        BlockingPool, Context, Core, CurrentThread, HandleKind, Header, Layout, MultiThread, OnlyCore, Queue, Remote,
         SchedulerContext, Shard, Trailer, Worker,
     },
     table::{Build, Drivers},

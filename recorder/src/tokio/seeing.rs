@@ -83,6 +83,10 @@ fn is_at(program: &Program, start: i64) -> bool {
 fn with_workers(bare: RuntimeLayout, layout: &Layout) -> Option<RuntimeLayout> {
     let start = start(layout, bare.task_id)?;
     let has_task = layout.context.has_task.map_or(bare.task_id, |offset| start + i64::from(offset));
+    // Without ticks, polls are told apart by their tasks alone.
+    let ticks = |core: Option<u32>, tick: Option<u32>| core.zip(tick).unwrap_or_default();
+    let (worker_core, worker_tick) = ticks(layout.scheduler.core, layout.core.tick);
+    let (only_core, only_tick) = ticks(layout.scheduler.only_core, layout.only_core.tick);
     Some(RuntimeLayout {
         has_task,
         scheduler: start + i64::from(layout.context.scheduler?),
@@ -91,7 +95,11 @@ fn with_workers(bare: RuntimeLayout, layout: &Layout) -> Option<RuntimeLayout> {
         worker: layout.scheduler.worker?,
         worker_index: layout.worker.index?,
         worker_handle: layout.worker.handle?,
+        worker_core,
+        worker_tick,
         only_handle: layout.scheduler.handle?,
+        only_core,
+        only_tick,
         ..bare
     })
 }

@@ -152,6 +152,8 @@ layout! {
         worker: Offset(&["MultiThread.worker"]),
         /// On a worker, a pointer to [`Core`]: null while it has given that away.
         core: Offset(&["MultiThread.core.value"]),
+        /// On the one thread, a pointer to [`OnlyCore`]: null while it has given that away.
+        only_core: Offset(&["CurrentThread.core.value"]),
     }
 
     /// `Arc<multi_thread::worker::Worker>`, from what the pointer points at: the reference counts.
@@ -170,6 +172,14 @@ layout! {
         lifo_slot: Offset(&["lifo_slot"]),
         /// A pointer to [`Queue`].
         run_queue: Offset(&["run_queue"]),
+        /// How often it has looked for something to do, 4 bytes, with overflow.
+        tick: Offset(&["tick"]),
+    }
+
+    /// `current_thread::Core`: what only the one thread itself uses.
+    only_core: OnlyCore at &[Behind("scheduler", "CurrentThread.core.value.Some")] => {
+        /// How often it has looked for something to do, 4 bytes, with overflow.
+        tick: Offset(&["tick"]),
     }
 
     /// `Arc<multi_thread::Handle>`, from what the pointer points at: the reference counts.
