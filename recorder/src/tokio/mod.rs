@@ -18,7 +18,7 @@ mod vtable;
 
 pub use self::{
     code::{Code, Reference},
-    context::{Context, Evidence, Found, Unknown},
+    context::{Contender, Context, Evidence, Found, Unknown},
     names::{FutureName, NameTier, ProgramFiles, name},
     program::{PollBody, Program, examine},
     seeing::Seeing,

@@ -5,7 +5,7 @@ use std::{
     ops::Range,
 };
 
-use super::{LARGEST, Unknown};
+use super::{Contender, LARGEST, Unknown};
 use crate::{
     target::image::{ImageError, Source},
     tokio::{
@@ -105,6 +105,19 @@ impl Votes {
             return Err(Unknown::Unclear);
         }
         Ok(Winner { offset, tag, object: self.candidates[&offset].object(), votes, asked: self.asked })
+    }
+
+    /// Fields that most polls use, in the order of their places.
+    pub(super) fn contenders(&self) -> Vec<Contender> {
+        let is_used = |candidate: &Candidate| 2 * candidate.votes >= self.asked;
+        let mut contenders: Vec<Contender> = self
+            .candidates
+            .iter()
+            .filter(|&(offset, candidate)| is_used(candidate) && !self.counters.contains(offset))
+            .map(|(&offset, candidate)| Contender { offset, start: candidate.object() })
+            .collect();
+        contenders.sort_unstable_by_key(|contender| contender.offset);
+        contenders
     }
 }
 
