@@ -29,10 +29,13 @@ impl Layout {
         let mut candidates = Layout::candidates(build).into_iter();
         let first = candidates.next()?;
         let mut agreed = candidates.fold(first, |agreed, next| agreed.and(&next));
-        if build.drivers.is_none() {
-            // There are more sets of drivers than the table has, and these are moved by them.
+        // There are more sets of features than the table has, and these are moved by them.
+        if build.drivers.is_none() || build.parking_lot.is_none() {
             (agreed.multi_thread.size, agreed.multi_thread.blocking_pool) = (None, None);
             (agreed.current_thread.size, agreed.current_thread.blocking_pool) = (None, None);
+        }
+        if build.parking_lot.is_none() {
+            agreed.blocking_pool = BlockingPool::default();
         }
         Some(agreed)
     }
