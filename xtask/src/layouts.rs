@@ -18,13 +18,14 @@ use crate::{process, setup, workspace};
 /// The first minor version whose layout is read.
 const OLDEST: u32 = 38;
 /// How many programs are built at once. Most of a build is one crate's, which keeps one CPU busy at best.
-const WORKERS: usize = 4;
+const WORKERS: usize = 6;
 const TABLE: &str = "recorder/src/tokio/layout/tokio-layouts.txt";
 
 /// Features that make a difference, as the table calls them, the most usual ones first. polletto knows these names.
 const FEATURES: [&str; 4] = ["full", "net", "signal", "bare"];
 
 /// A program that has both kinds of runtimes. Layouts are decided before anything is optimised: what builds fastest does.
+/// What else is in `full` runs on these.
 const MANIFEST: &str = r#"[package]
 name = "tokio-layout-probe"
 version = "0.0.0"
@@ -36,7 +37,7 @@ edition = "2021"
 bare = []
 net = ["tokio/net", "tokio/time"]
 signal = ["net", "tokio/signal"]
-full = ["tokio/full"]
+full = ["signal", "tokio/parking_lot"]
 
 [dependencies]
 tokio = { version = "REQUIREMENT", default-features = false, features = ["rt-multi-thread"] }
@@ -44,8 +45,11 @@ tokio = { version = "REQUIREMENT", default-features = false, features = ["rt-mul
 [profile.dev]
 debug = "full"
 opt-level = 0
-codegen-units = 4
+codegen-units = 1
 incremental = false
+panic = "abort"
+debug-assertions = false
+overflow-checks = false
 "#;
 
 const PROGRAM: &str = "use tokio::runtime::Builder;
@@ -70,18 +74,25 @@ pub fn run() -> Result<()> {
     setup::for_build()?;
     let mut reader = workspace::cargo("build");
     process::run(reader.args(["--quiet", "--locked", "--package", "polletto", "--example", "tokio-layout"]))?;
-    let folder = workspace::installed().join("tokio-layouts");
-    let newest = minor(&Probe::write(&folder, "newest", "1", 0)?.version()?)?;
-    let all = read_all(&folder, newest)?;
     let compiler = process::output(Command::new("rustc").arg("--version")).context("`rustc --version` failed")?;
+    let folder = Folder { path: workspace::installed().join("tokio-layouts"), compiler };
+    let newest = minor(&Probe::write(&folder, "newest", "1", 0)?.version)?;
+    let all = read_all(&folder, newest)?;
     let path = workspace::root().join(TABLE);
-    fs::write(&path, table(&compiler, &all)).with_context(|| format!("{TABLE} cannot be written"))?;
+    fs::write(&path, table(&folder.compiler, &all)).with_context(|| format!("{TABLE} cannot be written"))?;
     println!("layouts: {TABLE} tells of tokio 1.{OLDEST} to 1.{newest}");
     Ok(())
 }
 
+/// Where programs are built.
+struct Folder {
+    path: PathBuf,
+    /// With what.
+    compiler: String,
+}
+
 /// Reads all versions, several at once.
-fn read_all(folder: &Path, newest: u32) -> Result<Vec<Version>> {
+fn read_all(folder: &Folder, newest: u32) -> Result<Vec<Version>> {
     let left = Mutex::new(OLDEST..=newest);
     let next = || left.lock().map_or(None, |mut left| left.next());
     let work = |worker| std::iter::from_fn(next).map(|minor| Version::read(folder, minor, worker)).collect();
@@ -105,13 +116,11 @@ struct Version {
 }
 
 impl Version {
-    fn read(folder: &Path, minor: u32, worker: usize) -> Result<Version> {
+    fn read(folder: &Folder, minor: u32, worker: usize) -> Result<Version> {
         let probe = Probe::write(folder, &format!("1.{minor}"), &format!("~1.{minor}"), worker)?;
-        let name = probe.version()?;
-        println!("layouts: tokio {name}");
+        println!("layouts: tokio {}", probe.version);
         let rows = [probe.rows(false)?, probe.rows(true)?];
-        probe.clean()?;
-        Ok(Version { minor, name, rows })
+        Ok(Version { minor, name: probe.version, rows })
     }
 }
 
@@ -120,34 +129,34 @@ struct Probe {
     folder: PathBuf,
     /// Of all programs that one worker builds: they share what they depend on.
     target: PathBuf,
+    /// Where programs are kept that were built with this compiler.
+    kept: PathBuf,
+    /// The version that it was written for.
+    version: String,
 }
 
 impl Probe {
     /// Writes it, and chooses the newest version that meets the requirement.
-    fn write(folder: &Path, name: &str, requirement: &str, worker: usize) -> Result<Probe> {
-        let probe = Probe { folder: folder.join(name), target: folder.join(format!("target-{worker}")) };
+    fn write(all: &Folder, name: &str, requirement: &str, worker: usize) -> Result<Probe> {
+        let folder = all.path.join(name);
+        let kept = all.path.join(&all.compiler);
         let write = |path: &str, content: &str| {
-            let path = probe.folder.join(path);
+            let path = folder.join(path);
             fs::write(&path, content).with_context(|| format!("{} cannot be written", path.display()))
         };
-        fs::create_dir_all(probe.folder.join("src"))?;
+        fs::create_dir_all(folder.join("src"))?;
+        fs::create_dir_all(&kept)?;
         write("Cargo.toml", &MANIFEST.replace("REQUIREMENT", requirement))?;
         write("src/main.rs", PROGRAM)?;
-        process::run(probe.cargo("update").arg("--quiet"))?;
-        Ok(probe)
+        let mut update = workspace::cargo("update");
+        process::run(update.current_dir(&folder).arg("--quiet"))?;
+        Ok(Probe { version: chosen(&folder)?, target: all.path.join(format!("target-{worker}")), folder, kept })
     }
 
     fn cargo(&self, subcommand: &str) -> Command {
         let mut cargo = workspace::cargo(subcommand);
         cargo.current_dir(&self.folder);
         cargo
-    }
-
-    /// The version that was chosen.
-    fn version(&self) -> Result<String> {
-        let lock = fs::read_to_string(self.folder.join("Cargo.lock"))?;
-        let after = lock.split_once("name = \"tokio\"\nversion = \"").context("the lock file has no tokio")?.1;
-        Ok(after.split('"').next().unwrap_or(after).to_owned())
     }
 
     /// Builds it with each set of features, and reads its layouts.
@@ -167,24 +176,38 @@ impl Probe {
         Ok(rows)
     }
 
-    /// Removes what only this version needed: gigabytes, of all versions together.
-    fn clean(&self) -> Result<()> {
-        let mut clean = self.cargo("clean");
-        clean.args(["--quiet", "--package", "tokio", "--package", "tokio-layout-probe", "--target-dir"]);
-        process::run(clean.arg(&self.target))
+    fn layout(&self, features: &str, is_unstable: bool) -> Result<String> {
+        let program = self.build(features, is_unstable)?;
+        let reader = workspace::debug_programs().join("examples/tokio-layout");
+        process::output(Command::new(reader).arg(&program))
+            .with_context(|| format!("polletto cannot read {}", program.display()))
     }
 
-    fn layout(&self, features: &str, is_unstable: bool) -> Result<String> {
+    /// Builds it, unless that was done before.
+    fn build(&self, features: &str, is_unstable: bool) -> Result<PathBuf> {
+        let name = format!("{}-{features}{}", self.version, if is_unstable { "-unstable" } else { "" });
+        let kept = self.kept.join(name);
+        if kept.is_file() {
+            return Ok(kept);
+        }
         let mut build = self.cargo("build");
         build.args(["--quiet", "--features", features, "--target-dir"]).arg(&self.target);
         build.env_remove("CARGO_ENCODED_RUSTFLAGS");
         build.env("RUSTFLAGS", if is_unstable { "--cfg tokio_unstable" } else { "" });
         process::run(&mut build)?;
-        let reader = workspace::debug_programs().join("examples/tokio-layout");
-        let program = self.target.join("debug/tokio-layout-probe");
-        process::output(Command::new(reader).arg(&program))
-            .with_context(|| format!("polletto cannot read {}", program.display()))
+        let built = self.target.join("debug/tokio-layout-probe");
+        // Under its name there is never a part of it.
+        let part = self.target.join("part");
+        fs::copy(&built, &part).and_then(|_| fs::rename(&part, &kept)).with_context(|| kept.display().to_string())?;
+        Ok(kept)
     }
+}
+
+/// The version that was chosen for a program.
+fn chosen(folder: &Path) -> Result<String> {
+    let lock = fs::read_to_string(folder.join("Cargo.lock"))?;
+    let after = lock.split_once("name = \"tokio\"\nversion = \"").context("the lock file has no tokio")?.1;
+    Ok(after.split('"').next().unwrap_or(after).to_owned())
 }
 
 fn minor(version: &str) -> Result<u32> {
