@@ -52,6 +52,7 @@ fn task(tid: u32, tgid: u32, name: &str) -> Record {
         tid: Tid(tid),
         tgid: Tgid(tgid),
         exec_id: 0,
+        thread_pointer: 0,
         parent_tgid: Tgid(1),
         reserved: 0,
         comm: comm(name),
