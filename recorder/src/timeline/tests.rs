@@ -287,6 +287,7 @@ fn a_process_begins_when_it_is_forked_and_asks_for_its_description() {
         tid: Tid(20),
         tgid: Tgid(20),
         comm: comm("a"),
+        thread_pointer: 0,
     };
     let mut replay = replay(View::Recorded, &[task(10, 10, "a"), current(100, 10, OURS), Record::Fork(fork)]);
     assert!(matches!(replay.events()[..], [(150, Event::TaskNewtask(new))] if new.clone_flags() == 0));
