@@ -25,7 +25,8 @@ const TABLE: &str = "recorder/src/tokio/layout/tokio-layouts.txt";
 const FEATURES: [&str; 4] = ["full", "net", "signal", "bare"];
 
 /// A program that has both kinds of runtimes. Layouts are decided before anything is optimised: what builds fastest does.
-/// What else is in `full` runs on these.
+/// But what is only there for debug assertions takes room, in mio's structures, and released programs don't have it.
+/// Whatever else is in Tokio's `full` makes no difference.
 const MANIFEST: &str = r#"[package]
 name = "tokio-layout-probe"
 version = "0.0.0"
