@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use rustc_hash::FxHashMap;
+
 /// The future of a task, as a trace tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Future {
@@ -18,7 +20,7 @@ pub struct Future {
 /// Code that is on the stack while tasks of one kind are polled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollBody {
-    /// Addresses as the file has them.
+    /// Addresses as the file has them; empty where only the vtable of its tasks is known.
     pub addresses: Range<u64>,
     /// What is polled there.
     pub future: Arc<Future>,
@@ -31,6 +33,8 @@ pub struct PollBody {
 pub struct TaskCode {
     /// Sorted, without overlap.
     bodies: Vec<Arc<PollBody>>,
+    /// What tasks are, by the addresses of their vtables as the file has them.
+    by_vtable: FxHashMap<u64, Arc<PollBody>>,
 }
 
 impl TaskCode {
@@ -43,7 +47,17 @@ impl TaskCode {
                 sorted.push(Arc::new(body));
             }
         }
-        TaskCode { bodies: sorted }
+        TaskCode { bodies: sorted, by_vtable: FxHashMap::default() }
+    }
+
+    /// Adds what tasks are, by the addresses of their vtables as the file has them.
+    pub fn with_vtables(self, by_vtable: FxHashMap<u64, Arc<PollBody>>) -> TaskCode {
+        TaskCode { by_vtable, ..self }
+    }
+
+    /// What the tasks of this vtable are, at an address as the file has it.
+    pub fn of_vtable(&self, address: u64) -> Option<&Arc<PollBody>> {
+        self.by_vtable.get(&address)
     }
 
     /// What is polled while the code at this address, as the file has it, is on the stack.

@@ -262,7 +262,7 @@ impl Known {
             Lists::Walked { given_up, .. } if given_up > 0 && self.tasks.len() < 2 * lists::MAX_TASKS => {}
             Lists::Walked { .. } => {
                 walk.gone = self.tasks.iter().filter(|&id| !round.has_seen(*id)).copied().collect();
-                walk.gone.iter().for_each(|id| drop(self.tasks.remove(id)));
+                self.tasks.retain(|id| round.has_seen(*id));
             }
         }
         walk
