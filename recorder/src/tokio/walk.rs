@@ -120,6 +120,20 @@ pub struct Places {
     pub vtables: FxHashMap<u64, TaskShape>,
 }
 
+impl Places {
+    /// Those of a program, at the addresses of its file.
+    pub fn new(layouts: Vec<Layout>, context: i64, vtables: &[Vtable]) -> Places {
+        let vtables = vtables.iter().map(|vtable| (vtable.address, TaskShape::from(vtable))).collect();
+        Places { layouts, context, vtables }
+    }
+
+    /// The same where a process has the file's bytes, so much (wrapping) behind the file's own addresses.
+    pub fn moved_by(self, bias: u64) -> Places {
+        let moved = self.vtables.into_iter().map(|(address, shape)| (address.wrapping_add(bias), shape));
+        Places { vtables: moved.collect(), ..self }
+    }
+}
+
 /// Where a task has what is found by its vtable: bytes from its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskShape {

@@ -2,13 +2,14 @@
 
 mod names;
 mod stacks;
+mod walks;
 
 use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
 pub use self::names::ModuleNames;
-use self::{names::NameSummary, stacks::StackSummary};
+use self::{names::NameSummary, stacks::StackSummary, walks::TaskWalks};
 use crate::session::{Ending, Outcome};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
@@ -42,6 +43,8 @@ pub struct Summary {
     switches_not_reported: u64,
     #[serde(flatten)]
     stacks: StackSummary,
+    /// What became of walking tasks; null where there were none, or it was not wanted.
+    task_walks: Option<TaskWalks>,
     #[serde(flatten)]
     names: NameSummary,
     /// What the recorder itself used.
@@ -79,6 +82,7 @@ impl Summary {
             processes_not_followed: outcome.kernel.unfollowed,
             switches_not_reported: outcome.seen.unreported,
             stacks: StackSummary::new(outcome),
+            task_walks: TaskWalks::new(outcome),
             names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
@@ -98,7 +102,11 @@ impl fmt::Display for Summary {
         if self.switches == 0 {
             writeln!(out, "            nothing of what was to be recorded ran in this time")?;
         }
-        write!(out, "{}{}", self.stacks, self.names)?;
+        write!(out, "{}", self.stacks)?;
+        if let Some(walks) = &self.task_walks {
+            write!(out, "{walks}")?;
+        }
+        write!(out, "{}", self.names)?;
         write!(out, "  trace     {}, {}", self.file.display(), Bytes(self.bytes))?;
         let events = self.switches + self.switches_of_others + self.wakeups;
         // What every trace holds would count for more than its events.
