@@ -20,7 +20,7 @@ use super::{
 use crate::{
     kernel::RuntimeMap,
     timeline::{Future, Module, PollBody, TaskCode},
-    tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing, walk::Places},
+    tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, walk::Places},
 };
 
 /// Bytes of a program that are looked at for names: more than any honest one has.
@@ -235,12 +235,14 @@ fn code_of(program: &Program, names: &[FutureName]) -> TaskCode {
         let future = future(polled.iter().map(|(name, _)| *name))?;
         Some(PollBody { addresses: body.addresses.clone(), future: Arc::new(future), may_block })
     };
-    let of_vtable = |(&vtable, &(name, kind)): (&u64, &(&FutureName, SchedulerKind))| {
-        let future = Arc::new(future(std::iter::once(name))?);
-        Some((vtable, Arc::new(PollBody { addresses: 0..0, future, may_block: kind == SchedulerKind::Blocking })))
+    let of_vtable = |(vtable, name): (&Vtable, &FutureName)| {
+        let may_block = vtable.kind() == SchedulerKind::Blocking;
+        let future = future(std::iter::once(name))?;
+        let addresses = vtable.poll..vtable.poll;
+        Some((vtable.address, PollBody { addresses, future: Arc::new(future), may_block }))
     };
     TaskCode::new(program.poll_bodies.iter().filter_map(body).collect())
-        .with_vtables(vtables.iter().filter_map(of_vtable).collect())
+        .with_vtables(program.vtables.iter().zip(names).filter_map(of_vtable))
 }
 
 /// The future of which nothing more is known than that it is one of these.

@@ -20,7 +20,7 @@ pub struct Future {
 /// Code that is on the stack while tasks of one kind are polled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollBody {
-    /// Addresses as the file has them; empty where only the vtable of its tasks is known.
+    /// Addresses as the file has them.
     pub addresses: Range<u64>,
     /// What is polled there.
     pub future: Arc<Future>,
@@ -33,8 +33,7 @@ pub struct PollBody {
 pub struct TaskCode {
     /// Sorted, without overlap.
     bodies: Vec<Arc<PollBody>>,
-    /// What tasks are, by the addresses of their vtables as the file has them.
-    by_vtable: FxHashMap<u64, Arc<PollBody>>,
+    vtables: FxHashMap<u64, Arc<PollBody>>,
 }
 
 impl TaskCode {
@@ -47,17 +46,18 @@ impl TaskCode {
                 sorted.push(Arc::new(body));
             }
         }
-        TaskCode { bodies: sorted, by_vtable: FxHashMap::default() }
+        TaskCode { bodies: sorted, vtables: FxHashMap::default() }
     }
 
-    /// Adds what tasks are, by the addresses of their vtables as the file has them.
-    pub fn with_vtables(self, by_vtable: FxHashMap<u64, Arc<PollBody>>) -> TaskCode {
-        TaskCode { by_vtable, ..self }
+    /// And what is polled by the vtables at these addresses, as the file has them.
+    pub fn with_vtables(self, vtables: impl IntoIterator<Item = (u64, PollBody)>) -> TaskCode {
+        let vtables = vtables.into_iter().map(|(address, body)| (address, Arc::new(body))).collect();
+        TaskCode { vtables, ..self }
     }
 
-    /// What the tasks of this vtable are, at an address as the file has it.
+    /// What is polled by the vtable at this address, as the file has it.
     pub fn of_vtable(&self, address: u64) -> Option<&Arc<PollBody>> {
-        self.by_vtable.get(&address)
+        self.vtables.get(&address)
     }
 
     /// What is polled while the code at this address, as the file has it, is on the stack.

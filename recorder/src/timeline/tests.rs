@@ -14,6 +14,7 @@ use super::*;
 
 mod code;
 mod polls;
+mod runtimes;
 mod stacks;
 
 const OURS: u32 = flags::PREV_RECORDED | flags::NEXT_RECORDED;

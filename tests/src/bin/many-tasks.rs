@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use polletto_tests::workload::{boottime, line_came, option, say};
+use polletto_tests::workload::{boottime, line_came, option, say, until_stdin_closes};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::watch,
@@ -109,7 +109,7 @@ fn churn(runtime: &Runtime, a_second: u64) {
             }
         }
     });
-    while line_came() {}
+    until_stdin_closes();
     process::exit(0);
 }
 
@@ -145,7 +145,7 @@ fn main() -> io::Result<()> {
             tell(runtime.handle(), blocking, QUEUED, IN_EACH_QUEUE);
         }
     }
-    while line_came() {}
+    until_stdin_closes();
     gate.open();
     // The other runtime never ends.
     process::exit(0)
