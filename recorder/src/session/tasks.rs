@@ -204,10 +204,11 @@ impl Worker {
             let code = Arc::new(code_of(&program, &names));
             // Who drains the rings may have ended.
             self.found.send(Found { module: Arc::clone(&file.module), code: Arc::clone(&code) }).ok();
-            let Seeing { layout, tasks_unseen, workers_unseen, walked_by } = Seeing::of(&program, &bytes);
-            let places = match walked_by {
-                Some((context, layouts)) => Ok(Places::new(layouts, context, &program.vtables)),
-                None => Err(tasks_unseen.clone().or(workers_unseen.clone()).unwrap_or_default()),
+            let Seeing { layout, tasks_unseen, workers_unseen, layouts } = Seeing::of(&program, &bytes);
+            let places = if layouts.is_empty() {
+                Err(tasks_unseen.clone().or(workers_unseen.clone()).unwrap_or_default())
+            } else {
+                Ok(Places::new(layouts, &program.vtables))
             };
             let mut tiers = BTreeMap::new();
             names.iter().for_each(|name| *tiers.entry(name.tier.name()).or_default() += 1);
@@ -255,11 +256,7 @@ fn future<'a>(names: impl Iterator<Item = &'a FutureName>) -> Option<Future> {
     let joined = |part: fn(&FutureName) -> &str| {
         let mut parts: Vec<&str> = names.iter().map(|name| part(name)).collect();
         parts.dedup();
-        if parts.len() > MAX_NAMES {
-            format!("{} | {} others", parts[0], parts.len() - 1)
-        } else {
-            parts.join(" | ")
-        }
+        if parts.len() > MAX_NAMES { format!("{} | {} others", parts[0], parts.len() - 1) } else { parts.join(" | ") }
     };
     let place = match names[..] {
         [FutureName { place: Some((file, line)), .. }] => Some(format!("{file}:{line}")),

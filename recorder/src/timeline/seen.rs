@@ -40,6 +40,8 @@ pub struct Seen {
     /// Samples, blocked stretches and stacks that the kernel programs had no room for.
     pub samples_lost: u64,
 
+    /// Samples of threads that polled a task.
+    pub samples_in_polls: u64,
     /// Polls that are shown because threads were found in them more than once.
     pub polls_found: u64,
     /// Such polls that are not shown, since no stack told what was polled.

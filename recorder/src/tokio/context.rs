@@ -71,7 +71,7 @@ pub enum Unknown {
 }
 
 /// Bytes that `CONTEXT` may take. It has about 80, and some more in builds that dump tasks.
-const LARGEST: u64 = 256;
+const LARGEST: i64 = 256;
 
 impl Context {
     /// Reads symbols, and the code by which `vtables` poll. Without `code`, symbols alone.
@@ -117,7 +117,7 @@ fn named(first: i64, symbols: &[ThreadLocal]) -> Vec<Named> {
     const PATH: &[u8] = b"5tokio7runtime7context7CONTEXT";
     const SMALLEST: u64 = 32;
     let is_it = |symbol: &&ThreadLocal| {
-        symbol.name.windows(PATH.len()).any(|part| part == PATH) && (SMALLEST..LARGEST).contains(&symbol.size)
+        symbol.name.windows(PATH.len()).any(|part| part == PATH) && (SMALLEST..LARGEST as u64).contains(&symbol.size)
     };
     let place = |symbol: &ThreadLocal| {
         let start = first.checked_add_unsigned(symbol.offset)?;

@@ -28,7 +28,13 @@ impl Layout {
     pub fn of(build: &Build) -> Option<Layout> {
         let mut candidates = Layout::candidates(build).into_iter();
         let first = candidates.next()?;
-        Some(candidates.fold(first, |agreed, next| agreed.and(&next)))
+        let mut agreed = candidates.fold(first, |agreed, next| agreed.and(&next));
+        if build.drivers.is_none() {
+            // There are more sets of drivers than the table has, and these are moved by them.
+            (agreed.multi_thread.size, agreed.multi_thread.blocking_pool) = (None, None);
+            (agreed.current_thread.size, agreed.current_thread.blocking_pool) = (None, None);
+        }
+        Some(agreed)
     }
 
     /// All different layouts that a program may have that was built like this, from the most usual one on.

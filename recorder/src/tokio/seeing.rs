@@ -16,8 +16,8 @@ pub struct Seeing {
     pub tasks_unseen: Option<String>,
     /// Why threads don't tell which worker they are.
     pub workers_unseen: Option<String>,
-    /// Where the context is, from the thread pointer, and the layouts of which one is the program's: none where none fits.
-    pub walked_by: Option<(i64, Vec<Layout>)>,
+    /// Layouts of which one may be the program's, and where the context is by each, from the thread pointer.
+    pub layouts: Vec<(i64, Layout)>,
 }
 
 impl Seeing {
@@ -33,20 +33,22 @@ impl Seeing {
         let bare = RuntimeLayout { task_id, has_task: task_id, ..RuntimeLayout::default() };
         let described = Layout::described_in(file).ok().flatten();
         let layouts = described.map_or_else(|| candidates(program), |layout| vec![layout]);
-        let fits = |layout: &&Layout| start(layout, task_id).is_some_and(|start| is_at(program, start));
-        let fitting: Vec<Layout> = layouts.iter().filter(fits).cloned().collect();
-        let with_workers = match fitting.first() {
-            None if layouts.is_empty() => Err(unknown_version(program)),
-            None => Err("its Tokio keeps what threads poll elsewhere than any of this version that is known".to_owned()),
-            Some(layout) => with_workers(bare, layout)
+        let are_none = layouts.is_empty();
+        let placed = |layout: Layout| Some((start(&layout, task_id).filter(|&start| is_at(program, start))?, layout));
+        let layouts: Vec<(i64, Layout)> = layouts.into_iter().filter_map(placed).collect();
+        let with_workers = match layouts.first() {
+            None if are_none => Err(unknown_version(program)),
+            None => {
+                Err("its Tokio keeps what threads poll elsewhere than any of this version that is known".to_owned())
+            }
+            Some((_, layout)) => with_workers(bare, layout)
                 .ok_or_else(|| "its debug information does not describe Tokio's schedulers".to_owned()),
         };
-        let walked_by = fitting.first().and_then(|layout| start(layout, task_id)).map(|start| (start, fitting));
         let (layout, workers_unseen) = match with_workers {
             Ok(layout) => (layout, None),
             Err(reason) => (bare, Some(reason)),
         };
-        Seeing { layout: Some(layout), tasks_unseen: None, workers_unseen, walked_by }
+        Seeing { layout: Some(layout), tasks_unseen: None, workers_unseen, layouts }
     }
 }
 

@@ -112,19 +112,18 @@ struct Known {
 /// Where a process's Tokio may have what it knows: its program's, at the addresses of the process.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
-    /// Those that the program may have, from the most likely on.
-    pub layouts: Vec<Layout>,
-    /// Where the thread-local context is, from the thread pointer.
-    pub context: i64,
+    /// Those that the program may have, from the most likely on, and where the thread-local context is by each, from the
+    /// thread pointer.
+    pub layouts: Vec<(i64, Layout)>,
     /// By their addresses.
     pub vtables: FxHashMap<u64, TaskShape>,
 }
 
 impl Places {
     /// Those of a program, at the addresses of its file.
-    pub fn new(layouts: Vec<Layout>, context: i64, vtables: &[Vtable]) -> Places {
+    pub fn new(layouts: Vec<(i64, Layout)>, vtables: &[Vtable]) -> Places {
         let vtables = vtables.iter().map(|vtable| (vtable.address, TaskShape::from(vtable))).collect();
-        Places { layouts, context, vtables }
+        Places { layouts, vtables }
     }
 
     /// The same where a process has the file's bytes, so much (wrapping) behind the file's own addresses.
@@ -206,8 +205,8 @@ impl Walker {
         told: &[RuntimeAt],
         doubt: &mut Option<Doubt>,
     ) -> Vec<(Handle, RuntimeState)> {
-        let layout = &self.places.layouts[index];
-        let contexts = threads.iter().map(|thread| thread.wrapping_add_signed(self.places.context));
+        let (context, layout) = &self.places.layouts[index];
+        let contexts = threads.iter().map(|thread| thread.wrapping_add_signed(*context));
         let mut candidates: FxHashSet<RuntimeAt> = told.iter().chain(self.known.keys()).copied().collect();
         match contexts::runtimes_of(memory, contexts, layout) {
             Ok(of_threads) => candidates.extend(of_threads),

@@ -2,6 +2,7 @@
 
 mod names;
 mod stacks;
+mod tasks;
 mod walks;
 
 use std::{fmt, path::PathBuf};
@@ -9,7 +10,7 @@ use std::{fmt, path::PathBuf};
 use serde::Serialize;
 
 pub use self::names::ModuleNames;
-use self::{names::NameSummary, stacks::StackSummary, walks::TaskWalks};
+use self::{names::NameSummary, stacks::StackSummary, tasks::TaskSummary, walks::TaskWalks};
 use crate::session::{Ending, Outcome};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
@@ -43,6 +44,8 @@ pub struct Summary {
     switches_not_reported: u64,
     #[serde(flatten)]
     stacks: StackSummary,
+    #[serde(flatten)]
+    tasks: TaskSummary,
     /// What became of walking tasks; null where there were none, or it was not wanted.
     task_walks: Option<TaskWalks>,
     #[serde(flatten)]
@@ -82,6 +85,7 @@ impl Summary {
             processes_not_followed: outcome.kernel.unfollowed,
             switches_not_reported: outcome.seen.unreported,
             stacks: StackSummary::new(outcome),
+            tasks: TaskSummary::new(outcome),
             task_walks: TaskWalks::new(outcome),
             names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
@@ -102,7 +106,7 @@ impl fmt::Display for Summary {
         if self.switches == 0 {
             writeln!(out, "            nothing of what was to be recorded ran in this time")?;
         }
-        write!(out, "{}", self.stacks)?;
+        write!(out, "{}{}", self.stacks, self.tasks)?;
         if let Some(walks) = &self.task_walks {
             write!(out, "{walks}")?;
         }

@@ -42,7 +42,7 @@ impl TaskWalks {
 
 impl fmt::Display for TaskWalks {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "  tasks     {}", several(self.tasks, "task found", "tasks found"))?;
+        write!(out, "  walks     {}", several(self.tasks, "task found", "tasks found"))?;
         writeln!(out, " in {}, {:.0} ms of CPU time", several(self.walks, "walk", "walks"), self.cpu_seconds * 1e3)?;
         if self.cut_short > 0 {
             writeln!(out, "            {} left tasks for the next", several(self.cut_short, "walk", "walks"))?;

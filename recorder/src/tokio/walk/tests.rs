@@ -114,7 +114,8 @@ fn process() -> Bytes {
 }
 
 fn walker(layouts: Vec<Layout>) -> Walker {
-    Walker::new(Places { layouts, context: CONTEXT, vtables: SHAPES.into_iter().collect() })
+    let layouts = layouts.into_iter().map(|layout| (CONTEXT, layout)).collect();
+    Walker::new(Places { layouts, vtables: SHAPES.into_iter().collect() })
 }
 
 fn walk_with(walker: &mut Walker, memory: &Bytes, tasks: usize) -> Walk {
