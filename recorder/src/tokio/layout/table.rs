@@ -12,7 +12,7 @@ const TEXT: &str = include_str!("tokio-layouts.txt");
 pub struct Build {
     /// Of version 1.
     pub minor: u32,
-    /// Whether with `--cfg tokio_unstable`. Since 1.47 a task's vtable tells it.
+    /// Whether with `--cfg tokio_unstable`. Since 1.46 a task's vtable tells it.
     pub unstable: Option<bool>,
     /// Whether with the feature `parking_lot`, which `full` contains.
     pub parking_lot: Option<bool>,
