@@ -142,7 +142,8 @@ impl Config {
             (_, true) => "user and kernel",
         };
         attributes.push(text("polletto.stacks", frames.to_owned()));
-        attributes.extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
+        attributes
+            .extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
         if let Some(duration) = self.duration {
             attributes.push(number("polletto.duration_ms", duration.as_millis() as u64));
         }

@@ -31,7 +31,7 @@ use crate::{
 /// Tasks that are read at most on one walk, of all processes.
 const MAX_TASKS: usize = 100_000;
 
-/// How long tasks are read at most on one walk, of all processes.
+/// CPU time that one walk of all processes may take, but for what is begun.
 const MAX_LENGTH: Duration = Duration::from_millis(20);
 
 /// Of a CPU, what reading tasks may take: one part in so many. Walks that would take more leave the lists of tasks out,
@@ -253,10 +253,9 @@ impl Follower {
     }
 
     fn walk(&mut self, polled: &[(Tgid, RuntimeAt)]) -> Walked {
-        let began = Instant::now();
         let cpu_before = own_cpu_time();
-        let is_rested = self.rests_until.is_none_or(|until| began >= until);
-        let goes_on = || began.elapsed() < MAX_LENGTH;
+        let is_rested = self.rests_until.is_none_or(|until| Instant::now() >= until);
+        let goes_on = || own_cpu_time().saturating_sub(cpu_before) < MAX_LENGTH;
         let mut allowance = Allowance { tasks: if is_rested { MAX_TASKS } else { 0 }, goes_on: &goes_on };
         let mut walked = Walked { processes: Vec::new(), wants_threads: false };
         let mut order: Vec<Tgid> = self.processes.keys().copied().collect();
@@ -315,9 +314,8 @@ impl Process {
     /// Whether threads should be listed: the first one's variables are not known, as after an exec.
     fn wants_threads(&mut self, tgid: Tgid) -> bool {
         let is_known = |pointer: &u64| *pointer != 0;
-        let wants = self.program.is_some()
-            && !self.threads.get(&tgid.leader()).is_some_and(is_known)
-            && self.asked < MAX_ASKED;
+        let wants =
+            self.program.is_some() && !self.threads.get(&tgid.leader()).is_some_and(is_known) && self.asked < MAX_ASKED;
         self.asked += u32::from(wants);
         wants
     }
@@ -359,11 +357,7 @@ fn walked_runtime(walk: RuntimeWalk, program: &WalkedProgram) -> WalkedRuntime {
         let body = program.code.of_vtable(task.vtable.wrapping_sub(program.bias))?;
         Some((task.id, Arc::clone(body)))
     };
-    WalkedRuntime {
-        address: walk.at.address,
-        counters,
-        tasks: walk.tasks.iter().filter_map(named).collect(),
-    }
+    WalkedRuntime { address: walk.at.address, counters, tasks: walk.tasks.iter().filter_map(named).collect() }
 }
 
 /// CPU time of the calling thread.

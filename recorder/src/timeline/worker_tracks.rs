@@ -7,7 +7,8 @@ use polletto_common::{
     polled::Polled,
 };
 use polletto_protos::{
-    CounterDescriptor, ProcessDescriptor, TrackDescriptor, counter_descriptor::Unit, track_descriptor::ChildTracksOrdering,
+    CounterDescriptor, ProcessDescriptor, TrackDescriptor, counter_descriptor::Unit,
+    track_descriptor::ChildTracksOrdering,
 };
 use rustc_hash::FxHashMap;
 

@@ -13,16 +13,16 @@ use std::fmt;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::{lists::Round, runtimes::Handle};
 pub use self::{
     lists::{FoundTask, Lists, TaskState, TaskStates},
     runtimes::{BlockingThreads, RuntimeState, Workers},
 };
-use self::{lists::Round, runtimes::Handle};
 use super::{Vtable, layout::Layout};
 use crate::target::Memory;
 
-/// Runtimes of a process that are walked.
-const MAX_RUNTIMES: usize = 1024;
+/// Runtimes of a process that are read on one walk.
+const MAX_RUNTIMES: usize = 256;
 
 /// Walks on which a runtime must not be found in a row to be given up.
 const MISSES: u32 = 2;
@@ -155,15 +155,16 @@ pub struct Walker {
     /// The one of the layouts by which a runtime was believed.
     chosen: Option<usize>,
     known: FxHashMap<RuntimeAt, Known>,
+    walks: usize,
 }
 
 impl Walker {
     /// A walker of a process in which nothing is found yet.
     pub fn new(places: Places) -> Walker {
-        Walker { places, chosen: None, known: FxHashMap::default() }
+        Walker { places, chosen: None, known: FxHashMap::default(), walks: 0 }
     }
 
-    /// Reads everything but the lists of tasks, and of those as much as is allowed.
+    /// Reads as much as is allowed. Of runtimes that are left out, the next walk begins with others.
     ///
     /// Runtimes are found by `threads`, which are the thread pointers of the process's threads, and by what was `told`
     /// of others.
@@ -175,13 +176,14 @@ impl Walker {
         allowance: &mut Allowance<'_>,
     ) -> Walk {
         let mut walk = Walk::default();
+        self.walks += 1;
         let tried = match self.chosen {
             Some(chosen) => chosen..chosen + 1,
             None => 0..self.places.layouts.len(),
         };
         let mut found = Vec::new();
         for index in tried {
-            found = self.find(index, memory, threads, told, &mut walk.doubt);
+            found = self.find(index, memory, threads, told, allowance.goes_on, &mut walk.doubt);
             if !found.is_empty() {
                 self.chosen = Some(index);
                 break;
@@ -192,17 +194,20 @@ impl Walker {
             known.misses = 0;
             walk.runtimes.push(known.walk(memory, &handle, state, &self.places, allowance));
         }
-        self.end_others(&mut walk);
+        if (allowance.goes_on)() {
+            self.end_others(&mut walk);
+        }
         walk
     }
 
-    /// The runtimes that are believed by one of the layouts, in the order of their addresses.
+    /// The runtimes that are believed by one of the layouts.
     fn find(
         &self,
         index: usize,
         memory: &dyn Memory,
         threads: &[u64],
         told: &[RuntimeAt],
+        goes_on: &dyn Fn() -> bool,
         doubt: &mut Option<Doubt>,
     ) -> Vec<(Handle, RuntimeState)> {
         let (context, layout) = &self.places.layouts[index];
@@ -214,7 +219,8 @@ impl Walker {
         }
         let mut candidates: Vec<RuntimeAt> = candidates.into_iter().collect();
         candidates.sort_unstable();
-        candidates.truncate(MAX_RUNTIMES);
+        let first = self.walks % candidates.len().max(1);
+        candidates.rotate_left(first);
         let mut found = Vec::new();
         for at in candidates {
             let read = Handle::read(memory, at, layout).and_then(|handle| {
@@ -225,6 +231,9 @@ impl Walker {
             match read {
                 Ok(believed) => found.push(believed),
                 Err(why) => *doubt = Some(why),
+            }
+            if found.len() >= MAX_RUNTIMES || !goes_on() {
+                break;
             }
         }
         found

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// What the context of any version is smaller than.
-const MAX_CONTEXT: u32 = 4096;
+const MAX_CONTEXT: u32 = 1024;
 
 /// What the byte behind a context says of it.
 const NOT_BEGUN: u64 = 0;

@@ -13,7 +13,7 @@ const MAX_HANDLE: u32 = 64 << 10;
 const MAX_WORKERS: u64 = 1 << 15;
 
 /// What a list of tasks, or what others see of a worker, is smaller than.
-const MAX_ELEMENT: u32 = 1024;
+const MAX_ELEMENT: u32 = 128;
 
 /// Lists of tasks that a runtime may have.
 const MAX_SHARDS: u64 = 1 << 16;
@@ -190,7 +190,8 @@ impl Handle {
     fn workers(&self, memory: &dyn Memory, layout: &Layout) -> Result<Workers, Doubt> {
         const WHAT: &str = "a runtime's workers";
         let known = |field: Option<u32>| field.map(u64::from).ok_or(Doubt::NotDescribed(WHAT));
-        let (part, element) = (&layout.multi_thread, layout.remote.size.filter(|size| (8..=MAX_ELEMENT).contains(size)));
+        let (part, element) =
+            (&layout.multi_thread, layout.remote.size.filter(|size| (8..=MAX_ELEMENT).contains(size)));
         let (remotes, count) = (self.word(known(part.remotes)?)?, self.word(known(part.remote_count)?)?);
         let (element, steal, idle) = (known(element)?, known(layout.remote.steal)?, self.word(known(part.idle)?)?);
         let (searching, unparked) = (idle & 0xffff, idle >> 16);
@@ -226,8 +227,10 @@ fn queue_lengths(memory: &dyn Memory, queues: &[u64], layout: &Layout) -> Result
         _ => return Err(Doubt::NotDescribed(WHAT)),
     };
     let start = head.min(tail);
-    let mut excerpts: Vec<Excerpt> =
-        queues.iter().map(|queue| Excerpt::of(queue.wrapping_add(start), (head.abs_diff(tail) + size) as usize)).collect();
+    let mut excerpts: Vec<Excerpt> = queues
+        .iter()
+        .map(|queue| Excerpt::of(queue.wrapping_add(start), (head.abs_diff(tail) + size) as usize))
+        .collect();
     memory.read_each(&mut excerpts);
     let mask = (1 << (8 * half)) - 1;
     let length = |queue: &Excerpt| {
