@@ -181,9 +181,9 @@ impl Walker {
             Some(chosen) => chosen..chosen + 1,
             None => 0..self.places.layouts.len(),
         };
-        let mut found = Vec::new();
+        let (mut found, mut are_all) = (Vec::new(), true);
         for index in tried {
-            found = self.find(index, memory, threads, told, allowance.goes_on, &mut walk.doubt);
+            (found, are_all) = self.find(index, memory, threads, told, allowance.goes_on, &mut walk.doubt);
             if !found.is_empty() {
                 self.chosen = Some(index);
                 break;
@@ -194,13 +194,13 @@ impl Walker {
             known.misses = 0;
             walk.runtimes.push(known.walk(memory, &handle, state, &self.places, allowance));
         }
-        if (allowance.goes_on)() {
+        if are_all {
             self.end_others(&mut walk);
         }
         walk
     }
 
-    /// The runtimes that are believed by one of the layouts.
+    /// The runtimes that are believed by one of the layouts, and whether that is all of them.
     fn find(
         &self,
         index: usize,
@@ -209,7 +209,7 @@ impl Walker {
         told: &[RuntimeAt],
         goes_on: &dyn Fn() -> bool,
         doubt: &mut Option<Doubt>,
-    ) -> Vec<(Handle, RuntimeState)> {
+    ) -> (Vec<(Handle, RuntimeState)>, bool) {
         let (context, layout) = &self.places.layouts[index];
         let contexts = threads.iter().map(|thread| thread.wrapping_add_signed(*context));
         let mut candidates: FxHashSet<RuntimeAt> = told.iter().chain(self.known.keys()).copied().collect();
@@ -222,7 +222,7 @@ impl Walker {
         let first = self.walks % candidates.len().max(1);
         candidates.rotate_left(first);
         let mut found = Vec::new();
-        for at in candidates {
+        for (tried, &at) in (1..).zip(&candidates) {
             let read = Handle::read(memory, at, layout).and_then(|handle| {
                 let state = handle.state(memory, layout)?;
                 lists::check_heads(memory, &handle, &self.places)?;
@@ -233,10 +233,10 @@ impl Walker {
                 Err(why) => *doubt = Some(why),
             }
             if found.len() >= MAX_RUNTIMES || !goes_on() {
-                break;
+                return (found, tried == candidates.len());
             }
         }
-        found
+        (found, true)
     }
 
     fn end_others(&mut self, walk: &mut Walk) {
