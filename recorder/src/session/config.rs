@@ -50,6 +50,8 @@ pub struct Config {
     pub ring_bytes: u32,
     /// Which stacks are recorded.
     pub stacks: Stacks,
+    /// How often the tasks of programs are walked that poll any. Default: twice a second. None: never.
+    pub task_walk: Option<Duration>,
     /// How functions are named when the recording is over; not at all if `None`.
     pub symbols: Option<symbols::Options>,
 }
@@ -140,6 +142,8 @@ impl Config {
             (_, true) => "user and kernel",
         };
         attributes.push(text("polletto.stacks", frames.to_owned()));
+        attributes
+            .extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
         if let Some(duration) = self.duration {
             attributes.push(number("polletto.duration_ms", duration.as_millis() as u64));
         }

@@ -15,11 +15,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     changes::{Change, Code, Follower},
     modules::ModuleFile,
+    walking::{News, WalkedProgram},
 };
 use crate::{
     kernel::RuntimeMap,
     timeline::{Future, Module, PollBody, TaskCode},
-    tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing},
+    tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, walk::Places},
 };
 
 /// Bytes of a program that are looked at for names: more than any honest one has.
@@ -54,14 +55,21 @@ pub struct TaskProgram {
 }
 
 /// Starts the thread. At its end it tells of all programs that poll tasks.
-pub fn follow(map: RuntimeMap, found: Sender<Found>) -> Result<Follower<Vec<TaskProgram>>> {
-    Follower::start("polletto-tasks", move |coming| Worker::new(map, found).run(&coming))
+pub fn follow(
+    map: RuntimeMap,
+    found: Sender<Found>,
+    walks: Option<Sender<News>>,
+) -> Result<Follower<Vec<TaskProgram>>> {
+    Follower::start("polletto-tasks", move |coming| Worker::new(map, found, walks).run(&coming))
 }
 
 /// A file of which it is known what it polls.
 struct Examined {
     /// None where threads don't tell what they poll.
     layout: Option<RuntimeLayout>,
+    /// By which its tasks are walked, at the file's own addresses, or why they can't be.
+    places: Result<Places, String>,
+    code: Arc<TaskCode>,
     summary: TaskProgram,
 }
 
@@ -69,21 +77,22 @@ struct Examined {
 #[derive(Clone, Default)]
 struct Space {
     exec_id: Option<u64>,
-    /// By [`ModuleFile::index`], in the order in which they were mapped: files that poll tasks.
-    files: Vec<usize>,
+    /// By [`ModuleFile::index`], in the order in which they were mapped: files that poll tasks, with their [`Code::bias`].
+    files: Vec<(usize, u64)>,
 }
 
 struct Worker {
     map: RuntimeMap,
     found: Sender<Found>,
+    walks: Option<Sender<News>>,
     /// By [`ModuleFile::index`]; none where a file polls nothing.
     examined: FxHashMap<usize, Option<Examined>>,
     spaces: FxHashMap<Tgid, Space>,
 }
 
 impl Worker {
-    fn new(map: RuntimeMap, found: Sender<Found>) -> Worker {
-        Worker { map, found, examined: FxHashMap::default(), spaces: FxHashMap::default() }
+    fn new(map: RuntimeMap, found: Sender<Found>, walks: Option<Sender<News>>) -> Worker {
+        Worker { map, found, walks, examined: FxHashMap::default(), spaces: FxHashMap::default() }
     }
 
     fn run(mut self, coming: &Receiver<Change>) -> Vec<TaskProgram> {
@@ -119,6 +128,7 @@ impl Worker {
                 // The kernel programs have done the same.
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();
                 self.spaces.insert(to, copy);
+                self.tell_walks(to);
             }
             Change::Cleared { process } => {
                 self.spaces.insert(process, Space::default());
@@ -131,6 +141,7 @@ impl Worker {
                 self.spaces.remove(&process);
                 changed.remove(&process);
                 self.map.remove(process);
+                self.tell_of_walks(News::Forget { process });
             }
             Change::Done(done) => waiting.push(done),
         }
@@ -142,19 +153,41 @@ impl Worker {
         self.examine(file);
         let polls = self.examined.get(&file.index).is_some_and(Option::is_some);
         let files = &mut self.spaces.entry(process).or_default().files;
-        if polls && !files.contains(&file.index) {
-            files.push(file.index);
+        if polls && files.iter().all(|known| known.0 != file.index) {
+            files.push((file.index, code.bias));
         }
     }
 
     /// Tells the kernel programs how the process's threads keep what they poll.
     fn tell(&mut self, process: Tgid) {
         let Some(Space { exec_id: Some(exec_id), files }) = self.spaces.get(&process) else { return };
-        let layouts = files.iter().filter_map(|file| self.examined.get(file)?.as_ref()?.layout);
+        let layouts = files.iter().filter_map(|(file, _)| self.examined.get(file)?.as_ref()?.layout);
         // Where several files have a Tokio of their own, it is the program's that counts, which is mapped first.
         if let Some(layout) = layouts.into_iter().next() {
             // Without room its tasks are not seen, and shown as threads without.
             self.map.set(process, RuntimeLayout { exec_id: *exec_id, ..layout }).ok();
+        }
+        self.tell_walks(process);
+    }
+
+    /// Tells who walks tasks where the process keeps them.
+    fn tell_walks(&self, process: Tgid) {
+        let Some(Space { exec_id: Some(_), files }) = self.spaces.get(&process) else { return };
+        let examined = |&(file, bias): &(usize, u64)| Some((self.examined.get(&file)?.as_ref()?, bias));
+        let Some((program, bias)) = files.iter().find_map(examined) else { return };
+        let program = WalkedProgram {
+            path: program.summary.path.clone(),
+            places: program.places.clone().map(|places| places.moved_by(bias)),
+            bias,
+            code: Arc::clone(&program.code),
+        };
+        self.tell_of_walks(News::Runs { process, program: Box::new(program) });
+    }
+
+    fn tell_of_walks(&self, news: News) {
+        if let Some(walks) = &self.walks {
+            // Who walks may have ended.
+            walks.send(news).ok();
         }
     }
 
@@ -168,10 +201,15 @@ impl Worker {
             // What can't be read has names of a lower tier, and a layout by its version.
             let bytes = file.source.read_whole(MAX_BYTES).unwrap_or_default();
             let names = tokio::name(&program.vtables, &ProgramFiles { binary: &bytes, ..ProgramFiles::default() });
-            let code = code_of(&program, &names);
+            let code = Arc::new(code_of(&program, &names));
             // Who drains the rings may have ended.
-            self.found.send(Found { module: Arc::clone(&file.module), code: Arc::new(code) }).ok();
-            let Seeing { layout, tasks_unseen, workers_unseen } = Seeing::of(&program, &bytes);
+            self.found.send(Found { module: Arc::clone(&file.module), code: Arc::clone(&code) }).ok();
+            let Seeing { layout, tasks_unseen, workers_unseen, layouts } = Seeing::of(&program, &bytes);
+            let places = if layouts.is_empty() {
+                Err(tasks_unseen.clone().or(workers_unseen.clone()).unwrap_or_default())
+            } else {
+                Ok(Places::new(layouts, &program.vtables))
+            };
             let mut tiers = BTreeMap::new();
             names.iter().for_each(|name| *tiers.entry(name.tier.name()).or_default() += 1);
             let summary = TaskProgram {
@@ -182,7 +220,7 @@ impl Worker {
                 tasks_unseen,
                 workers_unseen,
             };
-            Examined { layout, summary }
+            Examined { layout, places, code, summary }
         });
         self.examined.insert(file.index, examined);
     }
@@ -198,7 +236,14 @@ fn code_of(program: &Program, names: &[FutureName]) -> TaskCode {
         let future = future(polled.iter().map(|(name, _)| *name))?;
         Some(PollBody { addresses: body.addresses.clone(), future: Arc::new(future), may_block })
     };
+    let of_vtable = |(vtable, name): (&Vtable, &FutureName)| {
+        let may_block = vtable.kind() == SchedulerKind::Blocking;
+        let future = future(std::iter::once(name))?;
+        let addresses = vtable.poll..vtable.poll;
+        Some((vtable.address, PollBody { addresses, future: Arc::new(future), may_block }))
+    };
     TaskCode::new(program.poll_bodies.iter().filter_map(body).collect())
+        .with_vtables(program.vtables.iter().zip(names).filter_map(of_vtable))
 }
 
 /// The future of which nothing more is known than that it is one of these.

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     blocked::Absence,
+    runtimes::{RuntimeCounters, WalkedProcess},
     seen::Seen,
     task_code::PollBody,
     vocabulary::Vocabulary,
@@ -63,6 +64,7 @@ pub struct Polls {
     learnt: Vec<(Tid, u64)>,
     present: FxHashMap<Tid, Presence>,
     tracks: WorkerTracks,
+    counters: RuntimeCounters,
 }
 
 impl Polls {
@@ -131,6 +133,22 @@ impl Polls {
         std::mem::take(&mut self.learnt)
     }
 
+    /// Takes what was read from a process's memory: its tasks' futures, and what its runtimes are like.
+    pub fn walked(&mut self, walked: &WalkedProcess, seen: &mut Seen, out: &mut PacketBuffer) {
+        let tgid = walked.tgid;
+        for (id, body) in walked.runtimes.iter().flat_map(|runtime| &runtime.tasks) {
+            seen.tasks_walked += 1;
+            // A stack may only tell that it is one of several.
+            self.futures.insert(TaskKey { tgid, id: *id }, Arc::clone(body));
+        }
+        let is_present = |task: TaskKey| self.present.values().any(|presence| presence.task == task);
+        let gone: Vec<TaskKey> = walked.gone.iter().map(|&id| TaskKey { tgid, id }).collect();
+        for task in gone.into_iter().filter(|&task| !is_present(task)) {
+            self.futures.remove(&task);
+        }
+        self.counters.show(walked, &mut self.tracks, out);
+    }
+
     /// The thread has ended, or its id is another's now.
     pub fn forget_thread(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
         self.own.remove(&tid);
@@ -141,6 +159,7 @@ impl Polls {
     pub fn forget_process(&mut self, tgid: Tgid) {
         self.futures.retain(|task, _| task.tgid != tgid);
         self.tracks.forget_process(tgid);
+        self.counters.forget_process(tgid);
     }
 
     /// Shows what is still being polled.

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use super::{
     blocked::Absence,
     polls::{Polls, TaskKey},
+    runtimes::WalkedProcess,
     seen::Seen,
     stacks::{Found, Origin, Stacks},
     task_state,
@@ -130,6 +131,11 @@ impl Samples {
     /// A thread runs again.
     pub fn back(&mut self, time_ns: u64, tid: Tid) {
         self.polls.back(time_ns, tid);
+    }
+
+    /// See [`Polls::walked`].
+    pub fn walked(&mut self, walked: &WalkedProcess, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.polls.walked(walked, seen, out);
     }
 
     /// See [`Polls::take_learnt`].

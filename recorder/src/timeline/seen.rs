@@ -46,6 +46,10 @@ pub struct Seen {
     pub polls_found: u64,
     /// Such polls that are not shown, since no stack told what was polled.
     pub polls_unnamed: u64,
+    /// Tasks that were found in the lists of runtimes.
+    pub tasks_walked: u64,
+    /// Walks through such lists that ended before the lists did.
+    pub walks_cut_short: u64,
 }
 
 /// How often stacks ended how.

@@ -1,7 +1,7 @@
 //! Tokio as it is seen from outside: which programs hold its tasks, what their futures are called, and where their threads
 //! keep what they are polling.
 //!
-//! Everything here is read from files, which may lie. What a process has in its memory is another room's.
+//! Everything here is read from files, which may lie, and by [`walk`] from the memory of processes, which changes meanwhile.
 
 mod code;
 mod context;
@@ -15,6 +15,7 @@ mod seeing;
 mod tests;
 mod version;
 mod vtable;
+pub mod walk;
 
 pub use self::{
     code::{Code, Reference},

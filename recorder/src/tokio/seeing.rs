@@ -19,13 +19,32 @@ pub struct Seeing {
     pub tasks_unseen: Option<String>,
     /// Why threads don't tell which worker they are.
     pub workers_unseen: Option<String>,
+    /// Layouts of which one may be the program's, and where the context is by each, from the thread pointer.
+    pub layouts: Vec<(i64, Layout)>,
 }
 
 impl Seeing {
     /// What a program and its file, whose bytes these are, allow.
     pub fn of(program: &Program, file: &[u8]) -> Seeing {
-        let layout = Layout::described_in(file).ok().flatten().or_else(|| Layout::of(&build(program)?));
-        Seeing::by(&program.context, layout.as_ref(), || unknown_version(program))
+        let described = Layout::described_in(file).ok().flatten();
+        let build = build(program);
+        let agreed = described.clone().or_else(|| Layout::of(&build?));
+        let seeing = Seeing::by(&program.context, agreed.as_ref(), || unknown_version(program));
+        let candidates = match described {
+            Some(described) => vec![described],
+            None => build.map(|build| Layout::candidates(&build)).unwrap_or_default(),
+        };
+        Seeing { layouts: seeing.placed(&program.context, candidates), ..seeing }
+    }
+
+    /// Those of the layouts that the context can have, and where it is by each.
+    fn placed(&self, context: &Context, layouts: Vec<Layout>) -> Vec<(i64, Layout)> {
+        let Some(seen) = self.layout else { return Vec::new() };
+        let start = |layout: &Layout| {
+            let start = seen.task_id.checked_sub(i64::from(layout.context.current_task_id?))?;
+            context.start.as_ref().map_or(true, |found| found.offset == start).then_some(start)
+        };
+        layouts.into_iter().filter_map(|layout| Some((start(&layout)?, layout))).collect()
     }
 
     fn by(context: &Context, layout: Option<&Layout>, unknown_version: impl Fn() -> String) -> Seeing {
@@ -46,7 +65,7 @@ impl Seeing {
             Ok(layout) => (layout, None),
             Err(reason) => (tasks, Some(reason)),
         };
-        Seeing { layout: Some(layout), tasks_unseen: None, workers_unseen }
+        Seeing { layout: Some(layout), tasks_unseen: None, workers_unseen, layouts: Vec::new() }
     }
 }
 
