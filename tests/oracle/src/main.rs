@@ -136,6 +136,7 @@ fn main() -> io::Result<()> {
         (Some("--seconds"), Some(seconds)) => seconds.parse().map_err(io::Error::other)?,
         _ => 2,
     };
+    truth::begin();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     println!("ready {}", std::process::id());
     let mut line = String::new();
