@@ -113,6 +113,9 @@ fn process() -> Bytes {
     memory
 }
 
+/// Changes something that is right.
+type Spoil = fn(&mut Bytes);
+
 fn walker(layouts: Vec<Layout>) -> Walker {
     let layouts = layouts.into_iter().map(|layout| (CONTEXT, layout)).collect();
     Walker::new(Places { layouts, vtables: SHAPES.into_iter().collect() })
@@ -194,7 +197,7 @@ fn a_walk_that_is_cut_short_is_taken_up_by_the_next() {
 
 #[test]
 fn a_list_without_an_end_or_with_strange_tasks_is_given_up() {
-    let wrong: [(&str, fn(&mut Bytes), &[u64]); 7] = [
+    let wrong: [(&str, Spoil, &[u64]); 7] = [
         ("leads back into itself", |memory| memory.task(0x8_4000, LARGE, 3, IDLE, 0x8_1000), &[1, 2, 3, 4]),
         ("leads to itself", |memory| memory.task(0x8_1000, SMALL, 1, IDLE, 0x8_1000), &[1, 4]),
         ("leads into the other", |memory| memory.task(0x8_4000, LARGE, 3, IDLE, 0x8_8000), &[1, 2, 3, 4]),
@@ -213,7 +216,7 @@ fn a_list_without_an_end_or_with_strange_tasks_is_given_up() {
 
 #[test]
 fn a_runtime_that_contradicts_itself_is_not_believed() {
-    let wrong: [(&str, fn(&mut Bytes)); 15] = [
+    let wrong: [(&str, Spoil); 15] = [
         ("no references", |memory| memory.set(HANDLE, 0)),
         ("no lists", |memory| memory.set(HANDLE + 16, 0)),
         ("three lists", |memory| memory.set(HANDLE + 24, 3)),
@@ -240,7 +243,7 @@ fn a_runtime_that_contradicts_itself_is_not_believed() {
 
 #[test]
 fn a_context_that_can_t_be_one_is_a_doubt_and_one_that_was_not_begun_is_not() {
-    let wrong: [(fn(&mut Bytes), bool); 5] = [
+    let wrong: [(Spoil, bool); 5] = [
         (|memory| memory.0.extend([(THREAD - 0x100 + 64, 3)]), true),
         (|memory| memory.set(THREAD - 0x100 + 8, 3), true),
         (|memory| memory.set(THREAD - 0x100 + 16, 99), true),
