@@ -15,9 +15,10 @@ const MARGIN_NS: u64 = 20_000;
 /// Around the same moments, for what is certainly none of a poll: in a debug build Tokio takes its time with both.
 const IDLE_MARGIN_NS: u64 = 200_000;
 
-/// Between what it writes down and what Tokio itself does about a task, a thread can lose its CPU: of polls that are shown,
-/// so many may lie partly outside of one that was written down, in percent.
-const OUTSIDE_PERCENT: usize = 1;
+/// A task is also about its own when its future is dropped and its result kept, which it can't write down itself, and in a
+/// debug build takes a while: of polls that are shown, so many may lie partly outside of one that was written down, in
+/// percent.
+const OUTSIDE_PERCENT: usize = 5;
 
 /// Samples that must have the right task, in percent.
 const RIGHT_PERCENT: usize = 98;
@@ -77,8 +78,12 @@ fn names_are_right(trace: &Trace, truth: &Truth, is_right: impl Fn(&str, &str, &
             other => panic!("{name}: {other:?}"),
         };
         let Some(Value::Integer(id)) = poll.arguments.get("task_id") else { panic!("{poll:?}") };
-        let spawn = truth.spawns.values().find(|spawn| i128::from(spawn.id) == *id).expect("it was spawned");
         let (future, tier) = (text("future"), text("name_tier"));
+        let Some(spawn) = truth.spawns.values().find(|spawn| i128::from(spawn.id) == *id) else {
+            // The runtime itself spawns a task for each worker thread: what it does before and after it works.
+            assert!(tier == "vtable" || future.contains("launch"), "nobody has spawned {poll:?}");
+            continue;
+        };
         assert!(is_right(&spawn.name, future, tier), "{future:?} by {tier} is not {}", spawn.name);
     }
 }
