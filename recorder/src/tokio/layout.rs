@@ -13,7 +13,10 @@ pub use self::{
     table::{Build, Drivers},
 };
 
-use self::fields::{FIELDS, PARTS};
+use self::{
+    fields::{FIELDS, PARTS},
+    table::COMPILERS,
+};
 
 impl Layout {
     /// The layout that a program was built with, from its file or from that which has its debug information, as far as that
@@ -34,7 +37,7 @@ impl Layout {
             (agreed.multi_thread.size, agreed.multi_thread.blocking_pool) = (None, None);
             (agreed.current_thread.size, agreed.current_thread.blocking_pool) = (None, None);
         }
-        if build.parking_lot.is_none() {
+        if build.parking_lot.is_none() || !build.rustc.is_some_and(|rustc| COMPILERS.contains(&rustc)) {
             agreed.blocking_pool = BlockingPool::default();
         }
         Some(agreed)
@@ -43,7 +46,7 @@ impl Layout {
     /// All different layouts that a program may have that was built like this, from the most usual one on.
     ///
     /// A reader who has such a program before him can try each. None of them fits if the build was unusual beyond what a
-    /// [`Build`] says.
+    /// [`Build`] says, and where the blocking pool has its numbers depends on the compiler as well.
     pub fn candidates(build: &Build) -> Vec<Layout> {
         table::known().candidates(build)
     }

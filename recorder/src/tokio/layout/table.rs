@@ -18,7 +18,13 @@ pub struct Build {
     pub parking_lot: Option<bool>,
     /// With which features that wait for something.
     pub drivers: Option<Drivers>,
+    /// By which compiler: the minor of its version 1.
+    pub rustc: Option<u32>,
 }
+
+/// Compilers with which the blocking pool is where the table says. The standard library's threads, which it holds, grew and
+/// shrank: with 1.85 it is elsewhere. Nothing else was seen to depend on the compiler.
+pub const COMPILERS: [u32; 3] = [75, 95, 97];
 
 /// What a runtime can wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +55,7 @@ const FEATURES: [Features; 4] = [
 impl Build {
     /// A build of which only the version is known.
     pub fn of_minor(minor: u32) -> Build {
-        Build { minor, unstable: None, parking_lot: None, drivers: None }
+        Build { minor, unstable: None, parking_lot: None, drivers: None, rustc: None }
     }
 
     fn may_be(&self, section: &Section, features: &Features) -> bool {
@@ -193,11 +199,15 @@ mod tests {
     #[test]
     fn what_differs_between_the_layouts_of_a_build_is_not_known() {
         for minor in 38..=54 {
-            let build = Build { minor, unstable: Some(false), parking_lot: None, drivers: None };
+            let build = Build { minor, unstable: Some(false), parking_lot: None, drivers: None, rustc: None };
             let agreed = Layout::of(&build).unwrap();
             assert!(agreed.context.current_task_id.is_some() && agreed.multi_thread.tasks.is_some(), "1.{minor}");
             assert_eq!(agreed.blocking_pool.threads, None, "1.{minor}: it depends on parking_lot");
             assert_eq!(agreed.multi_thread.blocking_pool, None, "1.{minor}: it depends on the drivers");
+            let with_parking_lot = Build { parking_lot: Some(true), ..build };
+            let pool = |rustc| Layout::of(&Build { rustc, ..with_parking_lot }).unwrap().blocking_pool.threads;
+            assert!(pool(Some(95)).is_some(), "1.{minor}");
+            assert_eq!([pool(Some(85)), pool(None)], [None; 2], "1.{minor}: it depends on the compiler");
         }
     }
 
