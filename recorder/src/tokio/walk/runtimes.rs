@@ -245,6 +245,11 @@ fn queue_lengths(memory: &dyn Memory, queues: &[u64], layout: &Layout) -> Result
     lengths.collect()
 }
 
+/// Handles of one pool, threads that it may have, and tasks that wait for one: more are no numbers but something else.
+const MAX_HANDLES: u64 = 1 << 24;
+const MAX_THREADS: u64 = 1 << 22;
+const MAX_QUEUED: u64 = 1 << 32;
+
 fn blocking_threads(
     memory: &dyn Memory,
     pool: u64,
@@ -253,7 +258,9 @@ fn blocking_threads(
 ) -> Result<BlockingThreads, Doubt> {
     const WHAT: &str = "a runtime's threads for blocking code";
     let part = &layout.blocking_pool;
-    let fields = [part.threads, part.idle_threads, part.queued, part.thread_cap];
+    // What an `Arc` points at begins with how many of them there are, and of those that don't keep it alive one more.
+    let counts = [Some(0), Some(8)];
+    let fields = counts.into_iter().chain([part.threads, part.idle_threads, part.queued, part.thread_cap]);
     let mut excerpts = Vec::new();
     for field in fields {
         let offset = field.ok_or(Doubt::NotDescribed(WHAT))?;
@@ -262,8 +269,10 @@ fn blocking_threads(
     memory.read_each(&mut excerpts);
     let mut numbers = excerpts.iter().map(|excerpt| excerpt.word(0).ok_or(Doubt::Unreadable(WHAT)));
     let mut next = || numbers.next().unwrap_or(Err(Doubt::Unreadable(WHAT)));
+    let (strong, weak) = (next()?, next()?);
     let (threads, idle, queued, cap) = (next()?, next()?, next()?, next()?);
-    if idle > threads || threads > cap || cap == 0 {
+    let are_counts = [strong, weak].into_iter().all(|count| (1..=MAX_HANDLES).contains(&count));
+    if !are_counts || idle > threads || threads > cap || !(1..=MAX_THREADS).contains(&cap) || queued > MAX_QUEUED {
         return Err(Doubt::Implausible(WHAT));
     }
     Ok(BlockingThreads { threads: threads.saturating_sub(worker_threads), idle, queued })

@@ -107,7 +107,7 @@ fn process() -> Bytes {
         memory.set(queue + 16, head);
         memory.set(queue + 24, tail);
     }
-    for (offset, word) in [(16, 5), (24, 2), (32, 6), (40, 514)] {
+    for (offset, word) in [(0, 3), (8, 1), (16, 5), (24, 2), (32, 6), (40, 514)] {
         memory.set(POOL + offset, word);
     }
     memory
@@ -231,6 +231,8 @@ fn a_runtime_that_contradicts_itself_is_not_believed() {
         ("no queue", |memory| memory.set(REMOTES + 8, 0)),
         ("more idle threads than threads", |memory| memory.set(POOL + 24, 6)),
         ("more threads than allowed", |memory| memory.set(POOL + 40, 4)),
+        ("no pool but a pointer", |memory| memory.set(POOL, 0x7f12_3456_7890)),
+        ("a pointer for a number of threads", |memory| memory.set(POOL + 40, 0x7f12_3456_7890)),
         ("an odd handle", |memory| memory.set(THREAD - 0x100 + 24, HANDLE + 1)),
     ];
     for (what, spoil) in wrong {
