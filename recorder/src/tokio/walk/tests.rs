@@ -216,7 +216,7 @@ fn a_list_without_an_end_or_with_strange_tasks_is_given_up() {
 
 #[test]
 fn a_runtime_that_contradicts_itself_is_not_believed() {
-    let wrong: [(&str, Spoil); 15] = [
+    let wrong: [(&str, Spoil); 17] = [
         ("no references", |memory| memory.set(HANDLE, 0)),
         ("no lists", |memory| memory.set(HANDLE + 16, 0)),
         ("three lists", |memory| memory.set(HANDLE + 24, 3)),
