@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    kernel::{SamplingClock, Stacks, UserFrames},
+    kernel::{Polls, SamplingClock, Stacks, UserFrames},
     symbols,
     trace::Compression,
 };
@@ -235,6 +235,12 @@ pub struct RecordArguments {
     /// Record scheduling alone, at the least cost
     #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind", "clock"])]
     pub no_stacks: bool,
+
+    /// Which polls of Tokio's tasks are told exactly, by probes in the program's code
+    ///
+    /// The probes are there while the recording lasts, and gone after it however it ends. Needs Linux 6.6.
+    #[arg(long, value_enum, default_value_t)]
+    pub polls: Polls,
 
     /// Leave functions without names: the recording ends sooner, and `polletto symbolize` names most of them later
     ///

@@ -11,6 +11,7 @@ mod modules;
 mod naming;
 mod own_use;
 mod pipeline;
+mod polls;
 mod preamble;
 mod reader;
 mod running;
@@ -33,7 +34,8 @@ pub use self::{
     own_use::{NamingUse, OwnUse},
     running::Progress,
     symbolizing::NameWriter,
-    tasks::TaskProgram,
+    polls::ProbeSummary,
+    tasks::{TaskProgram, TaskSummary},
 };
 use self::{
     ending::Waiter,
@@ -71,7 +73,7 @@ pub struct Outcome {
     /// What became of the files whose code was mapped.
     pub code: CodeSummary,
     /// What is known of programs that poll tasks.
-    pub tasks: Vec<TaskProgram>,
+    pub tasks: TaskSummary,
     /// How the functions of each of them were named.
     pub names: Vec<ModuleReport>,
     /// The recorder's own use of the machine.
@@ -117,9 +119,10 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         cpus: config.cpus.clone(),
         stream_bytes: config.ring_bytes,
         stacks: config.stacks,
+        polls: config.polls,
         seed: preamble::random_number().context("could not read a random number")? as u64,
     })?;
-    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?)?;
+    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?, loaded.take_poll_probes())?;
     match (&config.subject, &held) {
         (Subject::Command(command), Some(held)) => memory.prepare_command(&command[0], held.tgid()),
         _ => memory.prepare(&processes),

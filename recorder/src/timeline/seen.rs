@@ -40,6 +40,10 @@ pub struct Seen {
     /// Samples, blocked stretches and stacks that the kernel programs had no room for.
     pub samples_lost: u64,
 
+    /// Polls whose begin and end were told.
+    pub polls_exact: u64,
+    /// Polls whose begin was told, and that had not ended when the recording did.
+    pub polls_unfinished: u64,
     /// Polls that are shown because threads were found in them more than once.
     pub polls_found: u64,
     /// Such polls that are not shown, since no stack told what was polled.

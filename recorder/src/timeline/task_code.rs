@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use rustc_hash::FxHashMap;
+
 /// The future of a task, as a trace tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Future {
@@ -31,6 +33,7 @@ pub struct PollBody {
 pub struct TaskCode {
     /// Sorted, without overlap.
     bodies: Vec<Arc<PollBody>>,
+    vtables: FxHashMap<u64, Arc<PollBody>>,
 }
 
 impl TaskCode {
@@ -43,7 +46,18 @@ impl TaskCode {
                 sorted.push(Arc::new(body));
             }
         }
-        TaskCode { bodies: sorted }
+        TaskCode { bodies: sorted, vtables: FxHashMap::default() }
+    }
+
+    /// And what is polled by the vtables at these addresses, as the file has them.
+    pub fn with_vtables(self, vtables: impl IntoIterator<Item = (u64, PollBody)>) -> TaskCode {
+        let vtables = vtables.into_iter().map(|(address, body)| (address, Arc::new(body))).collect();
+        TaskCode { vtables, ..self }
+    }
+
+    /// What is polled by the vtable at this address, as the file has it.
+    pub fn of_vtable(&self, address: u64) -> Option<&Arc<PollBody>> {
+        self.vtables.get(&address)
     }
 
     /// What is polled while the code at this address, as the file has it, is on the stack.

@@ -1,6 +1,7 @@
 //! What a recording came to, for people and for scripts.
 
 mod names;
+mod polls;
 mod stacks;
 
 use std::{fmt, path::PathBuf};
@@ -8,7 +9,7 @@ use std::{fmt, path::PathBuf};
 use serde::Serialize;
 
 pub use self::names::ModuleNames;
-use self::{names::NameSummary, stacks::StackSummary};
+use self::{names::NameSummary, polls::PollSummary, stacks::StackSummary};
 use crate::session::{Ending, Outcome};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
@@ -42,6 +43,8 @@ pub struct Summary {
     switches_not_reported: u64,
     #[serde(flatten)]
     stacks: StackSummary,
+    #[serde(flatten)]
+    polls: PollSummary,
     #[serde(flatten)]
     names: NameSummary,
     /// What the recorder itself used.
@@ -79,6 +82,7 @@ impl Summary {
             processes_not_followed: outcome.kernel.unfollowed,
             switches_not_reported: outcome.seen.unreported,
             stacks: StackSummary::new(outcome),
+            polls: PollSummary::new(outcome),
             names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
@@ -98,7 +102,7 @@ impl fmt::Display for Summary {
         if self.switches == 0 {
             writeln!(out, "            nothing of what was to be recorded ran in this time")?;
         }
-        write!(out, "{}{}", self.stacks, self.names)?;
+        write!(out, "{}{}{}", self.stacks, self.polls, self.names)?;
         write!(out, "  trace     {}, {}", self.file.display(), Bytes(self.bytes))?;
         let events = self.switches + self.switches_of_others + self.wakeups;
         // What every trace holds would count for more than its events.
