@@ -45,7 +45,11 @@ static NO_POLLS: OpenPolls = OpenPolls::NONE;
 /// Returns that lead to no more than another return.
 const MAX_OUTWARDS: usize = 3;
 
-/// A power of two, so that the verifier sees that an index is within.
+/// The last index of a thread's polls. The compiler does not know it, and so leaves in the code by which the verifier sees
+/// that an index is within.
+#[unsafe(no_mangle)]
+static LAST_NESTED: Global<u64> = Global::new(MAX_NESTED as u64 - 1);
+
 const _: () = assert!(MAX_NESTED.is_power_of_two());
 
 /// Offsets within Tokio's `Header` and `Vtable`, bytes.
@@ -89,8 +93,7 @@ fn begins(task: Task, header: u64, slot: u64) {
     let is_same = |poll: &OpenPoll| {
         poll.end_sp == end_sp && poll.return_address == return_address && poll.vtable == vtable && poll.polled.task == id
     };
-    let innermost = open.depth as usize;
-    if innermost > 0 && is_same(&open.polls[(innermost - 1) % MAX_NESTED]) {
+    if open.depth > 0 && nth(open, open.depth as usize).is_some_and(|innermost| is_same(innermost)) {
         // A function that does nothing but jump to another where polls begin too.
         return;
     }
@@ -98,15 +101,18 @@ fn begins(task: Task, header: u64, slot: u64) {
     if depth >= MAX_NESTED {
         return unended(1);
     }
-    if depth > 0 {
-        let outer = &mut open.polls[(depth - 1) % MAX_NESTED];
-        if kind == PollKind::ASYNC && outer.kind == PollKind::BLOCKING {
-            outer.kind = PollKind::WORKER;
-        }
+    if depth > 0
+        && kind == PollKind::ASYNC
+        && let Some(outer) = nth(open, depth)
+        && outer.kind == PollKind::BLOCKING
+    {
+        outer.kind = PollKind::WORKER;
     }
     // SAFETY: the current thread.
     let polled = Polled { task: id, tick: Polled::EXACT | began_ns, ..unsafe { polled::worker(task) } };
-    open.polls[depth % MAX_NESTED] = OpenPoll { end_sp, return_address, vtable, kind, polled };
+    if let Some(new) = nth(open, depth + 1) {
+        *new = OpenPoll { end_sp, return_address, vtable, kind, polled };
+    }
     open.tgid = task.tgid();
     open.depth = depth as u32 + 1;
 }
@@ -121,7 +127,7 @@ fn ends(task: Task, return_address: u64, sp: u64) {
     if depth == 0 {
         return;
     }
-    let OpenPoll { end_sp, return_address: of, vtable, kind, polled } = open.polls[(depth - 1) % MAX_NESTED];
+    let Some(&mut OpenPoll { end_sp, return_address: of, vtable, kind, polled }) = nth(open, depth) else { return };
     if end_sp != sp || of != return_address {
         return;
     }
@@ -129,7 +135,7 @@ fn ends(task: Task, return_address: u64, sp: u64) {
     if kind == PollKind::WORKER {
         return;
     }
-    let is_nested = depth > 1 && open.polls[(depth - 2) % MAX_NESTED].kind != PollKind::WORKER;
+    let is_nested = depth > 1 && nth(open, depth - 1).is_some_and(|outer| outer.kind != PollKind::WORKER);
     ring::emit_poll(Poll {
         header: ring::header::<Poll>(if is_nested { flags::NESTED } else { 0 }),
         tid: task.tid(),
@@ -148,14 +154,14 @@ pub unsafe fn open(task: Task) -> Option<Polled> {
     if POLLS.load() == 0 {
         return None;
     }
-    let open = OPEN_POLLS.get_ptr(task.tid().0)?;
+    let open = OPEN_POLLS.get_ptr_mut(task.tid().0)?;
     // SAFETY: a map's value that only this thread changes.
-    let open = unsafe { &*open };
+    let open = unsafe { &mut *open };
     let depth = open.depth as usize;
     if depth == 0 || depth > MAX_NESTED {
         return None;
     }
-    let OpenPoll { kind, polled, .. } = open.polls[(depth - 1) % MAX_NESTED];
+    let &mut OpenPoll { kind, polled, .. } = nth(open, depth)?;
     match kind {
         PollKind::WORKER => None,
         // Whether it has become a worker in the meantime tells the scheduler that it has then.
@@ -183,6 +189,12 @@ fn open_of(tid: Tid) -> Option<*mut OpenPolls> {
     OPEN_POLLS.get_ptr_mut(tid.0)
 }
 
+/// One of the polls, counted from 1.
+#[inline(always)]
+fn nth(open: &mut OpenPolls, nth: usize) -> Option<&mut OpenPoll> {
+    open.polls.get_mut(nth.wrapping_sub(1) & LAST_NESTED.load() as usize)
+}
+
 #[inline(always)]
 fn forget_ended(tid: Tid, sp: u64) {
     if let Some(open) = OPEN_POLLS.get_ptr_mut(tid.0) {
@@ -197,7 +209,7 @@ fn forget(open: &mut OpenPolls, has_ended: impl Fn(&OpenPoll) -> bool) -> usize 
     let before = (open.depth as usize).min(MAX_NESTED);
     let mut depth = before;
     for _ in 0..MAX_NESTED {
-        if depth > 0 && has_ended(&open.polls[(depth - 1) % MAX_NESTED]) {
+        if depth > 0 && nth(open, depth).is_some_and(|poll| has_ended(poll)) {
             depth -= 1;
         }
     }
@@ -225,7 +237,7 @@ fn end_of(tgid: Tgid, slot: u64) -> Option<(u64, u64)> {
         let key = ReturnKey { address, tgid, reserved: 0 };
         let Some(way) = RETURNS.get_ptr(&key) else {
             // Without room it is told that something is missing, at least.
-            RETURNS.insert(&key, &Way::UNKNOWN.0, 0).ok();
+            RETURNS.insert(&key, Way::UNKNOWN.0, 0).ok();
             if let Some(count) = NEW_RETURNS.get_ptr_mut(0) {
                 // SAFETY: a map's value. That two add at once matters not: it has changed.
                 unsafe { count.write_volatile(count.read_volatile().wrapping_add(1)) };

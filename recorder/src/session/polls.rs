@@ -27,8 +27,9 @@ const MAX_REASONS: usize = 64;
 /// What became of the probes, for people to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ProbeSummary {
-    /// Places where polls begin, and those where they have ended, at which probes were attached: of all processes.
+    /// Places with a probe where polls begin, of all processes.
     pub begins: u64,
+    /// Places with a probe where polls have ended, of all processes.
     pub ends: u64,
     /// Places without, by the reason why not.
     pub refused: BTreeMap<String, u64>,
@@ -69,6 +70,28 @@ struct Wanted {
     site: Site,
 }
 
+impl Wanted {
+    /// Where it is in a process, and the address that polls return to whose end it tells.
+    fn end(&self, bias: u64) -> Option<(u64, u64)> {
+        match self.site {
+            Site::End { return_address, .. } => Some((self.place.address.wrapping_add(bias), return_address)),
+            Site::Begin { .. } => None,
+        }
+    }
+}
+
+/// Where polls end, for all that the calls look like: so that the first ones need not be missed.
+fn likely_ends(polling: &Polling, code: &Code) -> Vec<Wanted> {
+    let Some(image) = &polling.file.image else { return Vec::new() };
+    let wanted = polling.code.likely_returns().iter().filter_map(|&address| {
+        let after = polling.code.after_return(image, &polling.file.source, address).ok()?;
+        let AfterReturn::Place(place) = after else { return None };
+        let site = Site::End { return_address: address.wrapping_add(code.bias), popped: place.moved };
+        Some(Wanted { place, site })
+    });
+    wanted.collect()
+}
+
 impl Probing {
     pub fn new(probes: PollProbes) -> Probing {
         Probing {
@@ -105,9 +128,19 @@ impl Probing {
             // The stack grows downwards.
             site: Site::Begin { pushed: place.moved.unsigned_abs() },
         });
-        let wanted: Vec<Wanted> = wanted.filter(|wanted| wanted.place.moved <= 0).collect();
-        let attached = self.attach(process, code, wanted);
-        self.summary.begins += attached.len() as u64;
+        let mut wanted: Vec<Wanted> = wanted.filter(|wanted| wanted.place.moved <= 0).collect();
+        let begins = wanted.len();
+        wanted.extend(likely_ends(polling, code));
+        let ends: FxHashMap<u64, u64> = wanted[begins..].iter().filter_map(|wanted| wanted.end(code.bias)).collect();
+        for place in self.attach(process, code, wanted) {
+            let Some(&address) = ends.get(&place) else {
+                self.summary.begins += 1;
+                continue;
+            };
+            self.summary.ends += 1;
+            // Without room, polls that return there are counted as without an end.
+            self.probes.set_way(ReturnKey { address, tgid: process, reserved: 0 }, Way::PROBE).ok();
+        }
     }
 
     /// Whether what is known of a process's code is among this.

@@ -11,6 +11,12 @@ use crate::{
 /// Bytes of a function in which probes are looked for.
 const MAX_FUNCTION: u64 = 1 << 20;
 
+/// Bytes in which calls are looked for at once.
+const CHUNK: usize = 1 << 20;
+
+/// Calls that may look like those of polls. Programs have some ten.
+const MAX_LIKELY: usize = 256;
+
 /// The code of a file, as far as it takes probes.
 #[derive(Debug)]
 pub struct PollCode {
@@ -18,6 +24,8 @@ pub struct PollCode {
     bounds: Bounds,
     /// Where polls begin: of each function that polls once.
     entries: Vec<Entry>,
+    /// Addresses that polls return to, for all that calls look like.
+    likely_returns: Vec<u64>,
 }
 
 /// A function that polls, by its address, and where every call of it comes by.
@@ -66,13 +74,19 @@ impl PollCode {
     pub fn read<S: Source + ?Sized>(program: &Program, image: &Image, source: &S) -> PollCode {
         // Where functions are not known to begin and end, each of them is refused.
         let bounds = Bounds::read(image, source).unwrap_or_default();
-        let mut code = PollCode { architecture: image.architecture, bounds, entries: Vec::new() };
+        let mut code = PollCode { architecture: image.architecture, bounds, entries: Vec::new(), likely_returns: Vec::new() };
         let mut polls: Vec<u64> = program.vtables.iter().map(|vtable| vtable.poll).collect();
         polls.sort_unstable();
         polls.dedup();
         let contents = Contents::new(image, source);
         code.entries = polls.into_iter().map(|poll| (poll, code.entry(&contents, poll))).collect();
+        code.likely_returns = code.calls(&contents);
         code
+    }
+
+    /// Addresses that polls return to, for all that the calls before them look like. Some may be none, and some be missing.
+    pub fn likely_returns(&self) -> &[u64] {
+        &self.likely_returns
     }
 
     /// Where polls begin, by the addresses of the functions that poll.
@@ -89,6 +103,31 @@ impl PollCode {
     ) -> Result<AfterReturn, Unprobed> {
         let (bytes, function) = self.function(&Contents::new(image, source), address)?;
         x86_64::probes::after_return(&bytes, &function, address)
+    }
+
+    /// The calls that look like those of polls, by where they return to. What can't be read is left out.
+    fn calls<S: Source + ?Sized>(&self, contents: &Contents<'_, S>) -> Vec<u64> {
+        let mut functions = Vec::new();
+        if self.architecture == Architecture::X86_64 {
+            for (range, _) in contents.ranges().filter(|(_, is_code)| *is_code) {
+                for start in range.clone().step_by(CHUNK) {
+                    // A call may reach into the next chunk.
+                    let piece = contents.piece(start, CHUNK as u64 + 1).unwrap_or_default();
+                    let calls = piece.windows(2).zip(start..).filter(|(bytes, _)| x86_64::probes::may_be_call(bytes));
+                    functions.extend(calls.filter_map(|(_, address)| self.bounds.around(address)));
+                }
+            }
+        }
+        functions.dedup();
+        let returns = functions.iter().flat_map(|function| {
+            let (bytes, _) = self.function(contents, function.start).unwrap_or((Vec::new(), 0..0));
+            x86_64::probes::likely_returns(&bytes, function)
+        });
+        let mut returns: Vec<u64> = returns.collect();
+        returns.sort_unstable();
+        returns.dedup();
+        returns.truncate(MAX_LIKELY);
+        returns
     }
 
     fn entry<S: Source + ?Sized>(&self, contents: &Contents<'_, S>, address: u64) -> Result<Place, Unprobed> {

@@ -4,7 +4,7 @@
 //! never runs a copy of it elsewhere. Which it does is in its `arch/x86/kernel/uprobes.c`: `nop`, `push` of a register,
 //! jumps and calls to fixed places.
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
@@ -53,6 +53,55 @@ pub(in crate::tokio) fn after_return(bytes: &[u8], function: &Range<u64>, addres
         }
     }
     Err(Unprobed::NoPlace)
+}
+
+/// Whether a call through memory may begin in these bytes: `call *(register)`.
+pub(in crate::tokio) fn may_be_call(bytes: &[u8]) -> bool {
+    matches!(bytes, [0xff, 0x10..=0x13 | 0x16 | 0x17, ..])
+}
+
+/// Where the calls return to that are made as those of polls: `call *(vtable)`, with the `Header` as the argument from which
+/// the vtable was read.
+pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>) -> Vec<u64> {
+    /// Of the vtable within Tokio's `Header`, bytes.
+    const VTABLE: u64 = 0x10;
+    /// Instructions before the call.
+    const NEAR: usize = 6;
+    let mut before: VecDeque<Instruction> = VecDeque::with_capacity(NEAR + 1);
+    let mut found = Vec::new();
+    for instruction in super::instructions(bytes, function) {
+        let is_call = instruction.flow_control() == FlowControl::IndirectCall
+            && instruction.op0_kind() == OpKind::Memory
+            && instruction.memory_index() == Register::None
+            && instruction.memory_displacement64() == 0;
+        if is_call {
+            let vtable = instruction.memory_base();
+            let header = before.iter().rev().find_map(|earlier| {
+                let is_load = earlier.mnemonic() == Mnemonic::Mov
+                    && earlier.op0_register() == vtable
+                    && earlier.op1_kind() == OpKind::Memory
+                    && earlier.memory_index() == Register::None
+                    && earlier.memory_displacement64() == VTABLE;
+                is_load.then_some(earlier.memory_base())
+            });
+            let is_argument = |header: Register| {
+                let moves = |earlier: &Instruction| {
+                    earlier.mnemonic() == Mnemonic::Mov
+                        && earlier.op0_register() == Register::RDI
+                        && earlier.op1_register() == header
+                };
+                header == Register::RDI || before.iter().any(moves)
+            };
+            if header.is_some_and(is_argument) {
+                found.push(instruction.next_ip());
+            }
+        }
+        before.push_back(instruction);
+        if before.len() > NEAR {
+            before.pop_front();
+        }
+    }
+    found
 }
 
 /// The instructions from an address on, each with its bytes. The address must be one at which the instructions of the
