@@ -11,7 +11,7 @@ use std::{
 
 use polletto_tests::{
     check::workspace,
-    program::{DEADLINE, Program},
+    program::Program,
     recorder::{Outcome, Record},
     trace::{EventKind, Nanoseconds, Tid, Trace, Value},
     turn::Turn,
@@ -48,8 +48,7 @@ fn recorded(path: &Path) -> (Outcome, BTreeMap<Tid, Vec<Poll>>) {
     let mut program = Program::start(path, &[]);
     let recording = Record::new().process(program.pid()).arguments(["--polls", "all", "--no-symbols"]).start();
     program.begin();
-    program.wait_for_at_most("{", DEADLINE);
-    // The rest of its truth is written by now, or soon: what it polls is over.
+    program.wait_for("done");
     let outcome = recording.stop().expect_success();
     (outcome, truth(&program.truth()))
 }
@@ -63,8 +62,7 @@ fn truth(lines: &[Json]) -> BTreeMap<Tid, Vec<Poll>> {
         .collect();
     let mut polls = BTreeMap::<Tid, Vec<Poll>>::new();
     for line in lines.iter().filter(|line| line["poll"].is_u64()) {
-        // The line that said that there are any is not among them.
-        let Some((task, name)) = spawns.get(&number(line, "poll")).cloned() else { continue };
+        let (task, name) = spawns.get(&number(line, "poll")).cloned().expect("what is polled was spawned");
         let poll = Poll { task, begin: number(line, "begin"), end: number(line, "end"), name };
         polls.entry(Tid::try_from(number(line, "tid")).expect("a thread")).or_default().push(poll);
     }
@@ -171,7 +169,7 @@ fn without_being_asked_for_no_poll_is_told_exactly() {
     let mut program = Program::start(&oracle("release"), &["--seconds", "1"]);
     let recording = Record::new().process(program.pid()).arguments(["--no-symbols"]).start();
     program.begin();
-    program.wait_for_at_most("done", DEADLINE);
+    program.wait_for("done");
     let outcome = recording.stop().expect_success();
     let summary = outcome.summary();
     assert_eq!((summary["polls_exact"].as_u64(), &summary["poll_probes"]), (Some(0), &Json::Null));

@@ -13,7 +13,7 @@ use polletto_common::{
     polled::Polled,
     record::{self, flags},
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     blocked::Absence,
@@ -84,6 +84,8 @@ pub struct Polls {
     futures: FxHashMap<TaskKey, Arc<PollBody>>,
     /// The task that a worker thread is itself.
     own: FxHashMap<Tid, u64>,
+    /// Threads that were told to have polled tasks that await: none but a worker does that in a task that may block.
+    pollers: FxHashSet<Tid>,
     learnt: Vec<(Tid, u64)>,
     /// Several of a thread where their ends will be told, the outermost first: it polls one in the middle of another.
     present: FxHashMap<Tid, Vec<Presence>>,
@@ -167,6 +169,9 @@ impl Polls {
         let task = TaskKey { tgid, id: polled.task };
         if let Some(body) = &body {
             self.futures.insert(task, Arc::clone(body));
+            if !body.may_block {
+                self.pollers.insert(tid);
+            }
         }
         let future = body.map_or_else(|| Arc::new(unknown(vtable)), |body| Arc::clone(&body.future));
         let (away_ns, stretches) = found.map_or((0, Vec::new()), |found| (found.away_ns, found.stretches));
@@ -195,6 +200,7 @@ impl Polls {
     /// The thread has ended, or its id is another's now.
     pub fn forget_thread(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
         self.own.remove(&tid);
+        self.pollers.remove(&tid);
         self.end(tid, words, seen, out);
     }
 
@@ -220,7 +226,8 @@ impl Polls {
         }
         let task = TaskKey { tgid, id: polled.task };
         if let Some(body) = body {
-            if body.may_block && polled.runtime != 0 {
+            let is_worker = polled.runtime != 0 || (self.pollers.contains(&tid) && polled.began_ns().is_none());
+            if body.may_block && is_worker {
                 self.own.insert(tid, polled.task);
                 self.learnt.push((tid, polled.task));
                 return None;

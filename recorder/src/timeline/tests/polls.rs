@@ -266,3 +266,16 @@ fn the_task_that_a_worker_is_itself_is_no_poll_though_its_end_is_told() {
     recording.polled(400, 0, BLOCKING_VTABLE, exact(OWN, 50));
     assert_eq!(recording.shown(), []);
 }
+
+#[test]
+fn a_task_that_may_block_and_polls_others_is_a_worker() {
+    let mut recording = recording();
+    recording.polled(200, 0, VTABLE, exact(7, 100));
+    for (time_ns, tick) in [(300, 0), (400, 0)] {
+        recording.polls(time_ns, 2, Polled { runtime: 0, ..polled(OWN, tick) });
+    }
+    recording.leaves(500, Polled { runtime: 0, ..polled(OWN, 0) });
+    recording.comes_back(600);
+    assert_eq!(recording.timeline.take_own_tasks(), [(Tid(10), OWN)]);
+    assert_eq!(recording.shown(), [poll(100, 200)]);
+}
