@@ -32,9 +32,9 @@ pub use self::{
     memory::CodeSummary,
     modules::Unreadable,
     own_use::{NamingUse, OwnUse},
+    polls::ProbeSummary,
     running::Progress,
     symbolizing::NameWriter,
-    polls::ProbeSummary,
     tasks::{TaskProgram, TaskSummary},
 };
 use self::{

@@ -322,9 +322,10 @@ fn is_as_in_file(
     if !is_whole || memory.read_exact_at(&mut there, addresses.start.wrapping_add(bias)).is_err() {
         return Err("its code can't be read");
     }
-    let same = addresses.clone().zip(decoded.iter().zip(&there)).all(|(address, (decoded, there))| {
-        decoded == there || (*there == BREAKPOINT && is_patched(address))
-    });
+    let same = addresses
+        .clone()
+        .zip(decoded.iter().zip(&there))
+        .all(|(address, (decoded, there))| decoded == there || (*there == BREAKPOINT && is_patched(address)));
     let is_breakpoint = decoded.iter().zip(&there).any(|(decoded, there)| decoded != there && *there == BREAKPOINT);
     match (same, is_breakpoint) {
         (true, _) => Ok(()),

@@ -271,11 +271,7 @@ fn future<'a>(names: impl Iterator<Item = &'a FutureName>) -> Option<Future> {
     let joined = |part: fn(&FutureName) -> &str| {
         let mut parts: Vec<&str> = names.iter().map(|name| part(name)).collect();
         parts.dedup();
-        if parts.len() > MAX_NAMES {
-            format!("{} | {} others", parts[0], parts.len() - 1)
-        } else {
-            parts.join(" | ")
-        }
+        if parts.len() > MAX_NAMES { format!("{} | {} others", parts[0], parts.len() - 1) } else { parts.join(" | ") }
     };
     let place = match names[..] {
         [FutureName { place: Some((file, line)), .. }] => Some(format!("{file}:{line}")),

@@ -74,7 +74,8 @@ impl PollCode {
     pub fn read<S: Source + ?Sized>(program: &Program, image: &Image, source: &S) -> PollCode {
         // Where functions are not known to begin and end, each of them is refused.
         let bounds = Bounds::read(image, source).unwrap_or_default();
-        let mut code = PollCode { architecture: image.architecture, bounds, entries: Vec::new(), likely_returns: Vec::new() };
+        let mut code =
+            PollCode { architecture: image.architecture, bounds, entries: Vec::new(), likely_returns: Vec::new() };
         let mut polls: Vec<u64> = program.vtables.iter().map(|vtable| vtable.poll).collect();
         polls.sort_unstable();
         polls.dedup();

@@ -37,7 +37,10 @@ fn recording() -> Recording {
         bias: BIAS,
     });
     let bodies = vec![body(HANDLER, "handler", false), body(WORKER, "worker", true)];
-    let vtables = vec![(VTABLE - BIAS, body(HANDLER, "handler", false)), (BLOCKING_VTABLE - BIAS, body(WORKER, "blocking", true))];
+    let vtables = vec![
+        (VTABLE - BIAS, body(HANDLER, "handler", false)),
+        (BLOCKING_VTABLE - BIAS, body(WORKER, "blocking", true)),
+    ];
     recording.timeline.knows_task_code(module, Arc::new(TaskCode::new(bodies).with_vtables(vtables)));
     for (id, frames) in [(1, vec![ELSEWHERE, HANDLER + 8, WORKER + 8]), (2, vec![ELSEWHERE, WORKER + 8])] {
         recording.stack(id, PROCESS, &[], &frames, StackEnding::ROOT, 0);

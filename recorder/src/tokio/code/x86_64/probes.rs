@@ -7,7 +7,8 @@
 use std::{collections::VecDeque, ops::Range};
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
 };
 
 use crate::tokio::probes::{AfterReturn, Place, Unprobed};
@@ -26,7 +27,8 @@ pub(in crate::tokio) fn at_entry(bytes: &[u8], function: &Range<u64>, entry: u64
             return if is_jumped_to(bytes, function, &place.seen) { Err(Unprobed::NoPlace) } else { Ok(place) };
         }
         let keeps = facts.info(&instruction).used_registers().iter().all(|used| {
-            used.register().full_register() != Register::RDI || matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
+            used.register().full_register() != Register::RDI
+                || matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
         });
         if !keeps || instruction.flow_control() != FlowControl::Next {
             return Err(Unprobed::NoPlace);
@@ -37,12 +39,20 @@ pub(in crate::tokio) fn at_entry(bytes: &[u8], function: &Range<u64>, entry: u64
 }
 
 /// The first place behind a call, which every return from it comes by.
-pub(in crate::tokio) fn after_return(bytes: &[u8], function: &Range<u64>, address: u64) -> Result<AfterReturn, Unprobed> {
+pub(in crate::tokio) fn after_return(
+    bytes: &[u8],
+    function: &Range<u64>,
+    address: u64,
+) -> Result<AfterReturn, Unprobed> {
     let mut facts = InstructionInfoFactory::new();
     let mut moved = 0;
     for (instruction, code) in steps(bytes, function, address)? {
         if is_emulated(code) {
-            return Ok(AfterReturn::Place(Place { address: instruction.ip(), moved, seen: address..instruction.next_ip() }));
+            return Ok(AfterReturn::Place(Place {
+                address: instruction.ip(),
+                moved,
+                seen: address..instruction.next_ip(),
+            }));
         }
         match instruction.flow_control() {
             FlowControl::Next => moved += stack_step(&instruction, &mut facts)?,
@@ -154,7 +164,8 @@ fn stack_step(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> 
         _ => {}
     }
     let changes = facts.info(instruction).used_registers().iter().any(|used| {
-        used.register().full_register() == Register::RSP && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
+        used.register().full_register() == Register::RSP
+            && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
     });
     if changes { Err(Unprobed::NoPlace) } else { Ok(0) }
 }
