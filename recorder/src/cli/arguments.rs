@@ -393,6 +393,13 @@ mod tests {
     }
 
     #[test]
+    fn polls_are_only_told_exactly_when_that_is_asked_for() {
+        assert_eq!(parse("polletto record x").unwrap().polls, Polls::Off);
+        assert_eq!(parse("polletto record x --no-stacks --polls all").unwrap().polls, Polls::All);
+        assert!(parse("polletto record x --polls budget").is_err());
+    }
+
+    #[test]
     fn a_trace_is_only_overwritten_where_one_is_written() {
         let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
         assert!(parse("polletto symbolize").is_err());

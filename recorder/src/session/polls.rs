@@ -143,6 +143,13 @@ impl Probing {
         }
     }
 
+    /// A process began as a copy of another. Its memory has the probes too, which tell nothing until they are attached there.
+    pub fn copied(&mut self, from: Tgid, to: Tgid) {
+        self.forget(to);
+        let code = self.processes.get(&from).map(|probed| probed.code.clone()).unwrap_or_default();
+        code.iter().for_each(|code| self.add(to, code));
+    }
+
     /// Whether what is known of a process's code is among this.
     pub fn fits(&self, process: Tgid, code: &[Code]) -> bool {
         let Some(probed) = self.processes.get(&process) else { return true };

@@ -150,6 +150,9 @@ impl Worker {
                 // The kernel programs have done the same.
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();
                 self.spaces.insert(to, copy);
+                if let Some(probing) = &mut self.probing {
+                    probing.copied(from, to);
+                }
             }
             Change::Cleared { process } => {
                 self.spaces.insert(process, Space::default());
