@@ -10,7 +10,6 @@ use std::{
 };
 
 use polletto_tests::{
-    check::workspace,
     program::Program,
     recorder::{Outcome, Record},
     trace::{EventKind, Nanoseconds, Tid, Trace, Value},
@@ -37,7 +36,13 @@ struct Poll {
 fn oracle(profile: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oracle");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace().join("tests/oracle")).args(["build", "--quiet", "--locked", "--profile", profile]);
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle")).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--profile",
+        profile,
+    ]);
     cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     assert!(cargo.status().expect("cargo starts").success(), "the oracle is built");
     target.join(if profile == "dev" { "debug" } else { profile }).join("task-oracle")
