@@ -29,7 +29,6 @@ struct Poll {
     task: u64,
     begin: Nanoseconds,
     end: Nanoseconds,
-    name: String,
 }
 
 /// The program that knows what it did, in one of its profiles.
@@ -60,15 +59,15 @@ fn recorded(path: &Path) -> (Outcome, BTreeMap<Tid, Vec<Poll>>) {
 
 fn truth(lines: &[Json]) -> BTreeMap<Tid, Vec<Poll>> {
     let number = |line: &Json, name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{name} of {line}"));
-    let spawns: HashMap<u64, (u64, String)> = lines
+    let spawns: HashMap<u64, u64> = lines
         .iter()
         .filter(|line| line["spawn"].is_u64())
-        .map(|line| (number(line, "spawn"), (number(line, "id"), line["name"].as_str().expect("a name").to_owned())))
+        .map(|line| (number(line, "spawn"), number(line, "id")))
         .collect();
     let mut polls = BTreeMap::<Tid, Vec<Poll>>::new();
     for line in lines.iter().filter(|line| line["poll"].is_u64()) {
-        let (task, name) = spawns.get(&number(line, "poll")).cloned().expect("what is polled was spawned");
-        let poll = Poll { task, begin: number(line, "begin"), end: number(line, "end"), name };
+        let task = spawns.get(&number(line, "poll")).copied().expect("what is polled was spawned");
+        let poll = Poll { task, begin: number(line, "begin"), end: number(line, "end") };
         polls.entry(Tid::try_from(number(line, "tid")).expect("a thread")).or_default().push(poll);
     }
     polls.values_mut().for_each(|polls| polls.sort_by_key(|poll| poll.begin));
@@ -88,12 +87,7 @@ fn shown(trace: &Trace) -> BTreeMap<Tid, Vec<Poll>> {
                     other => panic!("{name} is {other:?} of {event:?}"),
                 };
                 let slice = is_exact.then(|| {
-                    let poll = Poll {
-                        task: u64::try_from(number("task_id")).expect("an id"),
-                        begin: event.at,
-                        end: 0,
-                        name: event.name.clone(),
-                    };
+                    let poll = Poll { task: u64::try_from(number("task_id")).expect("an id"), begin: event.at, end: 0 };
                     (Tid::try_from(number("tid")).expect("a thread"), poll)
                 });
                 open.entry(event.track).or_default().push(slices.len());
