@@ -99,6 +99,8 @@ pub struct Fork {
     pub tgid: Tgid,
     /// The new thread's name, inherited from its parent.
     pub comm: [u8; COMM_BYTES],
+    /// Where its own variables are; that of its parent if it begins as a copy of it.
+    pub thread_pointer: u64,
 }
 
 /// A process replaced its program.
@@ -345,6 +347,8 @@ pub struct Task {
     pub started_ns: u64,
     /// How often its process has replaced its program, see [`crate::unwind::AddressSpace::exec_id`].
     pub exec_id: u64,
+    /// Where the thread's own variables are; 0 where it has not said so yet.
+    pub thread_pointer: u64,
     /// The thread.
     pub tid: Tid,
     /// Its process.
@@ -412,13 +416,13 @@ macro_rules! layouts {
 layouts! {
     Switch = 1, 32 bytes;
     Waking = 2, 24 bytes;
-    Fork = 3, 48 bytes;
+    Fork = 20, 56 bytes;
     Exec = 4, 32 bytes;
     Exit = 5, 24 bytes;
     Rename = 6, 40 bytes;
     Current = 7, 24 bytes;
     Lost = 8, 32 bytes;
-    Task = 9, 64 bytes;
+    Task = 21, 72 bytes;
     Sample = 13, 72 bytes;
     Blocked = 14, 88 bytes;
     PollLeft = 15, 56 bytes;

@@ -91,7 +91,10 @@ fn begins(task: Task, header: u64, slot: u64) {
     // SAFETY: a map's value that only the thread itself changes, which is here. What interrupts it reads it.
     let open = unsafe { &mut *open };
     let is_same = |poll: &OpenPoll| {
-        poll.end_sp == end_sp && poll.return_address == return_address && poll.vtable == vtable && poll.polled.task == id
+        poll.end_sp == end_sp
+            && poll.return_address == return_address
+            && poll.vtable == vtable
+            && poll.polled.task == id
     };
     if open.depth > 0 && nth(open, open.depth as usize).is_some_and(|innermost| is_same(innermost)) {
         // A function that does nothing but jump to another where polls begin too.

@@ -4,8 +4,9 @@ use aya_ebpf::{EbpfContext, Global, helpers::bpf_get_current_task_btf, programs:
 use polletto_common::record::{Sample, flags};
 
 use crate::{
+    polled,
     registers::{Cpu, Native},
-    polled, ring, scope,
+    ring, scope,
     stack::{self, Unwinder, User},
     task::Task,
 };

@@ -168,6 +168,7 @@ pub fn fork(context: &BtfTracePointContext) {
         tid: child.tid(),
         tgid: child.tgid(),
         comm: child.comm(),
+        thread_pointer: child.thread_pointer(),
     });
 }
 
@@ -245,6 +246,7 @@ pub fn list(context: *mut IteratorContext) {
         header: ring::header::<TaskRecord>(recorded | kernel_thread_flag(task)),
         started_ns: task.started_ns(),
         exec_id: task.exec_id(),
+        thread_pointer: task.thread_pointer(),
         tid: task.tid(),
         tgid: task.tgid(),
         parent_tgid: task.parent().tgid(),

@@ -80,7 +80,7 @@ fn fields(line: &str) -> Vec<String> {
 }
 
 /// The directory that holds all crates.
-pub(crate) fn workspace() -> PathBuf {
+pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 

@@ -9,6 +9,7 @@ pub mod debug_server;
 pub mod duties;
 pub mod generated;
 pub mod named;
+pub mod oracle;
 pub mod paths;
 pub mod plugin;
 pub mod program;

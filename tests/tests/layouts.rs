@@ -10,7 +10,6 @@ use std::{
 
 use object::{Object, ObjectSection};
 use polletto::tokio::layout::{Build, Drivers, Layout};
-use polletto_tests::check::workspace;
 
 const MANIFEST: &str = r#"[package]
 name = "layout-probe"
@@ -35,6 +34,11 @@ const PROGRAM: &str = "fn main() {
 
 /// What reading a program of a few megabytes may take, whatever is in it.
 const LIMIT: Duration = Duration::from_secs(2);
+
+fn workspace() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
 
 /// An optimised program with debug information and the version of Tokio that the workspace has.
 struct Probe {
@@ -77,15 +81,18 @@ fn described(program: &[u8]) -> Layout {
 
 #[test]
 fn the_table_has_the_layout_that_the_compiler_chose() {
-    let build =
-        Build { minor: minor(), unstable: Some(false), parking_lot: Some(false), drivers: Some(Drivers::NetAndTime) };
+    let any = Build::of_minor(minor());
+    let build = Build { unstable: Some(false), parking_lot: Some(false), drivers: Some(Drivers::NetAndTime), ..any };
     let known = Layout::of(&build).expect("the table knows the version: if not, run `cargo xtask layouts`");
-    let described: Vec<_> = described(&probe().bytes).fields().collect();
-    assert_eq!(described, known.fields().collect::<Vec<_>>());
+    let described = described(&probe().bytes);
+    for ((name, known), (_, described)) in known.fields().zip(described.fields()) {
+        let depends_on_the_compiler = name.starts_with("blocking_pool.");
+        assert!(known == described || known.is_none() && depends_on_the_compiler, "{name}: {known:?}, {described:?}");
+    }
 }
 
 #[test]
-fn what_is_not_known_of_a_build_is_among_the_candidates() {
+fn a_build_of_which_only_the_version_is_known_is_among_the_candidates() {
     let candidates = Layout::candidates(&Build::of_minor(minor()));
     assert!(candidates.contains(&described(&probe().bytes)), "{} candidates", candidates.len());
 }

@@ -125,6 +125,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         ring_bytes,
         stacks: arguments.stacks(),
         polls: arguments.polls,
+        task_walk: arguments.task_walk(),
         symbols: if arguments.no_symbols { None } else { Some(arguments.names.options()?) },
     })
 }

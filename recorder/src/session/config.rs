@@ -52,6 +52,8 @@ pub struct Config {
     pub stacks: Stacks,
     /// Which polls are told exactly. Default: none.
     pub polls: Polls,
+    /// How often the tasks of programs are walked that poll any. Default: twice a second. None: never.
+    pub task_walk: Option<Duration>,
     /// How functions are named when the recording is over; not at all if `None`.
     pub symbols: Option<symbols::Options>,
 }
@@ -149,6 +151,8 @@ impl Config {
         attributes.push(text("polletto.stacks", frames.to_owned()));
         let polls = if self.polls == Polls::All { "all" } else { "off" };
         attributes.push(text("polletto.polls", polls.to_owned()));
+        attributes
+            .extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
         if let Some(duration) = self.duration {
             attributes.push(number("polletto.duration_ms", duration.as_millis() as u64));
         }

@@ -6,7 +6,7 @@ use std::{
     ffi::OsStr,
     sync::{
         Arc,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, Sender, channel},
     },
 };
 
@@ -24,6 +24,7 @@ use super::{
     preamble::boottime_ns,
     tasks::{self, Found, TaskSummary},
     unwinding,
+    walking::News,
 };
 use crate::{
     kernel::{MemoryChange, MemoryEvent, PollProbes, RuntimeMap, UnwindMaps},
@@ -75,16 +76,21 @@ pub struct CodeSummary {
 
 impl Memory {
     /// Nothing is known yet. With `maps`, the kernel is told of everything; with `probes`, all processes get them that poll
-    /// tasks.
+    /// tasks; `walks` is told which programs poll any.
     ///
     /// Every file that is mapped stays open, so as many may be open from now on as the system allows. A command that is to
     /// be recorded should have been started before, since it would inherit that.
-    pub fn new(maps: Option<UnwindMaps>, runtimes: RuntimeMap, probes: Option<PollProbes>) -> Result<Memory> {
+    pub fn new(
+        maps: Option<UnwindMaps>,
+        runtimes: RuntimeMap,
+        probes: Option<PollProbes>,
+        walks: Option<Sender<News>>,
+    ) -> Result<Memory> {
         allow_open_files();
         let unwinding =
             maps.map(|maps| unwinding::follow(maps, Cache::open(Cache::default_directory()))).transpose()?;
         let (finds, found) = channel();
-        let tasks = tasks::follow(runtimes, probes, finds)?;
+        let tasks = tasks::follow(runtimes, probes, finds, walks)?;
         Ok(Memory {
             modules: Modules::default(),
             unwinding,

@@ -18,6 +18,7 @@ mod running;
 mod symbolizing;
 mod tasks;
 mod unwinding;
+mod walking;
 
 use std::{
     path::{Path, PathBuf},
@@ -36,11 +37,13 @@ pub use self::{
     running::Progress,
     symbolizing::NameWriter,
     tasks::{TaskProgram, TaskSummary},
+    walking::WalkSummary,
 };
 use self::{
     ending::Waiter,
     memory::Memory,
-    pipeline::{Finished, Pipeline},
+    pipeline::{Finished, Pipeline, Sources},
+    walking::Walks,
 };
 use crate::{
     kernel::{Counted, Loaded, Recorded, Settings},
@@ -74,6 +77,8 @@ pub struct Outcome {
     pub code: CodeSummary,
     /// What is known of programs that poll tasks.
     pub tasks: TaskSummary,
+    /// What became of walking their tasks; none where that was not wanted.
+    pub walks: Option<WalkSummary>,
     /// How the functions of each of them were named.
     pub names: Vec<ModuleReport>,
     /// The recorder's own use of the machine.
@@ -122,14 +127,17 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         polls: config.polls,
         seed: preamble::random_number().context("could not read a random number")? as u64,
     })?;
-    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?, loaded.take_poll_probes())?;
+    // Without stacks it is not known which programs poll tasks.
+    let walks = config.task_walk.filter(|_| config.stacks.need_mappings()).map(|_| Walks::start()).transpose()?;
+    let news = walks.as_ref().map(Walks::news);
+    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?, loaded.take_poll_probes(), news)?;
     match (&config.subject, &held) {
         (Subject::Command(command), Some(held)) => memory.prepare_command(&command[0], held.tgid()),
         _ => memory.prepare(&processes),
     }
     let path = config.file_for(&processes);
     let file = TraceFile::create(&path, config.overwrite)?;
-    let (pipeline, command) = begin(config, loaded, memory, file, held).inspect_err(|_| {
+    let (pipeline, command) = begin(config, loaded, Sources { memory, walks }, file, held).inspect_err(|_| {
         // Nothing was recorded. That the file can't be removed matters less than why.
         std::fs::remove_file(&path).ok();
     })?;
@@ -139,7 +147,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     let ending = waiter.wait(running.progress(), observer)?;
     running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
     waiter.wait_for_pipeline()?;
-    let Finished { lasted, seen, kernel, records, code, tasks, requests, refused, output } = running
+    let Finished { lasted, seen, kernel, records, code, tasks, walks, requests, refused, output } = running
         .join()
         .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
     let (names, naming_use) = own_use::of_naming(|peak_memory_bytes| match &config.symbols {
@@ -162,6 +170,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         written,
         code,
         tasks,
+        walks,
         names,
         own_use,
         naming_use,
@@ -173,13 +182,13 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
 fn begin(
     config: &Config,
     loaded: Loaded,
-    memory: Memory,
+    sources: Sources,
     file: TraceFile,
     held: Option<Held>,
 ) -> Result<(Pipeline, Option<Running>)> {
     let output = Output::start(file, config.compression).context("could not start the thread that writes")?;
     let clocks = preamble::clocks();
-    let pipeline = Pipeline::begin(loaded.attach()?, memory, output, config, clocks)?;
+    let pipeline = Pipeline::begin(loaded.attach()?, sources, output, config, clocks)?;
     let command = held.map(Held::release).transpose()?;
     Ok((pipeline, command))
 }

@@ -23,6 +23,7 @@ use super::{
     own_use, preamble,
     running::{Progress, RunningPipeline, Stop},
     tasks::{Found, TaskSummary},
+    walking::{WalkSummary, Walks},
 };
 use crate::{
     kernel::{Attached, Counted, Taken},
@@ -62,6 +63,7 @@ pub struct Finished {
     pub records: u64,
     pub code: CodeSummary,
     pub tasks: TaskSummary,
+    pub walks: Option<WalkSummary>,
     /// What is to be named.
     pub requests: Vec<Request>,
     /// What can't be.
@@ -70,11 +72,20 @@ pub struct Finished {
     pub output: Output,
 }
 
+/// What is known of the recorded processes besides what the kernel records.
+pub struct Sources {
+    /// What they have mapped.
+    pub memory: Memory,
+    /// What their runtimes are like.
+    pub walks: Option<Walks>,
+}
+
 /// A recording that has begun, on the thread that began it.
 pub struct Pipeline {
     attached: Attached,
     timeline: Timeline,
     memory: Memory,
+    walks: Option<Walks>,
     packets: PacketBuffer,
     output: Output,
     progress: Arc<Progress>,
@@ -85,6 +96,7 @@ pub struct Pipeline {
     flush: Every,
     counters: Every,
     clocks: Every,
+    walk: Every,
 }
 
 /// Something that is due again and again.
@@ -113,7 +125,7 @@ impl Pipeline {
     /// kernel knows what the processes have mapped.
     pub fn begin(
         attached: Attached,
-        memory: Memory,
+        Sources { memory, walks }: Sources,
         output: Output,
         config: &Config,
         began: Clocks,
@@ -137,6 +149,7 @@ impl Pipeline {
             attached,
             timeline,
             memory,
+            walks,
             packets,
             output,
             progress: Arc::new(progress),
@@ -146,6 +159,7 @@ impl Pipeline {
             flush: Every::new(FLUSH_PERIOD),
             counters: Every::new(COUNTERS_PERIOD),
             clocks: Every::new(CLOCKS_PERIOD),
+            walk: Every::new(config.task_walk.unwrap_or(COUNTERS_PERIOD)),
         };
         let tasks = pipeline.list_tasks()?;
         pipeline.describe_processes();
@@ -153,6 +167,7 @@ impl Pipeline {
             pipeline.scan_memory(&tasks);
             pipeline.memory.wait();
             pipeline.learn_tasks()?;
+            pipeline.walks.iter_mut().for_each(Walks::walk);
         }
         if config.stacks.are_recorded() {
             pipeline.attached.start_stacks()?;
@@ -180,7 +195,7 @@ impl Pipeline {
     fn run(mut self, stop: &Stop) -> Result<Finished> {
         raise_priority();
         let ended = self.record_until(stop);
-        let Pipeline { attached, mut timeline, mut memory, mut packets, output, progress, began, .. } = self;
+        let Pipeline { attached, mut timeline, mut memory, mut walks, mut packets, output, progress, began, .. } = self;
         // In this order: nobody takes the polls of a program that is still patched.
         let probed_until_ns = preamble::boottime_ns();
         memory.unprobe();
@@ -190,7 +205,7 @@ impl Pipeline {
         let rest = ended.and_then(|()| {
             detached.drain(ended_ns, probed_until_ns, |taken| {
                 records += u64::from(is_record(&taken));
-                pass_on(&taken, &mut timeline, &mut memory, &mut packets);
+                pass_on(&taken, &mut timeline, &mut memory, &mut walks, &mut packets);
             })?;
             timeline.show_recorder(ended_ns, counters(&progress), &mut packets);
             timeline.finish(ended_ns, &mut packets);
@@ -205,7 +220,8 @@ impl Pipeline {
         let (seen, kernel) = (timeline.seen(), detached.counted()?);
         let (requests, refused) = memory.requests(timeline.addresses());
         let (code, tasks) = memory.finish();
-        Ok(Finished { lasted, seen, kernel, records, code, tasks, requests, refused, output })
+        let walks = walks.map(Walks::finish);
+        Ok(Finished { lasted, seen, kernel, records, code, tasks, walks, requests, refused, output })
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.
@@ -248,12 +264,12 @@ impl Pipeline {
     }
 
     fn tick(&mut self) -> Result<()> {
-        let Pipeline { attached, timeline, memory, packets, output, progress, .. } = self;
+        let Pipeline { attached, timeline, memory, walks, packets, output, progress, .. } = self;
         let mut records = 0;
         let now_ns = preamble::boottime_ns();
         attached.drain(now_ns, |taken| {
             records += u64::from(is_record(&taken));
-            pass_on(&taken, timeline, memory, packets);
+            pass_on(&taken, timeline, memory, walks, packets);
         })?;
         progress.records.fetch_add(records, Ordering::Relaxed);
         let seen = timeline.seen();
@@ -273,6 +289,7 @@ impl Pipeline {
         }
         self.describe_processes();
         self.learn_tasks()?;
+        self.walk_tasks()?;
         if self.counters.is_due() {
             self.timeline.show_recorder(now_ns, counters(&self.progress), &mut self.packets);
         }
@@ -290,6 +307,7 @@ impl Pipeline {
     fn list_tasks(&mut self) -> Result<Vec<Task>> {
         let tasks = self.attached.list_tasks()?;
         self.timeline.list(&tasks, preamble::boottime_ns(), &mut self.packets);
+        self.walks.iter().for_each(|walks| walks.list(&tasks));
         Ok(tasks)
     }
 
@@ -310,6 +328,21 @@ impl Pipeline {
         }
         for (thread, task) in self.timeline.take_own_tasks() {
             self.attached.set_own_task(thread, task)?;
+        }
+        Ok(())
+    }
+
+    /// Passes on what was read from processes' memory, and lets it be read again when it is time.
+    fn walk_tasks(&mut self) -> Result<()> {
+        let Some(walks) = &mut self.walks else { return Ok(()) };
+        for walked in walks.found() {
+            self.timeline.walked(&walked, &mut self.packets);
+        }
+        if self.walk.is_due() {
+            walks.walk();
+        }
+        if walks.take_threads_wanted() {
+            self.list_tasks()?;
         }
         Ok(())
     }
@@ -335,10 +368,18 @@ fn is_record(taken: &Taken) -> bool {
     }
 }
 
-fn pass_on(taken: &Taken, timeline: &mut Timeline, memory: &mut Memory, packets: &mut PacketBuffer) {
+fn pass_on(
+    taken: &Taken,
+    timeline: &mut Timeline,
+    memory: &mut Memory,
+    walks: &mut Option<Walks>,
+    packets: &mut PacketBuffer,
+) {
     match taken {
         Taken::Record(record) => {
             timeline.push(record, packets);
+            // Before the memory does: what it finds in a program comes after the program's beginning.
+            walks.iter_mut().for_each(|walks| walks.record(record));
             memory.record(record);
         }
         Taken::Stack(stack) => timeline.push_stack(&stack.0, &stack.1, packets),

@@ -17,11 +17,12 @@ use super::{
     changes::{Change, Code, Follower},
     modules::ModuleFile,
     polls::{ProbeSummary, Probing},
+    walking::{News, WalkedProgram},
 };
 use crate::{
     kernel::{PollProbes, RuntimeMap},
     timeline::{Future, Module, PollBody, TaskCode},
-    tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing, Vtable},
+    tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, walk::Places},
 };
 
 /// Bytes of a program that are looked at for names: more than any honest one has.
@@ -67,15 +68,23 @@ pub struct TaskSummary {
     pub probes: Option<ProbeSummary>,
 }
 
-/// Starts the thread. With `probes`, it attaches them to every process that polls tasks.
-pub fn follow(map: RuntimeMap, probes: Option<PollProbes>, found: Sender<Found>) -> Result<Follower<TaskSummary>> {
-    Follower::start("polletto-tasks", move |coming| Worker::new(map, probes, found).run(&coming))
+/// Starts the thread. With `probes`, it attaches them to every process that polls tasks; it tells `walks` of each.
+pub fn follow(
+    map: RuntimeMap,
+    probes: Option<PollProbes>,
+    found: Sender<Found>,
+    walks: Option<Sender<News>>,
+) -> Result<Follower<TaskSummary>> {
+    Follower::start("polletto-tasks", move |coming| Worker::new(map, probes, found, walks).run(&coming))
 }
 
 /// A file of which it is known what it polls.
 struct Examined {
     /// None where threads don't tell what they poll.
     layout: Option<RuntimeLayout>,
+    /// By which its tasks are walked, at the file's own addresses, or why they can't be.
+    places: Result<Places, String>,
+    code: Arc<TaskCode>,
     summary: TaskProgram,
 }
 
@@ -83,8 +92,8 @@ struct Examined {
 #[derive(Clone, Default)]
 struct Space {
     exec_id: Option<u64>,
-    /// By [`ModuleFile::index`], in the order in which they were mapped: files that poll tasks.
-    files: Vec<usize>,
+    /// By [`ModuleFile::index`], in the order in which they were mapped: files that poll tasks, with their [`Code::bias`].
+    files: Vec<(usize, u64)>,
 }
 
 struct Worker {
@@ -92,15 +101,16 @@ struct Worker {
     /// None where polls are not to be told exactly.
     probing: Option<Probing>,
     found: Sender<Found>,
+    walks: Option<Sender<News>>,
     /// By [`ModuleFile::index`]; none where a file polls nothing.
     examined: FxHashMap<usize, Option<Examined>>,
     spaces: FxHashMap<Tgid, Space>,
 }
 
 impl Worker {
-    fn new(map: RuntimeMap, probes: Option<PollProbes>, found: Sender<Found>) -> Worker {
+    fn new(map: RuntimeMap, probes: Option<PollProbes>, found: Sender<Found>, walks: Option<Sender<News>>) -> Worker {
         let probing = probes.map(Probing::new);
-        Worker { map, probing, found, examined: FxHashMap::default(), spaces: FxHashMap::default() }
+        Worker { map, probing, found, walks, examined: FxHashMap::default(), spaces: FxHashMap::default() }
     }
 
     fn run(mut self, coming: &Receiver<Change>) -> TaskSummary {
@@ -153,6 +163,7 @@ impl Worker {
                 if let Some(probing) = &mut self.probing {
                     probing.copied(from, to);
                 }
+                self.tell_walks(to);
             }
             Change::Cleared { process } => {
                 self.spaces.insert(process, Space::default());
@@ -167,6 +178,7 @@ impl Worker {
                 changed.remove(&process);
                 self.map.remove(process);
                 self.forget_probes(process);
+                self.tell_of_walks(News::Forget { process });
             }
             Change::Unprobe => self.probing.iter_mut().for_each(Probing::stop),
             Change::Done(done) => waiting.push(done),
@@ -179,8 +191,8 @@ impl Worker {
         self.examine(file);
         let polls = self.examined.get(&file.index).is_some_and(Option::is_some);
         let files = &mut self.spaces.entry(process).or_default().files;
-        if polls && !files.contains(&file.index) {
-            files.push(file.index);
+        if polls && files.iter().all(|known| known.0 != file.index) {
+            files.push((file.index, code.bias));
         }
         if let Some(probing) = &mut self.probing {
             probing.add(process, code);
@@ -203,11 +215,33 @@ impl Worker {
     /// Tells the kernel programs how the process's threads keep what they poll.
     fn tell(&mut self, process: Tgid) {
         let Some(Space { exec_id: Some(exec_id), files }) = self.spaces.get(&process) else { return };
-        let layouts = files.iter().filter_map(|file| self.examined.get(file)?.as_ref()?.layout);
+        let layouts = files.iter().filter_map(|(file, _)| self.examined.get(file)?.as_ref()?.layout);
         // Where several files have a Tokio of their own, it is the program's that counts, which is mapped first.
         if let Some(layout) = layouts.into_iter().next() {
             // Without room its tasks are not seen, and shown as threads without.
             self.map.set(process, RuntimeLayout { exec_id: *exec_id, ..layout }).ok();
+        }
+        self.tell_walks(process);
+    }
+
+    /// Tells who walks tasks where the process keeps them.
+    fn tell_walks(&self, process: Tgid) {
+        let Some(Space { exec_id: Some(_), files }) = self.spaces.get(&process) else { return };
+        let examined = |&(file, bias): &(usize, u64)| Some((self.examined.get(&file)?.as_ref()?, bias));
+        let Some((program, bias)) = files.iter().find_map(examined) else { return };
+        let program = WalkedProgram {
+            path: program.summary.path.clone(),
+            places: program.places.clone().map(|places| places.moved_by(bias)),
+            bias,
+            code: Arc::clone(&program.code),
+        };
+        self.tell_of_walks(News::Runs { process, program: Box::new(program) });
+    }
+
+    fn tell_of_walks(&self, news: News) {
+        if let Some(walks) = &self.walks {
+            // Who walks may have ended.
+            walks.send(news).ok();
         }
     }
 
@@ -224,10 +258,15 @@ impl Worker {
             // What can't be read has names of a lower tier, and a layout by its version.
             let bytes = file.source.read_whole(MAX_BYTES).unwrap_or_default();
             let names = tokio::name(&program.vtables, &ProgramFiles { binary: &bytes, ..ProgramFiles::default() });
-            let code = code_of(&program, &names);
+            let code = Arc::new(code_of(&program, &names));
             // Who drains the rings may have ended.
-            self.found.send(Found { module: Arc::clone(&file.module), code: Arc::new(code) }).ok();
-            let Seeing { layout, tasks_unseen, workers_unseen } = Seeing::of(&program, &bytes);
+            self.found.send(Found { module: Arc::clone(&file.module), code: Arc::clone(&code) }).ok();
+            let Seeing { layout, tasks_unseen, workers_unseen, layouts } = Seeing::of(&program, &bytes);
+            let places = if layouts.is_empty() {
+                Err(tasks_unseen.clone().or(workers_unseen.clone()).unwrap_or_default())
+            } else {
+                Ok(Places::new(layouts, &program.vtables))
+            };
             let mut tiers = BTreeMap::new();
             names.iter().for_each(|name| *tiers.entry(name.tier.name()).or_default() += 1);
             let summary = TaskProgram {
@@ -238,7 +277,7 @@ impl Worker {
                 tasks_unseen,
                 workers_unseen,
             };
-            Examined { layout, summary }
+            Examined { layout, places, code, summary }
         });
         self.examined.insert(file.index, examined);
     }

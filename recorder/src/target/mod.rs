@@ -15,6 +15,7 @@ mod launch;
 mod memory;
 mod printable;
 mod process;
+mod process_memory;
 mod select;
 mod watch;
 
@@ -22,5 +23,6 @@ pub use launch::{Held, LaunchError, Running, exit_code, find_program};
 pub use memory::{CodeOrigin, CodeRange, code_of, open_regular, perf_map, vdso};
 pub use printable::printable;
 pub use process::{Error, Kind, Process, Thread, thread_process, threads_of, with_descendants};
+pub use process_memory::{Excerpt, Memory, ProcessMemory};
 pub use select::{SelectError, find_by_name, select};
 pub use watch::Watch;

@@ -13,6 +13,7 @@ mod polls;
 mod process_tree;
 mod pseudo;
 mod recorder_track;
+mod runtimes;
 mod samples;
 mod seen;
 mod stacks;
@@ -41,6 +42,7 @@ pub use self::{
     mappings::{Code, Mapped, Module},
     process_tree::{ProcessDescription, Undescribed},
     recorder_track::RecorderCounters,
+    runtimes::{RuntimeCounter, WalkedProcess, WalkedRuntime},
     seen::{Endings, Seen},
     task_code::{Future, PollBody, TaskCode},
 };
@@ -136,6 +138,19 @@ impl Timeline {
     /// show while they poll nothing.
     pub fn take_own_tasks(&mut self) -> Vec<(Tid, u64)> {
         self.samples.take_own_tasks()
+    }
+
+    /// Takes what was read from a process's memory.
+    pub fn walked(&mut self, walked: &WalkedProcess, out: &mut PacketBuffer) {
+        // It may have ended meanwhile.
+        if !self.threads.has_process(walked.tgid) {
+            return;
+        }
+        if walked.is_cut_short {
+            self.seen.walks_cut_short += 1;
+            self.recorder.walk_cut_short(walked, out);
+        }
+        self.samples.walked(walked, &mut self.seen, out);
     }
 
     /// This is all that a process has mapped.

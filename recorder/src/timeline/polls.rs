@@ -17,6 +17,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     blocked::Absence,
+    runtimes::{RuntimeCounters, WalkedProcess},
     seen::Seen,
     task_code::{Future, PollBody},
     vocabulary::Vocabulary,
@@ -90,6 +91,7 @@ pub struct Polls {
     /// Several of a thread where their ends will be told, the outermost first: it polls one in the middle of another.
     present: FxHashMap<Tid, Vec<Presence>>,
     tracks: WorkerTracks,
+    counters: RuntimeCounters,
 }
 
 impl Polls {
@@ -197,6 +199,22 @@ impl Polls {
         std::mem::take(&mut self.learnt)
     }
 
+    /// Takes what was read from a process's memory: its tasks' futures, and what its runtimes are like.
+    pub fn walked(&mut self, walked: &WalkedProcess, seen: &mut Seen, out: &mut PacketBuffer) {
+        let tgid = walked.tgid;
+        for (id, body) in walked.runtimes.iter().flat_map(|runtime| &runtime.tasks) {
+            seen.tasks_walked += 1;
+            // A stack may only tell that it is one of several.
+            self.futures.insert(TaskKey { tgid, id: *id }, Arc::clone(body));
+        }
+        let is_present = |task: TaskKey| self.present.values().flatten().any(|presence| presence.task == task);
+        let gone: Vec<TaskKey> = walked.gone.iter().map(|&id| TaskKey { tgid, id }).collect();
+        for task in gone.into_iter().filter(|&task| !is_present(task)) {
+            self.futures.remove(&task);
+        }
+        self.counters.show(walked, &mut self.tracks, out);
+    }
+
     /// The thread has ended, or its id is another's now.
     pub fn forget_thread(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
         self.own.remove(&tid);
@@ -208,6 +226,7 @@ impl Polls {
     pub fn forget_process(&mut self, tgid: Tgid) {
         self.futures.retain(|task, _| task.tgid != tgid);
         self.tracks.forget_process(tgid);
+        self.counters.forget_process(tgid);
     }
 
     /// Shows what is still being polled.

@@ -8,6 +8,7 @@ use polletto_protos::{
     trace_packet::Data, track_descriptor::ChildTracksOrdering, track_event, track_event::Type,
 };
 
+use super::runtimes::WalkedProcess;
 use crate::trace::PacketBuffer;
 
 /// "polletto" in ASCII. Other tracks count up from here.
@@ -16,6 +17,7 @@ const RECORDING: u64 = GROUP + 1;
 const LOST: u64 = GROUP + 2;
 const BYTES: u64 = GROUP + 3;
 const CPU_TIME: u64 = GROUP + 4;
+const WALKS_CUT_SHORT: u64 = GROUP + 5;
 /// Plus the CPU's number.
 const LOST_ON_CPU: u64 = GROUP + 0x1_0000;
 /// Plus the CPU's number.
@@ -108,6 +110,23 @@ impl RecorderTrack {
             ..TrackEvent::default()
         };
         out.push(Some(time_ns), Data::TrackEvent(instant));
+    }
+
+    /// Marks where lists of tasks were longer than a walk could follow them.
+    pub fn walk_cut_short(&mut self, walked: &WalkedProcess, out: &mut PacketBuffer) {
+        if !self.described.contains(&WALKS_CUT_SHORT) {
+            self.described.push(WALKS_CUT_SHORT);
+            describe(child(WALKS_CUT_SHORT, "task walks cut short", 2), walked.time_ns, out);
+        }
+        let instant = TrackEvent {
+            r#type: Some(Type::Instant as i32),
+            track_uuid: Some(WALKS_CUT_SHORT),
+            name_field: Some(track_event::NameField::Name("task walk cut short".into())),
+            categories: vec!["loss".into()],
+            debug_annotations: vec![number("pid", u64::from(walked.tgid.0))],
+            ..TrackEvent::default()
+        };
+        out.push(Some(walked.time_ns), Data::TrackEvent(instant));
     }
 
     /// The track of what is missing on this CPU, described when it is first needed. Samples have one of their own, since

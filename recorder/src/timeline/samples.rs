@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use super::{
     blocked::Absence,
     polls::{Polls, TaskKey},
+    runtimes::WalkedProcess,
     seen::Seen,
     stacks::{Found, Origin, Stacks},
     task_state,
@@ -63,6 +64,7 @@ impl Samples {
         let record::Header { time_ns, cpu, flags, .. } = sample.header;
         let mode = if flags & flags::IN_KERNEL != 0 { Mode::Kernel } else { Mode::User };
         let task = self.polls.sample(sample, found.body.as_ref(), &mut self.words, seen, out);
+        seen.samples_in_polls += u64::from(task.is_some());
         let task_context = self.task_context(sample.tgid, sample.tid, task, out);
         let execution_context = self.execution_context(cpu, mode, out);
         out.push_stack_sample(&StackSample {
@@ -137,6 +139,11 @@ impl Samples {
         self.polls.back(time_ns, tid);
     }
 
+    /// See [`Polls::walked`].
+    pub fn walked(&mut self, walked: &WalkedProcess, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.polls.walked(walked, seen, out);
+    }
+
     /// See [`Polls::take_learnt`].
     pub fn take_own_tasks(&mut self) -> Vec<(Tid, u64)> {
         self.polls.take_learnt()
@@ -180,12 +187,12 @@ impl Samples {
     fn async_context(&mut self, task: TaskKey, out: &mut PacketBuffer) -> u64 {
         let body = self.polls.future(task);
         self.tasks.iid(&(task, body.is_some()), |iid| {
+            let future = body.map_or("task", |body| &body.future.name);
+            let kind = if body.is_some_and(|body| body.may_block) { "tokio blocking task" } else { "tokio task" };
             let context = AsyncContextDescriptor {
                 iid: Some(iid),
-                name: Some(body.map_or_else(|| format!("task {}", task.id), |body| body.future.name.clone())),
-                kind: Some(
-                    if body.is_some_and(|body| body.may_block) { "tokio blocking task" } else { "tokio task" }.into(),
-                ),
+                name: Some(format!("{future} #{}", task.id)),
+                kind: Some(kind.to_owned()),
                 parent_iid: None,
             };
             let stack_sample_async_context_descriptors = vec![context];

@@ -44,10 +44,16 @@ pub struct Seen {
     pub polls_exact: u64,
     /// Polls whose begin was told, and that had not ended when the recording did.
     pub polls_unfinished: u64,
+    /// Samples of threads that polled a task.
+    pub samples_in_polls: u64,
     /// Polls that are shown because threads were found in them more than once.
     pub polls_found: u64,
     /// Such polls that are not shown, since no stack told what was polled.
     pub polls_unnamed: u64,
+    /// Tasks that were found in the lists of runtimes.
+    pub tasks_walked: u64,
+    /// Walks through such lists that ended before the lists did.
+    pub walks_cut_short: u64,
 }
 
 /// How often stacks ended how.

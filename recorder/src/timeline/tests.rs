@@ -14,6 +14,7 @@ use super::*;
 
 mod code;
 mod polls;
+mod runtimes;
 mod stacks;
 
 const OURS: u32 = flags::PREV_RECORDED | flags::NEXT_RECORDED;
@@ -52,6 +53,7 @@ fn task(tid: u32, tgid: u32, name: &str) -> Record {
         tid: Tid(tid),
         tgid: Tgid(tgid),
         exec_id: 0,
+        thread_pointer: 0,
         parent_tgid: Tgid(1),
         reserved: 0,
         comm: comm(name),
@@ -286,6 +288,7 @@ fn a_process_begins_when_it_is_forked_and_asks_for_its_description() {
         tid: Tid(20),
         tgid: Tgid(20),
         comm: comm("a"),
+        thread_pointer: 0,
     };
     let mut replay = replay(View::Recorded, &[task(10, 10, "a"), current(100, 10, OURS), Record::Fork(fork)]);
     assert!(matches!(replay.events()[..], [(150, Event::TaskNewtask(new))] if new.clone_flags() == 0));

@@ -6,9 +6,13 @@ use polletto_common::{
     id::{Tgid, Tid},
     polled::Polled,
 };
-use polletto_protos::{ProcessDescriptor, TrackDescriptor, track_descriptor::ChildTracksOrdering};
+use polletto_protos::{
+    CounterDescriptor, ProcessDescriptor, TrackDescriptor, counter_descriptor::Unit,
+    track_descriptor::ChildTracksOrdering,
+};
 use rustc_hash::FxHashMap;
 
+use super::runtimes::RuntimeCounter;
 use crate::trace::PacketBuffer;
 
 /// "tokio" in ASCII. Tracks count up from here.
@@ -95,6 +99,28 @@ impl WorkerTracks {
         };
         out.push_thread_track(since_ns, descriptor);
         self.tracks.insert(poller, track);
+        track
+    }
+
+    /// A track for a number about a runtime, above those of its workers.
+    pub fn counter(
+        &mut self,
+        (tgid, runtime): (Tgid, u64),
+        counter: RuntimeCounter,
+        since_ns: u64,
+        out: &mut PacketBuffer,
+    ) -> u64 {
+        let parent_uuid = Some(self.group(tgid, runtime, since_ns, out));
+        let track = self.next();
+        let descriptor = TrackDescriptor {
+            uuid: Some(track),
+            parent_uuid,
+            name: Some(counter.name()),
+            counter: Some(CounterDescriptor { unit: Some(Unit::Count as i32) }),
+            sibling_order_rank: Some(counter.rank()),
+            ..TrackDescriptor::default()
+        };
+        out.push_thread_track(since_ns, descriptor);
         track
     }
 

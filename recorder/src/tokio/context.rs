@@ -25,6 +25,17 @@ pub struct Context {
     /// Where 64 bits stand that are 1 while the thread polls a task, and 0 else: Tokio until 1.39 has tasks of id 0. Counted
     /// from the thread pointer, bytes.
     pub current_task_tag: Option<i64>,
+    /// Where it is unclear, all places that the id may have: for whoever knows more of the object that it is in.
+    pub contenders: Vec<Contender>,
+}
+
+/// A place that `current_task_id` may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contender {
+    /// Counted from the thread pointer, bytes.
+    pub offset: i64,
+    /// Where the object begins that it is in, if the code says so.
+    pub start: Option<i64>,
 }
 
 /// A place, and why it is thought to be there.
@@ -71,7 +82,7 @@ pub enum Unknown {
 }
 
 /// Bytes that `CONTEXT` may take. It has about 80, and some more in builds that dump tasks.
-const LARGEST: u64 = 256;
+const LARGEST: i64 = 256;
 
 impl Context {
     /// Reads symbols, and the code by which `vtables` poll. Without `code`, symbols alone.
@@ -98,7 +109,7 @@ impl Context {
     }
 
     fn unknown(why: Unknown) -> Context {
-        Context { start: Err(why), current_task_id: Err(why), current_task_tag: None }
+        Context { start: Err(why), current_task_id: Err(why), current_task_tag: None, contenders: Vec::new() }
     }
 }
 
@@ -117,7 +128,7 @@ fn named(first: i64, symbols: &[ThreadLocal]) -> Vec<Named> {
     const PATH: &[u8] = b"5tokio7runtime7context7CONTEXT";
     const SMALLEST: u64 = 32;
     let is_it = |symbol: &&ThreadLocal| {
-        symbol.name.windows(PATH.len()).any(|part| part == PATH) && (SMALLEST..LARGEST).contains(&symbol.size)
+        symbol.name.windows(PATH.len()).any(|part| part == PATH) && (SMALLEST..LARGEST as u64).contains(&symbol.size)
     };
     let place = |symbol: &ThreadLocal| {
         let start = first.checked_add_unsigned(symbol.offset)?;
@@ -142,7 +153,10 @@ fn decide(named: &[Named], votes: &Votes) -> Context {
     };
     let winner = match votes.winner(|offset| named.is_empty() || around(offset).is_some()) {
         Ok(winner) => winner,
-        Err(unknown) => return Context { start: start_of_only, ..Context::unknown(unknown) },
+        Err(unknown) => {
+            let contenders = if unknown == Unknown::Unclear { votes.contenders() } else { Vec::new() };
+            return Context { start: start_of_only, contenders, ..Context::unknown(unknown) };
+        }
     };
     let (votes, asked) = (winner.votes, winner.asked);
     match around(winner.offset) {
@@ -152,12 +166,14 @@ fn decide(named: &[Named], votes: &Votes) -> Context {
                 // Code that reaches a field at once doesn't say where the object begins.
                 _ => Ok(Found { offset: named.start, evidence: Evidence::Symbol }),
             };
-            Context { start, current_task_id: Ok(both(winner.offset, votes, asked)), current_task_tag: winner.tag }
+            let current_task_id = Ok(both(winner.offset, votes, asked));
+            Context { start, current_task_id, current_task_tag: winner.tag, contenders: Vec::new() }
         }
         None => Context {
             start: winner.object.map(|object| by_code(object, votes, asked)).ok_or(Unknown::Unclear),
             current_task_id: Ok(by_code(winner.offset, votes, asked)),
             current_task_tag: winner.tag,
+            contenders: Vec::new(),
         },
     }
 }

@@ -7,13 +7,16 @@ mod table;
 
 pub use self::{
     fields::{
-        BlockingPool, Context, Core, CurrentThread, HandleKind, Header, Layout, MultiThread, Queue, Remote,
+        BlockingPool, Context, Core, CurrentThread, HandleKind, Header, Layout, MultiThread, OnlyCore, Queue, Remote,
         SchedulerContext, Shard, Trailer, Worker,
     },
     table::{Build, Drivers},
 };
 
-use self::fields::{FIELDS, PARTS};
+use self::{
+    fields::{FIELDS, PARTS},
+    table::COMPILERS,
+};
 
 impl Layout {
     /// The layout that a program was built with, from its file or from that which has its debug information, as far as that
@@ -28,13 +31,22 @@ impl Layout {
     pub fn of(build: &Build) -> Option<Layout> {
         let mut candidates = Layout::candidates(build).into_iter();
         let first = candidates.next()?;
-        Some(candidates.fold(first, |agreed, next| agreed.and(&next)))
+        let mut agreed = candidates.fold(first, |agreed, next| agreed.and(&next));
+        // There are more sets of features than the table has, and these are moved by them.
+        if build.drivers.is_none() || build.parking_lot.is_none() {
+            (agreed.multi_thread.size, agreed.multi_thread.blocking_pool) = (None, None);
+            (agreed.current_thread.size, agreed.current_thread.blocking_pool) = (None, None);
+        }
+        if build.parking_lot.is_none() || !build.rustc.is_some_and(|rustc| COMPILERS.contains(&rustc)) {
+            agreed.blocking_pool = BlockingPool::default();
+        }
+        Some(agreed)
     }
 
     /// All different layouts that a program may have that was built like this, from the most usual one on.
     ///
     /// A reader who has such a program before him can try each. None of them fits if the build was unusual beyond what a
-    /// [`Build`] says.
+    /// [`Build`] says, and where the blocking pool has its numbers depends on the compiler as well.
     pub fn candidates(build: &Build) -> Vec<Layout> {
         table::known().candidates(build)
     }

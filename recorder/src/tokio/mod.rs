@@ -1,7 +1,7 @@
 //! Tokio as it is seen from outside: which programs hold its tasks, what their futures are called, and where their threads
 //! keep what they are polling.
 //!
-//! Everything here is read from files, which may lie. What a process has in its memory is another room's.
+//! Everything here is read from files, which may lie, and by [`walk`] from the memory of processes, which changes meanwhile.
 
 mod code;
 mod context;
@@ -16,10 +16,11 @@ mod seeing;
 mod tests;
 mod version;
 mod vtable;
+pub mod walk;
 
 pub use self::{
     code::{Code, Reference},
-    context::{Context, Evidence, Found, Unknown},
+    context::{Contender, Context, Evidence, Found, Unknown},
     names::{FutureName, NameTier, ProgramFiles, name},
     probes::{AfterReturn, Place, PollCode, Unprobed},
     program::{PollBody, Program, examine},

@@ -16,8 +16,10 @@ use std::fmt;
 
 use self::{
     calls::Calls,
-    locations::{Location, Locations},
+    evidence::Choice,
+    locations::{Locations, Places},
     symbols::Symbols,
+    types::Types,
 };
 use super::{Code, Vtable};
 use crate::{
@@ -77,8 +79,20 @@ pub struct FutureName {
     pub tier: NameTier,
     /// The file and the line that it was written at.
     pub place: Option<(String, u32)>,
-    /// It is one of those that the name has, with ` | ` between them, and nothing tells which.
+    /// It is one of those that the name has, with ` | ` between them, and nothing tells which. `…` stands for those whose
+    /// names are lost.
     pub ambiguous: bool,
+}
+
+impl FutureName {
+    /// Says that another future of the same code may have lost its name. Blocks tell their own places, so those that are
+    /// the same code are written at the same place: only what they are generic over differs.
+    fn leave_open(&mut self) {
+        self.full.push_str(" | …");
+        self.short.push_str(" | …");
+        self.ambiguous = true;
+        self.place = None;
+    }
 }
 
 /// A program's files, as they are: nothing in them is trusted.
@@ -104,26 +118,63 @@ pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
     let types = described.map(|file| types::read(file, shared.as_ref(), package.as_ref())).unwrap_or_default();
     let by_types = evidence::choose(vtables, &types.tasks);
     let by_symbols = evidence::choose(vtables, &symbols.tasks);
-    let named = vtables.iter().zip(by_types).zip(by_symbols).map(|((vtable, by_types), by_symbols)| {
+    let named = vtables.iter().zip(&by_types).zip(&by_symbols).map(|((vtable, by_types), by_symbols)| {
         // More names at the address than debug information has functions there: some were made one without its saying so.
         let is_whole = symbols.polls_at(vtable.poll) <= types.tasks.polls_at(vtable.poll) || by_types.is_by_layout();
-        by_futures(&by_types.futures(), NameTier::Dwarf)
+        by_types_of(&by_types.futures(), &types)
             .filter(|_| is_whole)
-            .map(|name| FutureName { place: types.place(&by_types), ..name })
             .or_else(|| by_futures(&by_symbols.futures(), NameTier::Symbol))
     });
     let mut names: Vec<Option<FutureName>> = named.collect();
+    let loses_names = evidence::loses_names(&by_types) || evidence::loses_names(&by_symbols);
+    let is_certain = |name: &FutureName, by_types: &Choice<'_>| {
+        !name.ambiguous && (!loses_names || name.tier == NameTier::Dwarf && by_types.is_by_layout())
+    };
+    let mut certain = names
+        .iter()
+        .zip(&by_types)
+        .map(|(name, by_types)| name.as_ref().is_some_and(|name| is_certain(name, by_types)));
     // Reading code takes longer than all else.
-    if names.iter().any(Option::is_none) {
-        for (name, by_code) in names.iter_mut().zip(by_code(files.binary, vtables, &symbols)) {
-            *name = name.take().or(by_code);
+    if !certain.all(|certain| certain) {
+        let by_code = by_code(files.binary, vtables, &symbols);
+        for ((name, by_types), by_code) in names.iter_mut().zip(&by_types).zip(by_code) {
+            match name {
+                None => *name = by_code.name,
+                Some(known) if is_certain(known, by_types) => {}
+                Some(known) if !known.ambiguous => {
+                    if by_code.blocks.is_empty() || known.full.contains('<') {
+                        known.leave_open();
+                    }
+                }
+                Some(known) if known.tier == NameTier::Dwarf => {
+                    *name = by_types_of(&types.written_at(by_types.futures(), &by_code.blocks), &types);
+                }
+                Some(_) => {}
+            }
         }
     }
     names.into_iter().zip(vtables).map(|(name, vtable)| name.unwrap_or_else(|| by_address(vtable))).collect()
 }
 
+/// A name by debug information.
+fn by_types_of(futures: &[&str], types: &Types) -> Option<FutureName> {
+    let place = match futures {
+        [future] => types.place(future).cloned(),
+        _ => None,
+    };
+    by_futures(futures, NameTier::Dwarf).map(|name| FutureName { place, ..name })
+}
+
+/// What code says of a future.
+#[derive(Default)]
+struct ByCode {
+    name: Option<FutureName>,
+    /// Where the blocks are that it may be.
+    blocks: Vec<(String, u32)>,
+}
+
 /// Names by what the functions of vtables call. Nothing for files whose code can't be read.
-fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<Option<FutureName>> {
+fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<ByCode> {
     let read = || {
         let image = Image::read(binary).ok()?;
         let contents = Contents::new(&image, binary);
@@ -133,18 +184,27 @@ fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<Opti
         let dropped = glue::futures(vtables, symbols, &mut calls);
         let mut locations = Locations::new(&mut calls);
         let name = |(vtable, futures): (&Vtable, Vec<&str>)| {
-            by_futures(&futures, NameTier::DropGlue)
-                .or_else(|| locations.of_future(vtable).map(|location| by_location(&location)))
+            let Places { blocks, near } = locations.of_future(vtable);
+            let by_blocks = || by_places(&blocks).or_else(|| by_places(near.as_slice()));
+            ByCode { name: by_futures(&futures, NameTier::DropGlue).or_else(by_blocks), blocks }
         };
         Some(vtables.iter().zip(dropped).map(name).collect())
     };
     read().unwrap_or_default()
 }
 
-fn by_location(location: &Location) -> FutureName {
-    let full = format!("{}:{}", locations::shown(&location.file), location.line);
-    let place = Some((location.file.clone(), location.line));
-    FutureName { short: full.clone(), full, tier: NameTier::Location, place, ambiguous: false }
+/// None if there is none, or there are too many.
+fn by_places(places: &[(String, u32)]) -> Option<FutureName> {
+    if places.is_empty() || places.len() > MAX_CANDIDATES {
+        return None;
+    }
+    let names = places.iter().map(|(file, line)| format!("{}:{line}", locations::shown(file)));
+    let full = names.collect::<Vec<_>>().join(" | ");
+    let place = match places {
+        [place] => Some(place.clone()),
+        _ => None,
+    };
+    Some(FutureName { short: full.clone(), full, tier: NameTier::Location, ambiguous: places.len() > 1, place })
 }
 
 /// None if nothing is left, or too much.

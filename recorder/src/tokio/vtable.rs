@@ -62,10 +62,10 @@ impl Vtable {
     ///
     /// A task holds its scheduler right before its id, so the offsets tell the scheduler's size. Those that await hold an
     /// `Arc` of one: one word, on the workers, on a current-thread runtime and in a `LocalSet`. The pool for blocking code
-    /// needs no scheduler, and holds nothing (Tokio until 1.43), the hook for a task's end (a fat `Arc`: two words), with
-    /// the feature `test-util` the runtime's handle before it (two words more). The code of `schedule` tells less: linkers
-    /// merge functions that are alike. The one known exception would be Tokio until 1.43 with `test-util` and without
-    /// `rt-multi-thread`, where that handle takes one word.
+    /// needs no scheduler, and holds nothing (seen in 1.38) or the hook for a task's end (a fat `Arc`: two words; seen since
+    /// 1.43), and with the feature `test-util` the runtime's handle before it (two words more). The code of `schedule` tells
+    /// less: it only panics, in many ways, and linkers merge functions that are alike. The one known exception would be a
+    /// Tokio without the hook, with `test-util` and without `rt-multi-thread`, whose handle takes one word.
     pub fn kind(&self) -> SchedulerKind {
         const ARC: u64 = 8;
         if self.id_offset - self.scheduler_offset == ARC { SchedulerKind::Async } else { SchedulerKind::Blocking }

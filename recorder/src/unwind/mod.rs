@@ -9,7 +9,8 @@
 //! 3. `flatten` makes one sorted list of all functions, with what lies between them;
 //! 4. `pages` cuts that list into pages.
 //!
-//! [`Bounds`] tells no more than where functions begin and end. [`Cache`] keeps tables on disk, and [`build_all`] makes those of many files at once.
+//! [`Cache`] keeps tables on disk, and [`build_all`] makes those of many files at once. [`Bounds`] tells no more than where
+//! functions begin and end.
 //!
 //! The files belong to others and may lie: whatever they hold takes bounded memory and time that grows with their size.
 //! A function that can't be understood is left out and counted in [`Omissions`].

@@ -102,8 +102,12 @@ fn several(runtime: &Runtime, rounds: u32) {
             spawn("hog", hog(rounds)),
             spawn("sleeper", sleeper(rounds)),
             spawn("yielder", yielder(rounds * 100)),
-            spawn("generic<u8>", async move { drop(generic::<u8>(rounds).await) }),
-            spawn("generic<String>", async move { drop(generic::<String>(rounds).await) }),
+            spawn("generic<u8>", async move {
+                let _: u8 = generic(rounds).await;
+            }),
+            spawn("generic<String>", async move {
+                let _: String = generic(rounds).await;
+            }),
             spawn("parent", parent(rounds)),
             spawn("pinger", pinger(rounds * 5, to)),
             spawn("ponger", ponger(from)),
@@ -132,6 +136,7 @@ fn main() -> io::Result<()> {
         (Some("--seconds"), Some(seconds)) => seconds.parse().map_err(io::Error::other)?,
         _ => 2,
     };
+    truth::begin();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     println!("ready {}", std::process::id());
     let mut line = String::new();

@@ -6,8 +6,8 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        atomic::{AtomicU64, Ordering},
-        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Mutex, OnceLock,
     },
     task::{Context, Poll},
 };
@@ -52,17 +52,17 @@ struct Spawn {
     at: u64,
 }
 
-/// A task was polled.
-struct Polled {
-    number: u64,
-    tid: i32,
-    begin: u64,
-    end: u64,
-    is_last: bool,
-}
+/// Polls that can be written down. A second has some thousands.
+const MAX_POLLS: usize = 1 << 17;
+
+/// A task was polled: its number, the thread, when it began, and when it ended with a 1 in the lowest bit if for ever.
+///
+/// What writes a poll down is still part of it, so it must take no time: no lock, and memory that is there already.
+type Polled = [AtomicU64; 4];
 
 static SPAWNS: Mutex<Vec<Spawn>> = Mutex::new(Vec::new());
-static POLLS: Mutex<Vec<Polled>> = Mutex::new(Vec::new());
+static POLLS: OnceLock<Vec<Polled>> = OnceLock::new();
+static POLLED: AtomicUsize = AtomicUsize::new(0);
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
@@ -89,10 +89,20 @@ impl<F: Future> Future for Told<F> {
         let result = future.poll(context);
         let end = now();
         POLLING.set(before);
-        let polled = Polled { number, tid: TID.with(|tid| *tid), begin, end, is_last: result.is_ready() };
-        POLLS.lock().expect("nobody panics").push(polled);
+        let end = end & !1 | u64::from(result.is_ready());
+        let at = POLLED.fetch_add(1, Ordering::Relaxed);
+        let polls = POLLS.get().expect("there is room from the beginning");
+        for (slot, value) in polls[at].iter().zip([number, TID.with(|tid| *tid) as u64, begin, end]) {
+            slot.store(value, Ordering::Relaxed);
+        }
         result
     }
+}
+
+/// Makes room for what will be written down.
+pub fn begin() {
+    let polls = (0..MAX_POLLS).map(|_| Polled::default()).collect();
+    assert!(POLLS.set(polls).is_ok(), "it begins once");
 }
 
 /// Begins a task, and writes that down.
@@ -132,7 +142,10 @@ pub fn print() {
     for Spawn { number, id, name, parent, at } in SPAWNS.lock().expect("nobody panics").iter() {
         println!(r#"{{"spawn":{number},"id":{id},"name":"{name}","parent":{parent},"at":{at}}}"#);
     }
-    for Polled { number, tid, begin, end, is_last } in POLLS.lock().expect("nobody panics").iter() {
+    let polls = POLLS.get().expect("there is room from the beginning");
+    for poll in &polls[..POLLED.load(Ordering::Relaxed)] {
+        let [number, tid, begin, end] = [0, 1, 2, 3].map(|at: usize| poll[at].load(Ordering::Relaxed));
+        let is_last = end & 1 == 1;
         println!(r#"{{"poll":{number},"tid":{tid},"begin":{begin},"end":{end},"last":{is_last}}}"#);
     }
 }

@@ -15,6 +15,7 @@ mod stacks;
 #[cfg(test)]
 pub(crate) mod synthetic;
 mod tasks;
+mod track_slices;
 mod wire;
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -31,8 +32,9 @@ pub use self::{
     events::{Event, EventKind, Track, Value},
     module_symbols::{Line, ModuleSymbols},
     replay::{Interval, Slice, State, ThreadIntervals},
-    stacks::{Execution, Mode, StackSample},
+    stacks::{AsyncContext, Execution, Mode, StackSample},
     tasks::{Process, Tasks, Thread},
+    track_slices::TrackSlice,
 };
 
 /// Nanoseconds of `CLOCK_BOOTTIME`.

@@ -21,6 +21,8 @@ const STACK_SAMPLE_DEFAULTS: u32 = 100;
 /// `InternedData.stack_sample_task_contexts` and `.stack_sample_execution_contexts`.
 const TASK_CONTEXTS: u32 = 48;
 const EXECUTION_CONTEXTS: u32 = 49;
+/// `InternedData.stack_sample_async_context_descriptors`.
+const ASYNC_CONTEXTS: u32 = 51;
 /// `TrackEvent.callstack_iid`.
 const CALLSTACK_IID: u32 = 56;
 
@@ -64,6 +66,17 @@ pub struct StackSample {
     pub stack: Arc<Callstack>,
     /// Why the stack is incomplete, or that it was found by frame pointers.
     pub unwind_error: Option<String>,
+    /// What the thread was doing for, if it was something that could go on elsewhere.
+    pub task: Option<AsyncContext>,
+}
+
+/// `StackSample.AsyncContextDescriptor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsyncContext {
+    /// What it is called.
+    pub name: String,
+    /// What it is.
+    pub kind: String,
 }
 
 impl StackSample {
@@ -94,9 +107,18 @@ pub(super) struct Reader {
 #[derive(Default)]
 struct Sequence {
     interned: Interned,
-    tasks: HashMap<u64, (Tid, Tid)>,
+    tasks: HashMap<u64, Task>,
+    async_contexts: HashMap<u64, AsyncContext>,
     executions: HashMap<u64, Execution>,
     defaults: Option<Defaults>,
+}
+
+/// `StackSample.TaskContext`.
+#[derive(Clone, Copy)]
+struct Task {
+    pid: Tid,
+    tid: Tid,
+    async_id: Option<u64>,
 }
 
 /// `StackSampleDefaults`.
@@ -153,6 +175,12 @@ impl Sequence {
                     let iid = message.number(1).expect("an interned execution context has an id");
                     self.executions.insert(iid, execution(&message));
                 }
+                (ASYNC_CONTEXTS, UnknownValueRef::LengthDelimited(bytes)) => {
+                    let message = Message::parse("an async context", bytes, &[1, 2, 3, 4]);
+                    let iid = message.number(1).expect("an interned async context has an id");
+                    let text = |field| message.text(field).expect("it has a name and a kind");
+                    self.async_contexts.insert(iid, AsyncContext { name: text(2), kind: text(3) });
+                }
                 _ => {}
             }
         }
@@ -161,7 +189,7 @@ impl Sequence {
     fn sample(&self, at: Nanoseconds, bytes: &[u8]) -> StackSample {
         // Without what only an inline stack, or counters of its own, would take.
         let sample = Message::parse("a sample", bytes, &[1, 2, 3, 4, 6, 7, 11, 14]);
-        let (pid, tid) = match (sample.bytes(1).next(), sample.number(2)) {
+        let Task { pid, tid, async_id } = match (sample.bytes(1).next(), sample.number(2)) {
             (Some(bytes), None) => task(&Message::parse("a task context", bytes, &[2, 3, 4])),
             (None, Some(iid)) => {
                 *self.tasks.get(&iid).unwrap_or_else(|| panic!("no task context was interned as {iid}"))
@@ -184,7 +212,10 @@ impl Sequence {
             unwind_error.as_deref().is_some_and(|error| SUSPICIONS.iter().any(|reason| error.contains(reason)));
         let is_told = unwind_error.is_some() == stack.is_incomplete() || is_suspect;
         assert!(is_told, "a sample says {unwind_error:?} of {stack:?}");
-        StackSample { at, pid, tid, execution, weights: self.weights(&sample), stack, unwind_error }
+        let task = async_id.map(|iid| {
+            self.async_contexts.get(&iid).unwrap_or_else(|| panic!("no async context was interned as {iid}")).clone()
+        });
+        StackSample { at, pid, tid, execution, weights: self.weights(&sample), stack, unwind_error, task }
     }
 
     fn weights(&self, sample: &Message) -> BTreeMap<Arc<str>, u64> {
@@ -216,8 +247,12 @@ fn counter(bytes: &[u8]) -> Arc<str> {
     name.into()
 }
 
-fn task(message: &Message) -> (Tid, Tid) {
-    (message.small(2).expect("a sample has a process"), message.small(3).expect("a sample has a thread"))
+fn task(message: &Message) -> Task {
+    Task {
+        pid: message.small(2).expect("a sample has a process"),
+        tid: message.small(3).expect("a sample has a thread"),
+        async_id: message.number(4),
+    }
 }
 
 fn execution(message: &Message) -> Execution {

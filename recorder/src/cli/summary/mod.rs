@@ -3,13 +3,15 @@
 mod names;
 mod polls;
 mod stacks;
+mod tasks;
+mod walks;
 
 use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
 pub use self::names::ModuleNames;
-use self::{names::NameSummary, polls::PollSummary, stacks::StackSummary};
+use self::{names::NameSummary, polls::PollSummary, stacks::StackSummary, tasks::TaskSummary, walks::TaskWalks};
 use crate::session::{Ending, Outcome};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
@@ -45,6 +47,10 @@ pub struct Summary {
     stacks: StackSummary,
     #[serde(flatten)]
     polls: PollSummary,
+    #[serde(flatten)]
+    tasks: TaskSummary,
+    /// What became of walking tasks; null where there were none, or it was not wanted.
+    task_walks: Option<TaskWalks>,
     #[serde(flatten)]
     names: NameSummary,
     /// What the recorder itself used.
@@ -83,6 +89,8 @@ impl Summary {
             switches_not_reported: outcome.seen.unreported,
             stacks: StackSummary::new(outcome),
             polls: PollSummary::new(outcome),
+            tasks: TaskSummary::new(outcome),
+            task_walks: TaskWalks::new(outcome),
             names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
@@ -102,7 +110,11 @@ impl fmt::Display for Summary {
         if self.switches == 0 {
             writeln!(out, "            nothing of what was to be recorded ran in this time")?;
         }
-        write!(out, "{}{}{}", self.stacks, self.polls, self.names)?;
+        write!(out, "{}{}{}", self.stacks, self.tasks, self.polls)?;
+        if let Some(walks) = &self.task_walks {
+            write!(out, "{walks}")?;
+        }
+        write!(out, "{}", self.names)?;
         write!(out, "  trace     {}, {}", self.file.display(), Bytes(self.bytes))?;
         let events = self.switches + self.switches_of_others + self.wakeups;
         // What every trace holds would count for more than its events.

@@ -173,6 +173,27 @@ fn a_poll_of_which_there_is_no_stack_is_counted_and_not_shown() {
 }
 
 #[test]
+fn a_poll_without_a_stack_has_the_name_that_a_walk_found_until_its_task_is_gone() {
+    let mut recording = recording();
+    let walked = |time_ns, tasks, gone| WalkedProcess {
+        tgid: PROCESS,
+        time_ns,
+        runtimes: vec![WalkedRuntime { address: RUNTIME, counters: Vec::new(), tasks }],
+        gone,
+        ..WalkedProcess::default()
+    };
+    let handler = Arc::new(body(HANDLER, "handler", false));
+    recording.timeline.walked(&walked(100, vec![(9, handler)], Vec::new()), &mut recording.out);
+    recording.leaves(150, polled(9, 1));
+    recording.timeline.walked(&walked(200, Vec::new(), vec![9]), &mut recording.out);
+    recording.comes_back(400);
+    recording.leaves(450, polled(8, 2));
+    recording.comes_back(500);
+    assert_eq!(recording.shown(), [poll(150, 400)]);
+    assert_eq!(recording.timeline.seen().tasks_walked, 1);
+}
+
+#[test]
 fn the_workers_of_another_runtime_are_another_group() {
     let mut recording = recording();
     for (time_ns, runtime) in [(100, 5), (200, 5), (300, 6), (400, 6), (500, 0), (600, 0)] {

@@ -138,6 +138,7 @@ impl Recording {
             tid: Tid(tid),
             tgid,
             comm: comm("new"),
+            thread_pointer: 0,
         }));
     }
 

@@ -4,8 +4,11 @@ fn thread_local(name: &str, offset: u64, size: u64) -> ThreadLocal {
     ThreadLocal { name: name.as_bytes().to_vec(), offset, size }
 }
 
-fn votes(asked: u32, candidates: &[(i64, u32, &[(i64, u32)])], counters: &[i64]) -> Votes {
-    let candidate = |&(offset, votes, objects): &(i64, u32, &[(i64, u32)])| {
+/// Where a field is, how many polls use it, and how often it was seen in which objects.
+type Seen<'a> = (i64, u32, &'a [(i64, u32)]);
+
+fn votes(asked: u32, candidates: &[Seen<'_>], counters: &[i64]) -> Votes {
+    let candidate = |&(offset, votes, objects): &Seen<'_>| {
         (offset, Candidate { votes, objects: objects.iter().copied().collect() })
     };
     Votes {

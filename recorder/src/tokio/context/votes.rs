@@ -1,11 +1,11 @@
 //! What the code of all polls has in common.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     ops::Range,
 };
 
-use super::{LARGEST, Unknown};
+use super::{Contender, LARGEST, Unknown};
 use crate::{
     target::image::{ImageError, Source},
     tokio::{
@@ -15,16 +15,19 @@ use crate::{
 };
 
 /// Functions that poll which are asked. More know no better, and take time.
-const MAX_ASKED: usize = 64;
+const MAX_ASKED: usize = 32;
 
 /// Calls between a vtable's function and the one that writes the task's id. At most four were seen.
 const MAX_CALLS: usize = 5;
 
 /// Functions that are looked at for one poll, those first that are called first.
-const MAX_FUNCTIONS: usize = 192;
+const MAX_FUNCTIONS: usize = 64;
 
 /// Bytes of functions that are looked at for all polls together: tens of milliseconds.
-const MAX_BYTES: u64 = 4 << 20;
+const MAX_BYTES: u64 = 2 << 20;
+
+/// Small functions that are looked at, whether they find a thread-local.
+const MAX_GETTERS: usize = 1 << 14;
 
 /// What polls say of where `current_task_id` is.
 #[derive(Debug, Default)]
@@ -59,9 +62,11 @@ pub(super) struct Winner {
 
 /// What one function says.
 struct Statement {
-    candidates: Vec<(i64, Option<i64>)>,
-    counters: Vec<i64>,
-    calls: Vec<u64>,
+    /// Where fields are that may be an id, and where their objects begin.
+    candidates: BTreeMap<i64, Option<i64>>,
+    counters: HashSet<i64>,
+    /// The functions that it calls.
+    calls: Vec<Range<u64>>,
 }
 
 /// Asks the polls of these vtables.
@@ -101,6 +106,19 @@ impl Votes {
         }
         Ok(Winner { offset, tag, object: self.candidates[&offset].object(), votes, asked: self.asked })
     }
+
+    /// Fields that most polls use, in the order of their places.
+    pub(super) fn contenders(&self) -> Vec<Contender> {
+        let is_used = |candidate: &Candidate| 2 * candidate.votes >= self.asked;
+        let mut contenders: Vec<Contender> = self
+            .candidates
+            .iter()
+            .filter(|&(offset, candidate)| is_used(candidate) && !self.counters.contains(offset))
+            .map(|(&offset, candidate)| Contender { offset, start: candidate.object() })
+            .collect();
+        contenders.sort_unstable_by_key(|contender| contender.offset);
+        contenders
+    }
 }
 
 /// Whether there is three times as much for something as against it.
@@ -137,7 +155,8 @@ impl<S: Source + ?Sized> Getters<'_, '_, '_, S> {
     fn get(&mut self, address: u64) -> Result<Option<&ThreadLocals>, ImageError> {
         const LARGEST: u64 = 256;
         let Some(function) = self.code.function(address) else { return Ok(None) };
-        if function.start != address || function.end - function.start > LARGEST {
+        let is_small = function.start == address && function.end - function.start <= LARGEST;
+        if !is_small || self.known.len() >= MAX_GETTERS {
             return Ok(None);
         }
         Ok(Some(match self.known.entry(address) {
@@ -159,14 +178,14 @@ impl<S: Source + ?Sized> Reader<'_, '_, '_, S> {
                 if seen.len() >= MAX_FUNCTIONS || !seen.insert(function.start) {
                     continue;
                 }
-                let Some(statement) = self.statement(&function)? else { continue };
+                // What was not looked at to its end says neither yes nor no.
+                let Some(statement) = self.statement(&function)? else { return Ok(()) };
                 votes.counters.extend(&statement.counters);
-                for &(offset, object) in &statement.candidates {
+                for (&offset, &object) in &statement.candidates {
                     let known = voted.entry(offset).or_default();
                     *known = known.or(object);
                 }
-                let code = self.code;
-                next.extend(self.statements[&function.start].calls.iter().filter_map(|&to| code.function(to)));
+                next.extend(statement.calls.iter().cloned());
             }
             level = next;
         }
@@ -199,26 +218,26 @@ impl Statement {
         getters: &mut Getters<'_, '_, '_, S>,
         function: &Range<u64>,
     ) -> Result<Statement, ImageError> {
-        let mut calls = Vec::new();
+        let (mut called, mut calls) = (HashSet::new(), Vec::new());
+        let (mut returned, mut states) = (HashMap::new(), BTreeSet::new());
         for reference in code.references(function)? {
-            match reference {
-                Reference::Call(to) | Reference::Jump(to) => calls.push(to),
-                Reference::Data(_) => {}
+            let (Reference::Call(to) | Reference::Jump(to)) = reference else { continue };
+            if !called.insert(to) {
+                continue;
             }
-        }
-        let (mut returned, mut states) = (HashMap::new(), Vec::new());
-        for &to in &calls {
+            if calls.len() < MAX_FUNCTIONS {
+                calls.extend(code.function(to));
+            }
             if let Some(ThreadLocals { accesses, returned: Some(object), .. }) = getters.get(to)? {
                 returned.insert(to, *object);
                 states.extend(self::states(accesses));
             }
         }
-        let ThreadLocals { accesses, given, .. } =
-            code.thread_locals(function, &mut |to| returned.get(&to).copied())?;
-        states.extend(self::states(&accesses));
-        let counters = accesses.iter().filter(|access| access.kind == AccessKind::Update);
+        let found = code.thread_locals(function, &mut |to| returned.get(&to).copied())?;
+        states.extend(self::states(&found.accesses));
+        let counters = found.accesses.iter().filter(|access| access.kind == AccessKind::Update);
         Ok(Statement {
-            candidates: candidates(&accesses, &states, &given),
+            candidates: candidates(&found.accesses, &states, &found.given.into_iter().collect()),
             counters: counters.map(|access| access.offset).collect(),
             calls,
         })
@@ -232,18 +251,22 @@ fn states(accesses: &[ThreadLocalAccess]) -> impl Iterator<Item = i64> {
 
 /// The words that are both read and written, near to a state that is read, and where their objects begin: either code has
 /// the object in a register, or gives it away.
-fn candidates(accesses: &[ThreadLocalAccess], states: &[i64], given: &[i64]) -> Vec<(i64, Option<i64>)> {
+fn candidates(
+    accesses: &[ThreadLocalAccess],
+    states: &BTreeSet<i64>,
+    given: &BTreeSet<i64>,
+) -> BTreeMap<i64, Option<i64>> {
     let words = |kind: AccessKind| accesses.iter().filter(move |access| access.size == 8 && access.kind == kind);
     let loads: HashSet<i64> = words(AccessKind::Load).map(|load| load.offset).collect();
-    let is_near = |offset: i64, other: i64| offset.abs_diff(other) < LARGEST;
-    let mut found: Vec<(i64, Option<i64>)> = words(AccessKind::Store)
-        .filter(|store| loads.contains(&store.offset) && states.iter().any(|&state| is_near(store.offset, state)))
-        .map(|store| {
-            let before = |&object: &i64| object <= store.offset && is_near(store.offset, object);
-            (store.offset, given.iter().copied().chain(store.object).filter(before).max())
-        })
-        .collect();
-    found.sort_unstable();
-    found.dedup_by_key(|candidate| candidate.0);
+    let mut found = BTreeMap::new();
+    for &ThreadLocalAccess { offset, object, .. } in words(AccessKind::Store) {
+        let (first, last) = (offset.saturating_sub(LARGEST), offset.saturating_add(LARGEST));
+        if loads.contains(&offset) && states.range(first..=last).next().is_some() {
+            let given = given.range(first..=offset).next_back().copied();
+            let own = object.filter(|object| (first..=offset).contains(object));
+            let known = found.entry(offset).or_default();
+            *known = given.max(own).max(*known);
+        }
+    }
     found
 }

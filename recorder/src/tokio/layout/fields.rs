@@ -54,6 +54,20 @@ macro_rules! layout {
         /// Where the things are that a reader needs, in the memory of a program with Tokio.
         ///
         /// Offsets and sizes are in bytes. What is not known is none, and never a guess.
+        ///
+        /// A layout may still be another build's. A reader recognises that: in one that fits, on each thread
+        ///
+        /// - the byte behind the context is 0, 1 or 2, and 0 means that nothing in the context counts,
+        /// - [`Context::entered`] is no more than [`Context::not_entered`], and [`Context::handle_kind`] one of
+        ///   [`HandleKind`] or one more,
+        /// - [`SchedulerContext::kind`] is one of its numbers, and a worker's index less than its runtime's
+        ///   [`MultiThread::remote_count`],
+        ///
+        /// and in each runtime
+        ///
+        /// - the handle's owner id is not 0, and each task in its lists has the same one, and a vtable that is one,
+        /// - the number of lists is a power of 2,
+        /// - [`BlockingPool::idle_threads`] ≤ [`BlockingPool::threads`] ≤ [`BlockingPool::thread_cap`], which is not 0.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
         pub struct Layout {
             $($(#[$part_doc])* pub $part: $Part,)*
@@ -138,6 +152,8 @@ layout! {
         worker: Offset(&["MultiThread.worker"]),
         /// On a worker, a pointer to [`Core`]: null while it has given that away.
         core: Offset(&["MultiThread.core.value"]),
+        /// On the one thread, a pointer to [`OnlyCore`]: null while it has given that away.
+        only_core: Offset(&["CurrentThread.core.value"]),
     }
 
     /// `Arc<multi_thread::worker::Worker>`, from what the pointer points at: the reference counts.
@@ -156,6 +172,14 @@ layout! {
         lifo_slot: Offset(&["lifo_slot"]),
         /// A pointer to [`Queue`].
         run_queue: Offset(&["run_queue"]),
+        /// How often it has looked for something to do, 4 bytes, with overflow.
+        tick: Offset(&["tick"]),
+    }
+
+    /// `current_thread::Core`: what only the one thread itself uses.
+    only_core: OnlyCore at &[Behind("scheduler", "CurrentThread.core.value.Some")] => {
+        /// How often it has looked for something to do, 4 bytes, with overflow.
+        tick: Offset(&["tick"]),
     }
 
     /// `Arc<multi_thread::Handle>`, from what the pointer points at: the reference counts.

@@ -132,6 +132,12 @@ impl<'t> Choice<'t> {
     }
 }
 
+/// Whether functions that were made one with others have lost their names: one of a vtable's has only another future's.
+pub fn loses_names(choices: &[Choice<'_>]) -> bool {
+    let mut tasks = choices.iter().flat_map(|choice| &choice.tasks);
+    tasks.any(|task| task.functions.iter().any(Vec::is_empty))
+}
+
 /// What is left for each vtable of the tasks that names speak of. Nothing for those none of whose functions has a name.
 pub fn choose<'t>(vtables: &[Vtable], all: &'t Tasks) -> Vec<Choice<'t>> {
     let mut at: FxHashMap<(usize, u64), Vec<usize>> = FxHashMap::default();

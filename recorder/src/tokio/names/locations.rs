@@ -4,6 +4,8 @@
 //! "`async fn` resumed after completion", so the place can be told from others. Polls of other futures that were inlined have
 //! theirs too.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::FxHashMap;
 
 use super::calls::Calls;
@@ -16,6 +18,9 @@ use crate::{
 /// the work, which calls what catches panics, which calls the future.
 const LEVELS: usize = 4;
 
+/// How deep places count that are not of blocks.
+const NEAR_LEVELS: usize = 3;
+
 /// Longer paths are none: the kernel's limit.
 const MAX_PATH: u64 = 4096;
 
@@ -27,10 +32,32 @@ const RESUMED: &[u8] = b"`async fn` resumed after";
 
 /// `core::panic::Location`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Location {
-    pub file: String,
-    pub line: u32,
-    pub column: u32,
+struct Location {
+    file: String,
+    line: u32,
+    column: u32,
+}
+
+impl Location {
+    fn line(&self) -> (String, u32) {
+        (self.file.clone(), self.line)
+    }
+}
+
+/// Where a future may have been written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The blocks that are polled, sorted: one is the future's, others were inlined into it. Columns don't count.
+    pub blocks: Vec<(String, u32)>,
+    /// Where there are none: a place near to it.
+    pub near: Option<(String, u32)>,
+}
+
+/// A place that a function refers to.
+struct Found {
+    location: Location,
+    /// It is that of a block.
+    is_of_block: bool,
 }
 
 /// Finds places.
@@ -46,29 +73,36 @@ impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
         Locations { calls, known: FxHashMap::default(), resumed: FxHashMap::default() }
     }
 
-    /// Where the future of a vtable was probably written: the program's own code first.
-    pub fn of_future(&mut self, vtable: &Vtable) -> Option<Location> {
-        let levels = self.calls.levels(vtable.poll, LEVELS);
-        let (mut own, mut others) = (Vec::new(), Vec::new());
-        for level in levels {
-            let mut found: Vec<(Location, bool)> = Vec::new();
+    /// Where the future of a vtable may have been written.
+    ///
+    /// The block that is nearest to the function which polls is the future's, or was inlined into it: nothing tells which.
+    /// Where there is none it was written by hand, or blocks: then the nearest place of the program's own code is near it.
+    /// Where else dependencies panic says nothing.
+    pub fn of_future(&mut self, vtable: &Vtable) -> Places {
+        let mut near: Option<Location> = None;
+        for (depth, level) in self.calls.levels(vtable.poll, LEVELS).into_iter().enumerate() {
+            let mut found = Vec::new();
             for function in level {
                 self.add_of_function(function, &mut found);
             }
-            for is_block in [true, false] {
-                let some = found.iter().filter(|(_, is_of_block)| *is_of_block == is_block).map(|(place, _)| place);
-                let (theirs, ours): (Vec<&Location>, Vec<&Location>) =
-                    some.partition(|place| origin_of(&place.file).is_some());
-                own.extend(ours.into_iter().min().cloned());
-                others.extend(theirs.into_iter().min().cloned());
+            let (own, others): (Vec<Found>, Vec<Found>) =
+                found.into_iter().partition(|place| is_own(&place.location.file));
+            for places in [&own, &others] {
+                let blocks = places.iter().filter(|place| place.is_of_block);
+                let blocks: BTreeSet<(String, u32)> = blocks.map(|place| place.location.line()).collect();
+                if !blocks.is_empty() {
+                    return Places { blocks: blocks.into_iter().collect(), near: None };
+                }
+            }
+            if depth < NEAR_LEVELS {
+                near = near.or_else(|| own.into_iter().map(|place| place.location).min());
             }
         }
-        let is_of_dependency = |place: &Location| is_of_dependency(&place.file);
-        own.into_iter().next().or_else(|| others.into_iter().find(is_of_dependency))
+        Places { blocks: Vec::new(), near: near.map(|place| place.line()) }
     }
 
     /// Adds the places that a function refers to, and whether they are those of blocks.
-    fn add_of_function(&mut self, function: u64, found: &mut Vec<(Location, bool)>) {
+    fn add_of_function(&mut self, function: u64, found: &mut Vec<Found>) {
         let references = self.calls.references(function);
         for (at, reference) in references.iter().enumerate() {
             let Reference::Data(address) = *reference else { continue };
@@ -78,7 +112,9 @@ impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
                 Some(&(Reference::Call(to) | Reference::Jump(to))) => self.tells_of_an_end(to),
                 _ => false,
             };
-            found.push((location, is_of_block));
+            if !is_of_tasks(&location.file) {
+                found.push(Found { location, is_of_block });
+            }
         }
     }
 
@@ -133,10 +169,8 @@ impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
     }
 }
 
-/// Not of the standard library: its places are those of what it was made generic over.
-fn is_of_dependency(file: &str) -> bool {
-    use crate::symbols::{FrameKind, kind_of};
-    kind_of("", Some(file)).kind != FrameKind::RustStd && !is_of_tasks(file)
+fn is_own(file: &str) -> bool {
+    origin_of(file).is_none()
 }
 
 /// What every poll of Tokio goes through.

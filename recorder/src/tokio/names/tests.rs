@@ -1,8 +1,8 @@
 //! What is left of the futures that a vtable may be of, and how they are written.
 
 use super::{
-    FutureName, NameTier, ProgramFiles, by_futures,
-    evidence::{FUNCTIONS, Tasks, choose},
+    FutureName, NameTier, ProgramFiles, by_futures, by_places,
+    evidence::{FUNCTIONS, Tasks, choose, loses_names},
     locations, name, written,
 };
 use crate::tokio::{Vtable, example};
@@ -41,7 +41,7 @@ fn tasks(all: &[(&str, [u64; 6], Option<u64>)]) -> Tasks {
     tasks
 }
 
-fn left<'t>(tasks: &'t Tasks, functions: [u64; 6]) -> Vec<&'t str> {
+fn left(tasks: &Tasks, functions: [u64; 6]) -> Vec<&str> {
     choose(&[vtable(0x1000, functions)], tasks)[0].futures()
 }
 
@@ -96,6 +96,19 @@ fn a_task_that_the_linker_left_out_is_it_only_where_linkers_make_functions_one()
     assert_eq!(left(&tasks, functions), ["A"]);
     let twins = [vtable(0x1000, functions), vtable(0x2000, functions)];
     assert!(choose(&twins, &tasks).iter().all(|choice| choice.futures() == ["A", "B"]));
+}
+
+#[test]
+fn a_function_that_has_only_anothers_name_tells_that_names_are_lost() {
+    let a = ("A", [1, 2, 3, 4, 5, 6], None);
+    for (b, is_lost) in
+        [([11, 12, 13, 14, 15, 16], false), ([11, 2, 13, 14, 15, 16], false), ([11, 0, 13, 14, 15, 16], true)]
+    {
+        let tasks = tasks(&[a, ("B", b, None)]);
+        let choices = choose(&[vtable(0x1000, a.1), vtable(0x2000, [11, b[1].max(2), 13, 14, 15, 16])], &tasks);
+        assert_eq!(choices.iter().map(|choice| choice.futures()).collect::<Vec<_>>(), [["A"], ["B"]]);
+        assert_eq!(loses_names(&choices), is_lost, "{b:?}");
+    }
 }
 
 #[test]
@@ -157,6 +170,16 @@ fn arguments_are_as_many_as_are_asked_for() {
     for broken in ["", "<", ">", "poll<", "poll<>", "poll<,>", "poll<A"] {
         assert_eq!(written::arguments::<2>(broken), None, "{broken}");
     }
+}
+
+#[test]
+fn places_of_several_blocks_are_all_told() {
+    let places = |lines: &[u32]| lines.iter().map(|&line| ("a.rs".to_owned(), line)).collect::<Vec<_>>();
+    let named = |lines: &[u32]| by_places(&places(lines)).map(|name| (name.full, name.ambiguous, name.place));
+    assert_eq!(named(&[1]), Some(("a.rs:1".to_owned(), false, Some(("a.rs".to_owned(), 1)))));
+    assert_eq!(named(&[1, 3]), Some(("a.rs:1 | a.rs:3".to_owned(), true, None)));
+    assert_eq!(named(&[1, 2, 3, 4]), None);
+    assert_eq!(named(&[]), None);
 }
 
 #[test]

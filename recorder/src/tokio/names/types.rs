@@ -1,6 +1,7 @@
 //! Tasks by debug information: their functions, their types, and where their futures were written.
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -9,7 +10,7 @@ use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::{
-    evidence::{Choice, FUNCTIONS, Tasks},
+    evidence::{FUNCTIONS, Tasks},
     written,
 };
 use crate::symbols::{
@@ -28,17 +29,29 @@ const CORE: [&[u8]; 4] = [b"tokio", b"runtime", b"task", b"core"];
 #[derive(Debug, Default)]
 pub struct Types {
     pub tasks: Tasks,
-    /// Files and lines of the bodies of futures, by [`path_hash`].
+    /// Files and lines of the bodies of futures, by the hashes of their paths.
     places: FxHashMap<u64, (String, u32)>,
 }
 
 impl Types {
-    /// Where the future was written, if it is one.
-    pub fn place(&self, choice: &Choice<'_>) -> Option<(String, u32)> {
-        match choice.futures()[..] {
-            [future] => self.places.get(&hash_of_body(future)?).cloned(),
-            _ => None,
+    /// Where a future was written.
+    pub fn place(&self, future: &str) -> Option<&(String, u32)> {
+        self.places.get(&hash_of_body(future)?)
+    }
+
+    /// Those of some futures that are among the blocks which are polled: code that tells of different places is not alike.
+    /// All of them if none is.
+    pub fn written_at<'f>(&self, futures: Vec<&'f str>, blocks: &[(String, u32)]) -> Vec<&'f str> {
+        let is_at = |(file, line): &(String, u32)| {
+            blocks.iter().any(|(of_block, at)| at == line && Path::new(file).ends_with(of_block))
+        };
+        let places = futures.iter().map(|future| self.place(future));
+        let is_known = places.map(|place| place.map(is_at)).collect::<Vec<_>>();
+        if !is_known.contains(&Some(true)) {
+            return futures;
         }
+        // What has no place was not written as a block, and may still hold one.
+        futures.into_iter().zip(is_known).filter(|(_, known)| *known != Some(false)).map(|(future, _)| future).collect()
     }
 }
 

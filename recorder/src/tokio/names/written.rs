@@ -102,18 +102,33 @@ fn write_braced(out: &mut String, braced: &str) {
     out.push('}');
 }
 
-/// What fits on a slice: of what is inside of boxes and the like.
+/// What fits on a slice: of what is inside of boxes and the like. A future around a block is named with that.
 pub fn short(of_type: &str) -> String {
+    short_within(of_type, LEVELS)
+}
+
+fn short_within(of_type: &str, levels: usize) -> String {
     let mut inner = of_type;
     for _ in 0..LEVELS {
         let path = without_arguments(inner);
         let Some(open) = inner.find('<').filter(|_| WRAPPERS.contains(&path)) else { break };
-        let arguments = brackets::inside(inner, open).0;
-        inner = brackets::split_once(arguments, ",").map_or(arguments, |(first, _)| first).trim();
+        inner = first_argument(inner, open);
     }
     if inner.starts_with("dyn ") || inner.starts_with("(dyn ") {
         return "dyn Future".to_owned();
     }
     // What blocks may be a closure.
-    short_path(&if inside_of_blocking(of_type) == of_type { full(inner) } else { readable(inner) })
+    let name = short_path(&if inside_of_blocking(of_type) == of_type { full(inner) } else { readable(inner) });
+    match inner.find('<').filter(|&at| at > 0 && inner.ends_with('>')) {
+        Some(open) if levels > 0 && first_argument(inner, open).ends_with('}') => {
+            format!("{name}<{}>", short_within(first_argument(inner, open), levels - 1))
+        }
+        _ => name,
+    }
+}
+
+/// Of those that begin with the bracket at `open`.
+fn first_argument(of_type: &str, open: usize) -> &str {
+    let arguments = brackets::inside(of_type, open).0;
+    brackets::split_once(arguments, ",").map_or(arguments, |(first, _)| first).trim()
 }

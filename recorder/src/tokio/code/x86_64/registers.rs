@@ -1,8 +1,13 @@
 //! What registers hold: as much of it as finds thread-locals.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
+use iced_x86::{
+    FlowControl, Instruction, InstructionInfo, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory,
+};
 
 use super::super::{AccessKind, ThreadLocalAccess, ThreadLocals};
 
@@ -16,59 +21,85 @@ pub(super) fn accesses(
     returned_by: &mut dyn FnMut(u64) -> Option<i64>,
 ) -> ThreadLocals {
     let mut infos = InstructionInfoFactory::new();
-    let mut state = State::default();
-    let mut ahead: HashMap<u64, State> = HashMap::new();
-    let mut found = ThreadLocals::default();
+    let mut walk = Walk::default();
+    let mut returned = BTreeSet::new();
     for instruction in instructions {
-        if let Some(other) = ahead.remove(&instruction.ip()) {
-            state.join(&other);
+        walk.arrive(instruction.ip());
+        walk.run(&instruction, infos.info(&instruction));
+        match instruction.flow_control() {
+            FlowControl::Call => walk.call(returned_by(instruction.near_branch_target())),
+            FlowControl::IndirectCall => walk.call(None),
+            FlowControl::Return => {
+                returned.extend(walk.state.value(Register::RAX).object());
+                walk.end();
+            }
+            FlowControl::ConditionalBranch => walk.branch(&instruction, function),
+            FlowControl::UnconditionalBranch => {
+                walk.branch(&instruction, function);
+                walk.end();
+            }
+            FlowControl::IndirectBranch | FlowControl::Exception => walk.end(),
+            _ => {}
         }
-        let info = infos.info(&instruction);
-        found.accesses.extend(info.used_memory().iter().filter_map(|memory| state.access(&instruction, memory)));
-        let next = state.result(&instruction);
+    }
+    let returned = if returned.len() == 1 { returned.first().copied() } else { None };
+    ThreadLocals { returned, ..walk.found }
+}
+
+/// A way through a function, from its first instruction to its last.
+#[derive(Default)]
+struct Walk {
+    state: State,
+    /// What registers hold where branches lead to.
+    ahead: HashMap<u64, State>,
+    found: ThreadLocals,
+}
+
+impl Walk {
+    /// Comes to an instruction, to which branches may have led, too.
+    fn arrive(&mut self, address: u64) {
+        if let Some(other) = self.ahead.remove(&address) {
+            self.state.join(&other);
+        }
+    }
+
+    /// Does what an instruction does to memory and registers.
+    fn run(&mut self, instruction: &Instruction, info: &InstructionInfo) {
+        let state = &mut self.state;
+        let accesses = info.used_memory().iter().filter_map(|memory| state.access(instruction, memory));
+        self.found.accesses.extend(accesses);
+        let result = state.result(instruction);
         for used in info.used_registers() {
             let writes = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
             if writes && let Some(value) = state.slot(used.register()) {
                 *value = value.changed();
             }
         }
-        if let Some((register, value)) = next
+        if let Some((register, value)) = result
             && let Some(slot) = state.slot(register)
         {
             *slot = value;
         }
-        if let FlowControl::Call | FlowControl::IndirectCall = instruction.flow_control()
-            && let Value::ThreadPointer { offset, .. } = state.value(Register::RDI)
-        {
-            found.given.push(offset);
-        }
-        match instruction.flow_control() {
-            FlowControl::Call => state.call(returned_by(instruction.near_branch_target())),
-            FlowControl::IndirectCall => state.call(None),
-            FlowControl::Return => {
-                if let Value::ThreadPointer { offset, .. } = state.value(Register::RAX) {
-                    found.returned = Some(offset);
-                }
-            }
-            FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
-                let target = instruction.near_branch_target();
-                if function.contains(&target) && target > instruction.ip() {
-                    ahead.entry(target).and_modify(|other| other.join(&state)).or_insert_with(|| state.clone());
-                }
-            }
-            _ => {}
-        }
-        if matches!(
-            instruction.flow_control(),
-            FlowControl::UnconditionalBranch
-                | FlowControl::IndirectBranch
-                | FlowControl::Return
-                | FlowControl::Exception
-        ) {
-            state = State::default();
+    }
+
+    /// Comes back from a function.
+    fn call(&mut self, returned: Option<i64>) {
+        self.found.given.extend(self.state.value(Register::RDI).object());
+        self.state.call(returned);
+    }
+
+    /// Remembers what registers hold for where a branch leads to.
+    fn branch(&mut self, instruction: &Instruction, function: &Range<u64>) {
+        let (to, state) = (instruction.near_branch_target(), &self.state);
+        if function.contains(&to) && to > instruction.ip() {
+            self.ahead.entry(to).and_modify(|other| other.join(state)).or_insert_with(|| state.clone());
         }
     }
-    found
+
+    /// Does not come to the next instruction.
+    fn end(&mut self) {
+        self.state = State::default();
+    }
 }
 
 /// What a register holds.
@@ -90,6 +121,14 @@ enum Value {
 }
 
 impl Value {
+    /// The thread-local that it is the address of, counted from the thread pointer.
+    fn object(self) -> Option<i64> {
+        match self {
+            Value::ThreadPointer { offset, .. } if offset != 0 => Some(offset),
+            _ => None,
+        }
+    }
+
     /// After something was done to it that isn't understood.
     fn changed(self) -> Value {
         match self {

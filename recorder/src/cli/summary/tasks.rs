@@ -1,0 +1,80 @@
+//! What a recording tells of Tokio's tasks.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Count, several};
+use crate::session::{Outcome, TaskProgram};
+
+/// Programs that are told of in the summary for people.
+const SHOWN_PROGRAMS: usize = 5;
+
+/// The part of the summary about tasks.
+#[derive(Debug, Serialize)]
+pub struct TaskSummary {
+    /// Programs that poll tasks.
+    tasks: Vec<TaskProgram>,
+    /// Samples of threads that polled a task.
+    samples_in_polls: u64,
+    /// Polls that are shown, since they outlasted a sample or left their CPU. Scripts find them among all polls.
+    #[serde(skip)]
+    polls_found: u64,
+    /// Such polls that are not shown, since no stack told what was polled.
+    #[serde(skip)]
+    polls_unnamed: u64,
+}
+
+impl TaskSummary {
+    pub fn new(outcome: &Outcome) -> TaskSummary {
+        TaskSummary {
+            tasks: outcome.tasks.programs.clone(),
+            samples_in_polls: outcome.seen.samples_in_polls,
+            polls_found: outcome.seen.polls_found,
+            polls_unnamed: outcome.seen.polls_unnamed,
+        }
+    }
+}
+
+impl fmt::Display for TaskSummary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.tasks.is_empty() {
+            return Ok(());
+        }
+        let (samples, polls) = (several(self.samples_in_polls, "sample", "samples"), Count(self.polls_found));
+        write!(out, "  tasks     {samples} in polls; {polls} polls lasted long enough to be shown")?;
+        if self.polls_unnamed > 0 {
+            write!(out, ", {} more by no known future", Count(self.polls_unnamed))?;
+        }
+        writeln!(out)?;
+        for program in self.tasks.iter().take(SHOWN_PROGRAMS) {
+            write_program(program, out)?;
+        }
+        if self.tasks.len() > SHOWN_PROGRAMS {
+            writeln!(out, "            {} programs more", self.tasks.len() - SHOWN_PROGRAMS)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_program(program: &TaskProgram, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let versions = if program.tokio.is_empty() { "of an unknown version".to_owned() } else { program.tokio.join(", ") };
+    let futures = several(program.futures, "kind of task", "kinds of tasks");
+    write!(out, "            {}: Tokio {versions}, {futures}", program.path)?;
+    let unnamed = program.names.get("vtable").copied().unwrap_or_default();
+    let by_place = program.names.get("location").copied().unwrap_or_default();
+    if by_place > 0 {
+        write!(out, ", {} by their place in the source alone", Count(by_place))?;
+    }
+    if unnamed > 0 {
+        write!(out, ", {} without a name", Count(unnamed))?;
+    }
+    writeln!(out)?;
+    if let Some(reason) = &program.tasks_unseen {
+        writeln!(out, "              which task a thread polls is not seen: {reason}")?;
+    }
+    if let Some(reason) = &program.workers_unseen {
+        writeln!(out, "              workers are shown by their threads: {reason}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! What became of walking the tasks of programs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::several;
+use crate::{
+    session::{Outcome, Unreadable},
+    target::printable,
+};
+
+/// Processes that are told about in the summary for people.
+const TOLD: usize = 3;
+
+/// The part of the summary about it.
+#[derive(Debug, Serialize)]
+pub struct TaskWalks {
+    walks: u64,
+    /// Tasks that were found, each once.
+    tasks: u64,
+    /// Walks that left tasks for the next one, each marked in the trace.
+    cut_short: u64,
+    cpu_seconds: f64,
+    /// Processes or programs without numbers, and why.
+    refused: Vec<Unreadable>,
+}
+
+impl TaskWalks {
+    /// Takes the figures from an outcome. None where no program polls tasks.
+    pub fn new(outcome: &Outcome) -> Option<TaskWalks> {
+        let walks = outcome.walks.as_ref().filter(|_| !outcome.tasks.programs.is_empty())?;
+        Some(TaskWalks {
+            walks: walks.walks,
+            tasks: outcome.seen.tasks_walked,
+            cut_short: outcome.seen.walks_cut_short,
+            cpu_seconds: walks.cpu.as_secs_f64(),
+            refused: walks.refused.clone(),
+        })
+    }
+}
+
+impl fmt::Display for TaskWalks {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "  walks     {}", several(self.tasks, "task found", "tasks found"))?;
+        writeln!(out, " in {}, {:.0} ms of CPU time", several(self.walks, "walk", "walks"), self.cpu_seconds * 1e3)?;
+        if self.cut_short > 0 {
+            writeln!(out, "            {} left tasks for the next", several(self.cut_short, "walk", "walks"))?;
+        }
+        for Unreadable { path, reason } in self.refused.iter().take(TOLD) {
+            writeln!(out, "            no numbers of {}: {reason}", printable(path))?;
+        }
+        if let Some(more) = self.refused.len().checked_sub(TOLD).filter(|&more| more > 0) {
+            writeln!(out, "            and of {more} more")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! `task-oracle`, built in several ways, and what it writes down of itself.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    check::workspace,
+    program::{DEADLINE, Program},
+    recorder::{Outcome, Record},
+    trace::{Nanoseconds, Tid},
+};
+
+/// How the program is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// A cargo profile: `dev`, or one of those in the program's `Cargo.toml`.
+    pub profile: &'static str,
+    /// Which version of Tokio, as cargo writes requirements.
+    pub tokio: &'static str,
+}
+
+/// A task as its spawner wrote it down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spawn {
+    /// As Tokio numbers tasks.
+    pub id: u64,
+    /// What its future is, in the source.
+    pub name: String,
+    /// The number of the task that spawned it; 0 for none.
+    pub parent: u64,
+}
+
+/// A poll as the task wrote it down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poll {
+    /// The task's number, not its id.
+    pub number: u64,
+    /// The thread.
+    pub tid: Tid,
+    /// After it had begun.
+    pub begin: Nanoseconds,
+    /// Before it ended.
+    pub end: Nanoseconds,
+}
+
+/// What the program did.
+#[derive(Clone, Debug, Default)]
+pub struct Truth {
+    /// By number.
+    pub spawns: HashMap<u64, Spawn>,
+    /// In the order in which they ended.
+    pub polls: Vec<Poll>,
+}
+
+impl Build {
+    /// Builds it, unless that is done.
+    ///
+    /// Each version of Tokio has a lock file and a directory of its own.
+    pub fn program(&self) -> PathBuf {
+        let source = workspace().join("tests/oracle");
+        let version: String =
+            self.tokio.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '.').collect();
+        let directory = workspace().join(format!("target/oracle/tokio-{version}"));
+        copy(&source.join("src"), &directory.join("src"));
+        let manifest = fs::read_to_string(source.join("Cargo.toml")).expect("the program has a manifest");
+        let manifest = manifest.replace(r#"version = "1""#, &format!(r#"version = "{}""#, self.tokio));
+        write(&directory.join("Cargo.toml"), manifest.as_bytes());
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(&directory).args(["build", "--quiet", "--profile", self.profile]);
+        // Those that the tests themselves are built with say nothing about this program.
+        for variable in ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_PROFILE_RELEASE_DEBUG"] {
+            cargo.env_remove(variable);
+        }
+        let status = cargo.status().expect("cargo starts");
+        assert!(status.success(), "{self:?} does not build");
+        let profile = if self.profile == "dev" { "debug" } else { self.profile };
+        directory.join("target").join(profile).join("task-oracle")
+    }
+
+    /// Records it from before it does anything until it is done.
+    pub fn recorded(&self, arguments: &[&str]) -> (Outcome, Truth) {
+        let mut program = Program::start(&self.program(), &["--seconds", "1"]);
+        let recording = Record::new().process(program.pid()).arguments(arguments).start();
+        program.begin();
+        program.wait_for_at_most("done", Duration::from_secs(30) + DEADLINE);
+        let truth = Truth::read(&program.truth());
+        (recording.wait().expect_success(), truth)
+    }
+}
+
+impl Truth {
+    fn read(lines: &[Value]) -> Truth {
+        let number = |of: &Value, name: &str| of[name].as_u64().unwrap_or_else(|| panic!("{of}: {name}"));
+        let mut truth = Truth::default();
+        for line in lines {
+            if let Some(spawn) = line["spawn"].as_u64() {
+                let name = line["name"].as_str().expect("a name").to_owned();
+                truth.spawns.insert(spawn, Spawn { id: number(line, "id"), name, parent: number(line, "parent") });
+            } else {
+                let tid = Tid::try_from(number(line, "tid")).expect("an id");
+                let (begin, end) = (number(line, "begin"), number(line, "end"));
+                truth.polls.push(Poll { number: number(line, "poll"), tid, begin, end });
+            }
+        }
+        truth
+    }
+
+    /// The id of the task that is polled.
+    pub fn id(&self, poll: &Poll) -> u64 {
+        self.spawns[&poll.number].id
+    }
+
+    /// The innermost poll that a thread was in at that moment, and `margin` nanoseconds before and after.
+    pub fn polled(&self, tid: Tid, at: Nanoseconds, margin: u64) -> Option<&Poll> {
+        let of_thread = self.polls.iter().filter(|poll| poll.tid == tid);
+        of_thread.filter(|poll| poll.begin + margin <= at && at + margin <= poll.end).max_by_key(|poll| poll.begin)
+    }
+
+    /// Whether a thread was in no poll at that moment, nor `margin` nanoseconds before or after.
+    pub fn is_idle(&self, tid: Tid, at: Nanoseconds, margin: u64) -> bool {
+        !self.polls.iter().any(|poll| poll.tid == tid && poll.begin <= at + margin && at <= poll.end + margin)
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("the program has sources") {
+        let path = entry.expect("a directory can be read").path();
+        let bytes = fs::read(&path).expect("a source can be read");
+        write(&to.join(path.file_name().expect("a file")), &bytes);
+    }
+}
+
+/// Writes a file unless it is so already: cargo goes by the time of its last change.
+fn write(path: &Path, bytes: &[u8]) {
+    if fs::read(path).is_ok_and(|present| present == bytes) {
+        return;
+    }
+    fs::create_dir_all(path.parent().expect("it is in a directory")).expect("the directory can be made");
+    fs::write(path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
