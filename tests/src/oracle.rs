@@ -17,6 +17,9 @@ use crate::{
     trace::{Nanoseconds, Tid},
 };
 
+/// The newest version of Tokio whose layout polletto knows.
+pub const NEWEST: &str = "~1.54";
+
 /// How the program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {

@@ -2,17 +2,11 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::collections::BTreeMap;
 
 use polletto_tests::{
-    program::Program,
-    recorder::{Outcome, Record},
-    trace::{EventKind, Nanoseconds, Tid, Trace, Value},
+    oracle::{Build, NEWEST, Truth},
+    trace::{Nanoseconds, Tid, Trace, Value},
     turn::Turn,
 };
 use serde_json::Value as Json;
@@ -31,44 +25,12 @@ struct Poll {
     end: Nanoseconds,
 }
 
-/// The program that knows what it did, in one of its profiles.
-fn oracle(profile: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oracle");
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle")).args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--profile",
-        profile,
-    ]);
-    cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    assert!(cargo.status().expect("cargo starts").success(), "the oracle is built");
-    target.join(if profile == "dev" { "debug" } else { profile }).join("task-oracle")
-}
-
-/// Records the oracle, and gives what it says of its own polls by thread.
-fn recorded(path: &Path) -> (Outcome, BTreeMap<Tid, Vec<Poll>>) {
-    let mut program = Program::start(path, &[]);
-    let recording = Record::new().process(program.pid()).arguments(["--polls", "all", "--no-symbols"]).start();
-    program.begin();
-    program.wait_for("done");
-    let outcome = recording.stop().expect_success();
-    (outcome, truth(&program.truth()))
-}
-
-fn truth(lines: &[Json]) -> BTreeMap<Tid, Vec<Poll>> {
-    let number = |line: &Json, name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{name} of {line}"));
-    let spawns: HashMap<u64, u64> = lines
-        .iter()
-        .filter(|line| line["spawn"].is_u64())
-        .map(|line| (number(line, "spawn"), number(line, "id")))
-        .collect();
+/// What the program says of its own polls, by thread.
+fn told(truth: &Truth) -> BTreeMap<Tid, Vec<Poll>> {
     let mut polls = BTreeMap::<Tid, Vec<Poll>>::new();
-    for line in lines.iter().filter(|line| line["poll"].is_u64()) {
-        let task = spawns.get(&number(line, "poll")).copied().expect("what is polled was spawned");
-        let poll = Poll { task, begin: number(line, "begin"), end: number(line, "end") };
-        polls.entry(Tid::try_from(number(line, "tid")).expect("a thread")).or_default().push(poll);
+    for poll in &truth.polls {
+        let own = Poll { task: truth.id(poll), begin: poll.begin, end: poll.end };
+        polls.entry(poll.tid).or_default().push(own);
     }
     polls.values_mut().for_each(|polls| polls.sort_by_key(|poll| poll.begin));
     polls
@@ -76,35 +38,18 @@ fn truth(lines: &[Json]) -> BTreeMap<Tid, Vec<Poll>> {
 
 /// The polls that a trace shows from begin to end, by thread.
 fn shown(trace: &Trace) -> BTreeMap<Tid, Vec<Poll>> {
-    let mut open: HashMap<u64, Vec<usize>> = HashMap::new();
-    let mut slices: Vec<Option<(Tid, Poll)>> = Vec::new();
-    for event in &trace.events {
-        match event.kind {
-            EventKind::Begin => {
-                let is_exact = event.arguments.get("extent") == Some(&Value::Text("exact".into()));
-                let number = |name: &str| match event.arguments.get(name) {
-                    Some(Value::Integer(number)) => *number,
-                    other => panic!("{name} is {other:?} of {event:?}"),
-                };
-                let slice = is_exact.then(|| {
-                    let poll = Poll { task: u64::try_from(number("task_id")).expect("an id"), begin: event.at, end: 0 };
-                    (Tid::try_from(number("tid")).expect("a thread"), poll)
-                });
-                open.entry(event.track).or_default().push(slices.len());
-                slices.push(slice);
-            }
-            EventKind::End => {
-                let slice = open.get_mut(&event.track).and_then(Vec::pop).expect("a slice that ends has begun");
-                if let Some((_, poll)) = &mut slices[slice] {
-                    poll.end = event.at;
-                }
-            }
-            EventKind::Instant | EventKind::Counter(_) => {}
-        }
-    }
     let mut polls = BTreeMap::<Tid, Vec<Poll>>::new();
-    for (thread, poll) in slices.into_iter().flatten() {
-        polls.entry(thread).or_default().push(poll);
+    for slice in trace.slices_of("poll") {
+        if slice.arguments.get("extent") != Some(&Value::Text("exact".into())) {
+            continue;
+        }
+        let number = |name: &str| match slice.arguments.get(name) {
+            Some(Value::Integer(number)) => *number,
+            other => panic!("{name} is {other:?} of {slice:?}"),
+        };
+        let task = u64::try_from(number("task_id")).expect("an id");
+        let thread = Tid::try_from(number("tid")).expect("a thread");
+        polls.entry(thread).or_default().push(Poll { task, begin: slice.begin, end: slice.end });
     }
     polls
 }
@@ -117,7 +62,8 @@ fn usual(mut times: Vec<u64>) -> u64 {
 
 fn every_poll_is_told_from_its_begin_to_its_end(profile: &str) {
     let _turn = Turn::alone();
-    let (outcome, truth) = recorded(&oracle(profile));
+    let (outcome, truth) = Build { profile, tokio: NEWEST }.recorded(&["--polls", "all", "--no-symbols"]);
+    let truth = told(&truth);
     let summary = outcome.summary();
     println!("{profile}: {} of {}", summary["polls_exact"], summary["poll_probes"]);
     let trace = outcome.trace();
@@ -165,11 +111,7 @@ fn every_poll_of_a_small_program_is_told() {
 #[test]
 fn without_being_asked_for_no_poll_is_told_exactly() {
     let _turn = Turn::with_others();
-    let mut program = Program::start(&oracle("release"), &["--seconds", "1"]);
-    let recording = Record::new().process(program.pid()).arguments(["--no-symbols"]).start();
-    program.begin();
-    program.wait_for("done");
-    let outcome = recording.stop().expect_success();
+    let (outcome, _) = Build { profile: "release", tokio: NEWEST }.recorded(&["--no-symbols"]);
     let summary = outcome.summary();
     assert_eq!((summary["polls_exact"].as_u64(), &summary["poll_probes"]), (Some(0), &Json::Null));
     assert!(shown(&outcome.trace()).is_empty());

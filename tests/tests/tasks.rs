@@ -3,7 +3,7 @@
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
 use polletto_tests::{
-    oracle::{Build, Truth},
+    oracle::{Build, NEWEST, Truth},
     recorder::Outcome,
     trace::{StackSample, Trace, Value},
     turn::Turn,
@@ -22,8 +22,6 @@ const OUTSIDE_PERCENT: usize = 5;
 
 /// Samples that must have the right task, in percent.
 const RIGHT_PERCENT: usize = 98;
-
-const NEWEST: &str = "1";
 
 /// Of samples in polls, how many have the right task; and of those in none, how many have none.
 fn attributed(trace: &Trace, truth: &Truth) -> [(usize, usize); 2] {
