@@ -60,7 +60,7 @@ fn usual(mut times: Vec<u64>) -> u64 {
     times[((times.len() - 1) as f64 * MOST) as usize]
 }
 
-fn every_poll_is_told_from_its_begin_to_its_end(profile: &str) {
+fn every_poll_is_told_from_its_begin_to_its_end(profile: &'static str) {
     let _turn = Turn::alone();
     let (outcome, truth) = Build { profile, tokio: NEWEST }.recorded(&["--polls", "all", "--no-symbols"]);
     let truth = told(&truth);
