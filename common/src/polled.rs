@@ -56,13 +56,23 @@ pub struct Polled {
     /// Which of its workers it is: [`Polled::ONLY_WORKER`] if there can't be several.
     pub worker: u64,
     /// One more than the worker's ticks; 0 where unknown. The same task in the same tick is the same poll: but for tasks
-    /// that wake one another, of which up to three can be polled in one tick, a worker polls one in each.
+    /// that wake one another, of which up to three can be polled in one tick, a worker polls one in each. With
+    /// [`Polled::EXACT`] it is the poll's own.
     pub tick: u64,
 }
 
 impl Polled {
     /// The worker of a runtime that has only one.
     pub const ONLY_WORKER: u64 = u64::MAX;
+
+    /// Set in [`Polled::tick`] while the poll's end will be told by a [`crate::record::Poll`]. The rest of that is then when
+    /// it began, CLOCK_BOOTTIME nanoseconds: no other poll of the thread has the same.
+    pub const EXACT: u64 = 1 << 63;
+
+    /// When the poll began, if its end will be told: CLOCK_BOOTTIME nanoseconds.
+    pub fn began_ns(&self) -> Option<u64> {
+        (self.tick & Polled::EXACT != 0).then_some(self.tick & !Polled::EXACT)
+    }
 
     /// Whether nothing is polled, for all that is known.
     pub fn is_nothing(&self) -> bool {

@@ -43,6 +43,10 @@ pub mod flags {
     pub const IN_KERNEL: u32 = 1 << 7;
     /// [`super::Blocked`]: the thread was not back when the recording ended.
     pub const STILL_ASLEEP: u32 = 1 << 9;
+    /// [`super::Poll`]: it had not ended when the recording did.
+    pub const STILL_POLLING: u32 = 1 << 10;
+    /// [`super::Poll`]: the thread polls another task, in the middle of whose poll this one was.
+    pub const NESTED: u32 = 1 << 11;
     /// [`super::Stack`]: some frames were found by frame pointers alone, which code need not keep.
     pub const BY_FRAME_POINTERS: u32 = 1 << 8;
 }
@@ -192,6 +196,22 @@ pub struct PollLeft {
     /// Its process.
     pub tgid: Tgid,
     /// What it polls, and goes on with when it is back.
+    pub polled: Polled,
+}
+
+/// A recorded thread has polled a task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poll {
+    /// When the poll ended, and on which CPU; see [`flags::STILL_POLLING`] and [`flags::NESTED`].
+    pub header: Header,
+    /// The thread.
+    pub tid: Tid,
+    /// Its process.
+    pub tgid: Tgid,
+    /// The address of the task's vtable: what was polled.
+    pub vtable: u64,
+    /// Which task, and as which worker. [`Polled::began_ns`] is when the poll began.
     pub polled: Polled,
 }
 
@@ -406,6 +426,7 @@ layouts! {
     Sample = 13, 72 bytes;
     Blocked = 14, 88 bytes;
     PollLeft = 15, 56 bytes;
+    Poll = 16, 64 bytes;
 }
 
 /// Not among the [`Record`]s, since its frames stand behind it: see [`Stack::decode`].

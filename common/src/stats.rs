@@ -10,6 +10,10 @@ pub struct CpuStats {
     pub tasks: ChannelStats,
     /// Samples, blocked stretches and stacks.
     pub samples: ChannelStats,
+    /// Polls, which share the ring with those.
+    pub polls: ChannelStats,
+    /// Polls whose begin was seen, and whose end could not be or was not.
+    pub polls_without_end: u64,
     /// Children of recorded processes that were not followed because the `RECORDED` map was full.
     pub unfollowed: u64,
     /// Times that a thread went to sleep unwatched because too many threads sleep.

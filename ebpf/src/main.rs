@@ -3,6 +3,7 @@
 #![no_std]
 #![no_main]
 
+mod poll;
 mod polled;
 mod registers;
 mod ring;
@@ -15,8 +16,8 @@ mod task;
 mod unwind;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, perf_event, raw_tracepoint},
-    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext},
+    macros::{btf_tracepoint, perf_event, raw_tracepoint, uprobe},
+    programs::{BtfTracePointContext, PerfEventContext, ProbeContext, RawTracePointContext},
 };
 
 use self::stack::{ByFramePointers, ByTables};
@@ -74,6 +75,13 @@ pub fn sched_process_exit(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "task_rename")]
 pub fn task_rename(context: BtfTracePointContext) -> i32 {
     task::rename(&context);
+    0
+}
+
+/// Attached to code of recorded programs: where polls begin, and where they have ended. Its cookie says which.
+#[uprobe]
+pub fn poll_probe(context: ProbeContext) -> u32 {
+    poll::probe(&context);
     0
 }
 

@@ -6,7 +6,7 @@ use polletto_common::{
     record::PollLeft,
 };
 
-use crate::{ring, task::Task};
+use crate::{poll, ring, task::Task};
 
 /// Keyed by process. All elements exist from the beginning: they are added by whoever forks.
 #[btf_map]
@@ -22,19 +22,43 @@ static OWN_TASKS: HashMap<u32, u64, MAX_OWN_TASKS> = HashMap::new();
 /// `task` is the current thread.
 #[inline(always)]
 pub unsafe fn by(task: Task) -> Polled {
-    let nothing = Polled { task: 0, runtime: 0, worker: 0, tick: 0 };
-    let Some(layout) = RUNTIMES.get_ptr(task.tgid().0) else { return nothing };
-    // SAFETY: a map's value, which the recorder replaces as a whole at worst.
-    let layout = unsafe { &*layout };
-    if layout.exec_id != task.exec_id() || !task.has_memory() {
-        return nothing;
+    // SAFETY: as the caller says.
+    if let Some(polled) = unsafe { poll::open(task) } {
+        return polled;
     }
+    let Some(layout) = layout_of(task) else { return NOTHING };
     let own = task.thread_pointer();
-    let mut polled = nothing;
+    let mut polled = worker_by(own, layout);
     polled.task = read(own.wrapping_add(layout.task_id as u64)).unwrap_or(0);
     if layout.has_task != layout.task_id && read(own.wrapping_add(layout.has_task as u64)).unwrap_or(0_u64) == 0 {
         polled.task = 0;
     }
+    polled
+}
+
+/// Which worker the current thread is. No task.
+///
+/// # Safety
+/// `task` is the current thread.
+#[inline(always)]
+pub unsafe fn worker(task: Task) -> Polled {
+    layout_of(task).map_or(NOTHING, |layout| worker_by(task.thread_pointer(), layout))
+}
+
+/// Nothing is known.
+const NOTHING: Polled = Polled { task: 0, runtime: 0, worker: 0, tick: 0 };
+
+#[inline(always)]
+fn layout_of(task: Task) -> Option<&'static RuntimeLayout> {
+    // SAFETY: a map's value, which the recorder replaces as a whole at worst.
+    let layout = unsafe { &*RUNTIMES.get_ptr(task.tgid().0)? };
+    (layout.exec_id == task.exec_id() && task.has_memory()).then_some(layout)
+}
+
+/// The worker whose own variables are there.
+#[inline(always)]
+fn worker_by(own: u64, layout: &RuntimeLayout) -> Polled {
+    let mut polled = NOTHING;
     if layout.scheduler != 0
         && let Some(scheduler) = read::<u64>(own.wrapping_add(layout.scheduler as u64))
         && scheduler != 0

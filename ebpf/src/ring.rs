@@ -99,6 +99,16 @@ pub fn emit_stack(stack: Bytes) -> bool {
     emit(&mut stats.samples, flags::SAMPLES_LOST, stack, RingPut(ring))
 }
 
+/// Puts a poll into this CPU's ring for samples, or counts that there was no room.
+///
+/// The program that tells polls can be interrupted by those that take samples, so its counters are others.
+#[inline(always)]
+pub fn emit_poll<R: Layout>(record: R) {
+    let Some(ring) = SAMPLE_RINGS.get(cpu()) else { return };
+    let Some(stats) = stats() else { return };
+    emit(&mut stats.polls, flags::SAMPLES_LOST, record, RingPut(ring));
+}
+
 /// A record that stands in a map's value, with its tail.
 #[derive(Clone, Copy)]
 pub struct Bytes {

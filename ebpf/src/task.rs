@@ -10,7 +10,7 @@ use polletto_common::{
     record::{Exec, Exit, Fork, Rename, Task as TaskRecord, flags},
 };
 
-use crate::{polled, ring, scope, unwind};
+use crate::{poll, polled, ring, scope, unwind};
 
 /// Filled in by the recorder before the programs load.
 #[unsafe(no_mangle)]
@@ -177,6 +177,8 @@ pub fn fork(context: &BtfTracePointContext) {
 pub fn exec(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
+        poll::thread_ended(task.tid());
+        poll::thread_ended(Tid(context.arg(1)));
         ring::emit_task(Exec {
             header: ring::header::<Exec>(0),
             tid: task.tid(),
@@ -192,6 +194,7 @@ pub fn exit(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
     if scope::contains(task) {
         polled::thread_ended(task);
+        poll::thread_ended(task.tid());
         ring::emit_task(Exit { header: ring::header::<Exit>(0), tid: task.tid(), tgid: task.tgid() });
     }
 }

@@ -2,8 +2,9 @@
 
 use core::ffi::c_void;
 
-use super::{Cpu, Entry, Registers, word};
+use super::{Call, Cpu, Entry, Registers, word};
 
+const X0: usize = 0;
 const X29: usize = 29;
 const X30: usize = 30;
 const SP: usize = 31;
@@ -70,6 +71,12 @@ impl Cpu for Native {
                 is_foreign: pstate & AARCH32 != 0,
             })
         }
+    }
+
+    #[inline(always)]
+    unsafe fn call(context: *const c_void) -> Call {
+        // SAFETY: as the caller says: the context is a `pt_regs`.
+        unsafe { Call { argument: word(context, X0), sp: word(context, SP) } }
     }
 
     #[inline(always)]

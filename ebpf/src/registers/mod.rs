@@ -32,6 +32,15 @@ pub struct Entry {
     pub is_foreign: bool,
 }
 
+/// A function that was called.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// Its first argument.
+    pub argument: u64,
+    /// The stack pointer.
+    pub sp: u64,
+}
+
 /// A CPU, as far as unwinding knows it.
 pub trait Cpu {
     /// Registers at these bytes behind the stack pointer of a signal frame, of which [`Cpu::signal_registers`] are read.
@@ -54,6 +63,12 @@ pub trait Cpu {
     /// # Safety
     /// `event` is the context of a perf event program.
     unsafe fn interrupted(event: *const c_void) -> Option<Entry>;
+
+    /// What the registers are when a function is entered.
+    ///
+    /// # Safety
+    /// `context` is that of a program that is attached to code.
+    unsafe fn call(context: *const c_void) -> Call;
 
     /// An address of code as it is without what the CPU hides in it.
     fn code_address(value: u64) -> u64;

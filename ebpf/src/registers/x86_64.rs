@@ -2,11 +2,12 @@
 
 use core::ffi::c_void;
 
-use super::{Cpu, Entry, Registers, word};
+use super::{Call, Cpu, Entry, Registers, word};
 
 const RBP: usize = 4;
 /// After `syscall`, where the program goes on.
 const RCX: usize = 11;
+const RDI: usize = 14;
 /// The system call's number; negative after an interrupt.
 const ORIG_RAX: usize = 15;
 const RIP: usize = 16;
@@ -53,6 +54,12 @@ impl Cpu for Native {
         // SAFETY: as the caller says: the context begins with a `pt_regs`.
         let (entry, cs) = unsafe { (Self::entry(event), word(event, CS)) };
         (cs & USER_PRIVILEGE == USER_PRIVILEGE).then_some(Entry { is_system_call: false, ..entry })
+    }
+
+    #[inline(always)]
+    unsafe fn call(context: *const c_void) -> Call {
+        // SAFETY: as the caller says: the context is a `pt_regs`.
+        unsafe { Call { argument: word(context, RDI), sp: word(context, RSP) } }
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    kernel::{SamplingClock, Stacks, UserFrames},
+    kernel::{Polls, SamplingClock, Stacks, UserFrames},
     symbols,
     trace::Compression,
 };
@@ -244,6 +244,12 @@ pub struct RecordArguments {
     #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind", "clock"])]
     pub no_stacks: bool,
 
+    /// Which polls of Tokio's tasks are told exactly, by probes in the program's code
+    ///
+    /// The probes are there while the recording lasts, and gone after it however it ends. Needs Linux 6.6.
+    #[arg(long, value_enum, default_value_t)]
+    pub polls: Polls,
+
     /// Leave functions without names: the recording ends sooner, and `polletto symbolize` names most of them later
     ///
     /// What only the running program can tell stays without: code that it compiled itself, files that are gone or have no
@@ -397,6 +403,13 @@ mod tests {
         for words in ["-F 0", "-F 10000", "--min-block -1", "--min-block nan", "--no-stacks -F 9"] {
             assert!(parse(&format!("polletto record x {words}")).is_err(), "{words}");
         }
+    }
+
+    #[test]
+    fn polls_are_only_told_exactly_when_that_is_asked_for() {
+        assert_eq!(parse("polletto record x").unwrap().polls, Polls::Off);
+        assert_eq!(parse("polletto record x --no-stacks --polls all").unwrap().polls, Polls::All);
+        assert!(parse("polletto record x --polls budget").is_err());
     }
 
     #[test]

@@ -124,6 +124,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         compression: arguments.compression,
         ring_bytes,
         stacks: arguments.stacks(),
+        polls: arguments.polls,
         task_walk: arguments.task_walk(),
         symbols: if arguments.no_symbols { None } else { Some(arguments.names.options()?) },
     })

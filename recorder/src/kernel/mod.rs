@@ -14,6 +14,7 @@ mod spaces;
 mod stream;
 mod tables;
 mod timer;
+mod uprobes;
 
 use std::{io::Read, os::fd::BorrowedFd};
 
@@ -30,8 +31,9 @@ use polletto_common::{
     id::{Tgid, Tid},
     limits::MAX_SLEEPERS,
     offsets::TaskOffsets,
+    poll::{MAX_POLLING, MAX_RETURNS, OpenPoll, OpenPolls, PollKind, ReturnKey},
     polled::RuntimeLayout,
-    record::{Blocked, Header, Layout, Lost, Record, Sleeper, Task, flags},
+    record::{Blocked, Header, Layout, Lost, Poll, Record, Sleeper, Task, flags},
     stats::{ChannelStats, CpuStats},
     stream::Slot,
 };
@@ -42,8 +44,9 @@ pub use self::{
     mappings::{MemoryChange, MemoryEvent},
     rings::Taken,
     runtimes::RuntimeMap,
-    settings::{Recorded, SamplingClock, Settings, Stacks, UserFrames},
+    settings::{Polls, Recorded, SamplingClock, Settings, Stacks, UserFrames},
     tables::{Installed, UnwindMaps},
+    uprobes::{PollLink, PollProbes, Probe},
 };
 
 /// The kernel programs, compiled by this crate's build script.
@@ -98,6 +101,10 @@ unsafe impl Pod for Shared<CpuStats> {}
 unsafe impl Pod for Shared<Sleeper> {}
 // SAFETY: as above.
 unsafe impl Pod for Shared<RuntimeLayout> {}
+// SAFETY: as above.
+unsafe impl Pod for Shared<ReturnKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Shared<OpenPolls> {}
 
 /// Programs that the kernel has accepted. Nothing is recorded yet.
 pub struct Loaded {
@@ -105,6 +112,8 @@ pub struct Loaded {
     rings: Rings,
     cpus: Vec<u32>,
     stacks: Stacks,
+    /// None where polls are not told.
+    polls: Option<PollProbes>,
 }
 
 impl Loaded {
@@ -131,6 +140,8 @@ impl Loaded {
         let sleepers = if stacks.min_block.is_some() { MAX_SLEEPERS as u32 } else { 1 };
         let min_block_ns = stacks.min_block.unwrap_or_default().as_nanos() as u64;
         let sample_period_ns = stacks.period_ns();
+        let tell_polls = u32::from(settings.polls == Polls::All);
+        let room_for = |limit: usize| if settings.polls == Polls::All { limit as u32 } else { 1 };
         let btf = Btf::from_sys_fs().context("could not read the kernel's type information")?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -146,14 +157,18 @@ impl Loaded {
             .override_global("WATCH_SLEEP", &watch_sleep, true)
             .override_global("MIN_BLOCK_NS", &min_block_ns, true)
             .override_global("SAMPLE_PERIOD_NS", &sample_period_ns, true)
+            .override_global("POLLS", &tell_polls, true)
             .map_max_entries("SLEEPERS", sleepers)
+            .map_max_entries("OPEN_POLLS", room_for(MAX_POLLING))
+            .map_max_entries("RETURNS", room_for(MAX_RETURNS))
             .load(OBJECT)
             .context("the kernel did not take polletto's maps")?;
+        let polls = (settings.polls == Polls::All).then(|| PollProbes::load(&mut ebpf)).transpose()?;
         let mut recorded = recorded(&mut ebpf)?;
         for id in ids {
             recorded.insert(id, 1, 0).with_context(|| format!("could not add {id} to what is recorded"))?;
         }
-        let rings = Rings::create(&mut ebpf, &settings.cpus, &online_cpus()?, stream_slots, &stacks)?;
+        let rings = Rings::create(&mut ebpf, &settings.cpus, &online_cpus()?, stream_slots, settings)?;
         for Attachment { tracepoint, program: name } in attachments(stacks.user) {
             program::<BtfTracePoint>(&mut ebpf, name)?
                 .load(tracepoint, &btf)
@@ -170,7 +185,7 @@ impl Loaded {
         program::<Iter>(&mut ebpf, "tasks")?
             .load("task", &btf)
             .context("the kernel did not accept the program that lists threads")?;
-        Ok(Loaded { ebpf, rings, cpus: settings.cpus.clone(), stacks })
+        Ok(Loaded { ebpf, rings, cpus: settings.cpus.clone(), stacks, polls })
     }
 
     /// What the programs unwind by; none where they don't. Stacks can only be recorded once it tells what is mapped where.
@@ -184,6 +199,11 @@ impl Loaded {
         RuntimeMap::take(&mut self.ebpf)
     }
 
+    /// What is attached to where programs poll; none where that isn't wanted.
+    pub fn take_poll_probes(&mut self) -> Option<PollProbes> {
+        self.polls.take()
+    }
+
     /// Records scheduling from now on.
     pub fn attach(mut self) -> Result<Attached> {
         let mut links = Vec::new();
@@ -192,7 +212,7 @@ impl Loaded {
             let id = program.attach().with_context(|| format!("could not attach to the tracepoint {tracepoint}"))?;
             links.push(program.take_link(id)?);
         }
-        let Loaded { ebpf, rings, cpus, stacks } = self;
+        let Loaded { ebpf, rings, cpus, stacks, .. } = self;
         let teller: &RawTracePoint = ebpf.program("current").context("no program `current`")?.try_into()?;
         for &cpu in &cpus {
             let options = RawTracePointRunOptions { cpu: Some(cpu), ..RawTracePointRunOptions::new() };
@@ -285,6 +305,8 @@ pub struct Counted {
     pub unfollowed: u64,
     /// Times that a thread's sleep was not watched because too many threads sleep.
     pub untracked_sleeps: u64,
+    /// Polls whose begin was seen, and whose end could not be or was not.
+    pub polls_without_end: u64,
 }
 
 /// Programs that recorded.
@@ -296,13 +318,21 @@ pub struct Detached {
 
 impl Detached {
     /// Passes on the rest, and what was lost at the very end: nothing came after that to announce it.
-    pub fn drain(&mut self, now_ns: u64, mut take: impl FnMut(Taken)) -> Result<()> {
+    pub fn drain(&mut self, now_ns: u64, probed_until_ns: u64, mut take: impl FnMut(Taken)) -> Result<()> {
         self.rings.drain_all(&mut take)?;
         for blocked in self.still_asleep(now_ns)? {
             take(Taken::Record(Record::Blocked(blocked)));
         }
+        for poll in self.still_polling(probed_until_ns)? {
+            take(Taken::Record(Record::Poll(poll)));
+        }
         for (cpu, stats) in self.stats()?.into_iter().enumerate() {
-            let channels = [(stats.stream, 0), (stats.tasks, flags::TASKS_LOST), (stats.samples, flags::SAMPLES_LOST)];
+            let channels = [
+                (stats.stream, 0),
+                (stats.tasks, flags::TASKS_LOST),
+                (stats.samples, flags::SAMPLES_LOST),
+                (stats.polls, flags::SAMPLES_LOST),
+            ];
             for (channel, flags) in channels {
                 let ChannelStats { unannounced: count, first_unannounced_ns: time_ns, .. } = channel;
                 if count > 0 {
@@ -339,13 +369,38 @@ impl Detached {
         Ok(asleep.collect())
     }
 
+    /// Polls that had not ended when the probes began to be removed, `until_ns`: of each thread the innermost first.
+    fn still_polling(&self, until_ns: u64) -> Result<Vec<Poll>> {
+        let map = self.ebpf.map("OPEN_POLLS").context("no map `OPEN_POLLS`")?;
+        let open: HashMap<&MapData, u32, Shared<OpenPolls>> = HashMap::try_from(map)?;
+        let mut polls = Vec::new();
+        for entry in open.iter() {
+            let Ok((tid, Shared(OpenPolls { tgid, depth, polls: open }))) = entry else { continue };
+            let began = |poll: &&OpenPoll| poll.polled.began_ns().is_some_and(|began_ns| began_ns <= until_ns);
+            let is_task = |poll: &&OpenPoll| poll.kind != PollKind::WORKER;
+            let shown = open.iter().take(depth as usize).filter(began).filter(is_task);
+            let nested = |depth| if depth > 0 { flags::NESTED } else { 0 };
+            let told: Vec<Poll> = shown
+                .enumerate()
+                .map(|(depth, poll)| {
+                    let flags = flags::STILL_POLLING | nested(depth);
+                    let header = Header { time_ns: until_ns, kind: Poll::KIND, cpu: 0, flags };
+                    Poll { header, tid: Tid(tid), tgid, vtable: poll.vtable, polled: poll.polled }
+                })
+                .collect();
+            polls.extend(told.into_iter().rev());
+        }
+        Ok(polls)
+    }
+
     /// What the programs counted, over all CPUs.
     pub fn counted(&self) -> Result<Counted> {
         Ok(self.stats()?.into_iter().fold(Counted::default(), |sum, cpu| Counted {
-            written: sum.written + cpu.stream.written + cpu.tasks.written + cpu.samples.written,
-            lost: sum.lost + cpu.stream.lost + cpu.tasks.lost + cpu.samples.lost,
+            written: sum.written + cpu.stream.written + cpu.tasks.written + cpu.samples.written + cpu.polls.written,
+            lost: sum.lost + cpu.stream.lost + cpu.tasks.lost + cpu.samples.lost + cpu.polls.lost,
             unfollowed: sum.unfollowed + cpu.unfollowed,
             untracked_sleeps: sum.untracked_sleeps + cpu.untracked_sleeps,
+            polls_without_end: sum.polls_without_end + cpu.polls_without_end,
         }))
     }
 

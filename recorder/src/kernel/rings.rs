@@ -17,7 +17,7 @@ use super::{
     mappings::{MemoryEvent, MemoryEvents},
     merge::{Merge, Timed},
     outer::OuterMap,
-    settings::Stacks,
+    settings::Settings,
     stream::Stream,
 };
 
@@ -60,13 +60,13 @@ pub struct Rings {
 impl Rings {
     /// Makes streams for the CPUs whose switches are wanted, and rings for all, since threads begin, wake and are renamed
     /// anywhere; and gives them to the programs.
-    /// Without stacks the rings for samples are as small as they can be, and nobody asks for events of memory.
+    /// Without stacks and polls the rings for samples are as small as they can be, and nobody asks for events of memory.
     pub fn create(
         ebpf: &mut Ebpf,
         wanted_cpus: &[u32],
         all_cpus: &[u32],
         stream_slots: u32,
-        stacks: &Stacks,
+        settings: &Settings,
     ) -> Result<Rings> {
         let mut outer = |name| OuterMap::new(ebpf.take_map(name).with_context(|| format!("no map `{name}`"))?);
         let mut outer = [outer("STREAMS")?, outer("SAMPLE_RINGS")?, outer("TASK_RINGS")?];
@@ -80,10 +80,10 @@ impl Rings {
         let (streams, stream_maps): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
         give(outer_streams, wanted_cpus, &stream_maps)?;
         // A ring has at least a page.
-        let sample_bytes = if stacks.are_recorded() { (stream_bytes / 2).max(4096) } else { 4096 };
+        let sample_bytes = if settings.needs_sample_rings() { (stream_bytes / 2).max(4096) } else { 4096 };
         let sample_rings = rings(outer_samples, all_cpus, sample_bytes, "polletto_samples")?;
         let task_rings = rings(outer_tasks, all_cpus, TASK_RING_BYTES as u32, "polletto_tasks")?;
-        let memory = MemoryEvents::open(if stacks.need_mappings() { all_cpus } else { &[] })?;
+        let memory = MemoryEvents::open(if settings.needs_mappings() { all_cpus } else { &[] })?;
         let merge = Merge::new(streams.len() + sample_rings.len() + task_rings.len() + memory.rings());
         Ok(Rings { streams, sample_rings, task_rings, memory, merge, _outer: outer })
     }

@@ -50,8 +50,32 @@ pub struct Settings {
     pub stream_bytes: u32,
     /// Which stacks are recorded.
     pub stacks: Stacks,
+    /// Which polls are told exactly.
+    pub polls: Polls,
     /// A random number, so that no program can foresee the ids of its stacks.
     pub seed: u64,
+}
+
+impl Settings {
+    /// Whether samples, stacks or polls are recorded.
+    pub(super) fn needs_sample_rings(&self) -> bool {
+        self.stacks.are_recorded() || self.polls != Polls::Off
+    }
+
+    /// Whether it must be known what the processes have mapped.
+    pub(super) fn needs_mappings(&self) -> bool {
+        self.stacks.need_mappings() || self.polls != Polls::Off
+    }
+}
+
+/// Which polls are told exactly, by code of the recorded programs that is patched while they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Polls {
+    /// None; of those that samples and switches find it is told how long they lasted at least
+    #[default]
+    Off,
+    /// Every one, which costs a program about a microsecond for each
+    All,
 }
 
 /// Which stacks are recorded, and when.

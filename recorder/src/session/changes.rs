@@ -39,6 +39,8 @@ pub enum Change {
     Runs { process: Tgid, exec_id: u64 },
     /// A process has ended.
     Ended { process: Tgid },
+    /// The recording is over: no program's code may be patched any more.
+    Unprobe,
     /// Everything before is done.
     Done(SyncSender<()>),
 }

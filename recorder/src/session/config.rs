@@ -9,7 +9,7 @@ use std::{
 use polletto_common::id::{Tgid, Tid};
 
 use crate::{
-    kernel::{self, SamplingClock, Stacks, UserFrames},
+    kernel::{self, Polls, SamplingClock, Stacks, UserFrames},
     symbols,
     target::{self, Held, Process},
     timeline::View,
@@ -50,6 +50,8 @@ pub struct Config {
     pub ring_bytes: u32,
     /// Which stacks are recorded.
     pub stacks: Stacks,
+    /// Which polls are told exactly. Default: none.
+    pub polls: Polls,
     /// How often the tasks of programs are walked that poll any. Default: twice a second. None: never.
     pub task_walk: Option<Duration>,
     /// How functions are named when the recording is over; not at all if `None`.
@@ -109,6 +111,11 @@ impl Config {
         }
     }
 
+    /// Whether it must be known what the processes have mapped.
+    pub fn needs_mappings(&self) -> bool {
+        self.stacks.need_mappings() || self.polls != Polls::Off
+    }
+
     /// The configuration as the trace keeps it.
     pub fn attributes(&self) -> Vec<Attribute> {
         let text = |key: &'static str, value: String| Attribute { key: key.into(), value: AttributeValue::Text(value) };
@@ -142,6 +149,8 @@ impl Config {
             (_, true) => "user and kernel",
         };
         attributes.push(text("polletto.stacks", frames.to_owned()));
+        let polls = if self.polls == Polls::All { "all" } else { "off" };
+        attributes.push(text("polletto.polls", polls.to_owned()));
         attributes
             .extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
         if let Some(duration) = self.duration {

@@ -22,12 +22,12 @@ use super::{
     changes::{Change, Code, Follower, PATIENCE},
     modules::{ModuleFile, Modules, Unreadable},
     preamble::boottime_ns,
-    tasks::{self, Found, TaskProgram},
+    tasks::{self, Found, TaskSummary},
     unwinding,
     walking::News,
 };
 use crate::{
-    kernel::{MemoryChange, MemoryEvent, RuntimeMap, UnwindMaps},
+    kernel::{MemoryChange, MemoryEvent, PollProbes, RuntimeMap, UnwindMaps},
     symbols::{Missing, ModuleReport, NamesIn, Request},
     target::{self, CodeRange},
     timeline::{self, Mapped, Timeline},
@@ -39,7 +39,7 @@ pub struct Memory {
     modules: Modules,
     /// None when the kernel does not unwind by tables.
     unwinding: Option<Follower<BTreeSet<Unreadable>>>,
-    tasks: Follower<Vec<TaskProgram>>,
+    tasks: Follower<TaskSummary>,
     found: Receiver<Found>,
     scanned: FxHashMap<Tgid, Scanned>,
     scan_wanted: bool,
@@ -75,16 +75,22 @@ pub struct CodeSummary {
 }
 
 impl Memory {
-    /// Nothing is known yet. With `maps`, the kernel is told of everything; `walks` is told which programs poll tasks.
+    /// Nothing is known yet. With `maps`, the kernel is told of everything; with `probes`, all processes get them that poll
+    /// tasks; `walks` is told which programs poll any.
     ///
     /// Every file that is mapped stays open, so as many may be open from now on as the system allows. A command that is to
     /// be recorded should have been started before, since it would inherit that.
-    pub fn new(maps: Option<UnwindMaps>, runtimes: RuntimeMap, walks: Option<Sender<News>>) -> Result<Memory> {
+    pub fn new(
+        maps: Option<UnwindMaps>,
+        runtimes: RuntimeMap,
+        probes: Option<PollProbes>,
+        walks: Option<Sender<News>>,
+    ) -> Result<Memory> {
         allow_open_files();
         let unwinding =
             maps.map(|maps| unwinding::follow(maps, Cache::open(Cache::default_directory()))).transpose()?;
         let (finds, found) = channel();
-        let tasks = tasks::follow(runtimes, finds, walks)?;
+        let tasks = tasks::follow(runtimes, probes, finds, walks)?;
         Ok(Memory {
             modules: Modules::default(),
             unwinding,
@@ -235,13 +241,19 @@ impl Memory {
         (requests, refused)
     }
 
+    /// Removes all probes, and waits for that.
+    pub fn unprobe(&self) {
+        self.tasks.tell(Change::Unprobe);
+        self.tasks.wait();
+    }
+
     /// Programs that poll tasks, found since the last call.
     pub fn found(&self) -> impl Iterator<Item = Found> {
         self.found.try_iter()
     }
 
     /// What became of it all.
-    pub fn finish(self) -> (CodeSummary, Vec<TaskProgram>) {
+    pub fn finish(self) -> (CodeSummary, TaskSummary) {
         let modules = self.modules.count() as u64;
         let late = || {
             let reason = format!("were not all made: one took more than {} s", PATIENCE.as_secs());

@@ -11,6 +11,7 @@ mod modules;
 mod naming;
 mod own_use;
 mod pipeline;
+mod polls;
 mod preamble;
 mod reader;
 mod running;
@@ -32,9 +33,10 @@ pub use self::{
     memory::CodeSummary,
     modules::Unreadable,
     own_use::{NamingUse, OwnUse},
+    polls::ProbeSummary,
     running::Progress,
     symbolizing::NameWriter,
-    tasks::TaskProgram,
+    tasks::{TaskProgram, TaskSummary},
     walking::WalkSummary,
 };
 use self::{
@@ -74,7 +76,7 @@ pub struct Outcome {
     /// What became of the files whose code was mapped.
     pub code: CodeSummary,
     /// What is known of programs that poll tasks.
-    pub tasks: Vec<TaskProgram>,
+    pub tasks: TaskSummary,
     /// What became of walking their tasks; none where that was not wanted.
     pub walks: Option<WalkSummary>,
     /// How the functions of each of them were named.
@@ -122,11 +124,13 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         cpus: config.cpus.clone(),
         stream_bytes: config.ring_bytes,
         stacks: config.stacks,
+        polls: config.polls,
         seed: preamble::random_number().context("could not read a random number")? as u64,
     })?;
     // Without stacks it is not known which programs poll tasks.
     let walks = config.task_walk.filter(|_| config.stacks.need_mappings()).map(|_| Walks::start()).transpose()?;
-    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?, walks.as_ref().map(Walks::news))?;
+    let news = walks.as_ref().map(Walks::news);
+    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?, loaded.take_poll_probes(), news)?;
     match (&config.subject, &held) {
         (Subject::Command(command), Some(held)) => memory.prepare_command(&command[0], held.tgid()),
         _ => memory.prepare(&processes),

@@ -22,7 +22,7 @@ use super::{
     memory::{CodeSummary, Memory},
     own_use, preamble,
     running::{Progress, RunningPipeline, Stop},
-    tasks::{Found, TaskProgram},
+    tasks::{Found, TaskSummary},
     walking::{WalkSummary, Walks},
 };
 use crate::{
@@ -62,7 +62,7 @@ pub struct Finished {
     pub kernel: Counted,
     pub records: u64,
     pub code: CodeSummary,
-    pub tasks: Vec<TaskProgram>,
+    pub tasks: TaskSummary,
     pub walks: Option<WalkSummary>,
     /// What is to be named.
     pub requests: Vec<Request>,
@@ -155,7 +155,7 @@ impl Pipeline {
             progress: Arc::new(progress),
             began,
             ends_with_threads: config.ends_with_threads(),
-            needs_mappings: config.stacks.need_mappings(),
+            needs_mappings: config.needs_mappings(),
             flush: Every::new(FLUSH_PERIOD),
             counters: Every::new(COUNTERS_PERIOD),
             clocks: Every::new(CLOCKS_PERIOD),
@@ -196,11 +196,14 @@ impl Pipeline {
         raise_priority();
         let ended = self.record_until(stop);
         let Pipeline { attached, mut timeline, mut memory, mut walks, mut packets, output, progress, began, .. } = self;
+        // In this order: nobody takes the polls of a program that is still patched.
+        let probed_until_ns = preamble::boottime_ns();
+        memory.unprobe();
         let mut detached = attached.detach();
         let ended_ns = preamble::boottime_ns();
         let mut records = progress.records();
         let rest = ended.and_then(|()| {
-            detached.drain(ended_ns, |taken| {
+            detached.drain(ended_ns, probed_until_ns, |taken| {
                 records += u64::from(is_record(&taken));
                 pass_on(&taken, &mut timeline, &mut memory, &mut walks, &mut packets);
             })?;
@@ -359,6 +362,7 @@ fn is_record(taken: &Taken) -> bool {
     match taken {
         Taken::Memory(_) => false,
         // Made of what they remember, at the end.
+        Taken::Record(Record::Poll(poll)) => poll.header.flags & flags::STILL_POLLING == 0,
         Taken::Record(Record::Blocked(blocked)) => blocked.header.flags & flags::STILL_ASLEEP == 0,
         Taken::Record(_) | Taken::Stack(_) => true,
     }

@@ -4,8 +4,9 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender},
     },
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -15,10 +16,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     changes::{Change, Code, Follower},
     modules::ModuleFile,
+    polls::{ProbeSummary, Probing},
     walking::{News, WalkedProgram},
 };
 use crate::{
-    kernel::RuntimeMap,
+    kernel::{PollProbes, RuntimeMap},
     timeline::{Future, Module, PollBody, TaskCode},
     tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, walk::Places},
 };
@@ -28,6 +30,9 @@ const MAX_BYTES: u64 = 4 << 30;
 
 /// Names that a future is given of which it is unknown which is its own.
 const MAX_NAMES: usize = 3;
+
+/// How soon there are probes where a poll was first seen to return to.
+const LEARN_PERIOD: Duration = Duration::from_millis(5);
 
 /// A program that polls tasks.
 pub struct Found {
@@ -54,13 +59,23 @@ pub struct TaskProgram {
     pub workers_unseen: Option<String>,
 }
 
-/// Starts the thread. At its end it tells of all programs that poll tasks.
+/// What there is to tell of tasks when a recording is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskSummary {
+    /// Programs that poll tasks.
+    pub programs: Vec<TaskProgram>,
+    /// None where polls were not to be told exactly.
+    pub probes: Option<ProbeSummary>,
+}
+
+/// Starts the thread. With `probes`, it attaches them to every process that polls tasks; it tells `walks` of each.
 pub fn follow(
     map: RuntimeMap,
+    probes: Option<PollProbes>,
     found: Sender<Found>,
     walks: Option<Sender<News>>,
-) -> Result<Follower<Vec<TaskProgram>>> {
-    Follower::start("polletto-tasks", move |coming| Worker::new(map, found, walks).run(&coming))
+) -> Result<Follower<TaskSummary>> {
+    Follower::start("polletto-tasks", move |coming| Worker::new(map, probes, found, walks).run(&coming))
 }
 
 /// A file of which it is known what it polls.
@@ -83,6 +98,8 @@ struct Space {
 
 struct Worker {
     map: RuntimeMap,
+    /// None where polls are not to be told exactly.
+    probing: Option<Probing>,
     found: Sender<Found>,
     walks: Option<Sender<News>>,
     /// By [`ModuleFile::index`]; none where a file polls nothing.
@@ -91,12 +108,18 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(map: RuntimeMap, found: Sender<Found>, walks: Option<Sender<News>>) -> Worker {
-        Worker { map, found, walks, examined: FxHashMap::default(), spaces: FxHashMap::default() }
+    fn new(map: RuntimeMap, probes: Option<PollProbes>, found: Sender<Found>, walks: Option<Sender<News>>) -> Worker {
+        let probing = probes.map(Probing::new);
+        Worker { map, probing, found, walks, examined: FxHashMap::default(), spaces: FxHashMap::default() }
     }
 
-    fn run(mut self, coming: &Receiver<Change>) -> Vec<TaskProgram> {
-        while let Ok(first) = coming.recv() {
+    fn run(mut self, coming: &Receiver<Change>) -> TaskSummary {
+        loop {
+            let first = match self.next(coming) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let (mut changed, mut waiting) = (FxHashSet::default(), Vec::new());
             for change in std::iter::once(first).chain(coming.try_iter()) {
                 self.apply(change, &mut changed, &mut waiting);
@@ -109,7 +132,15 @@ impl Worker {
         }
         let mut programs: Vec<_> = self.examined.into_values().flatten().map(|examined| examined.summary).collect();
         programs.sort_by(|one, other| one.path.cmp(&other.path));
-        programs
+        TaskSummary { programs, probes: self.probing.map(|probing| probing.summary()) }
+    }
+
+    /// The next change. While there are probes, looks what they have found every now and then.
+    fn next(&mut self, coming: &Receiver<Change>) -> Result<Change, RecvTimeoutError> {
+        match self.probing.as_mut().filter(|probing| probing.is_active()) {
+            None => coming.recv().map_err(RecvTimeoutError::from),
+            Some(probing) => coming.recv_timeout(LEARN_PERIOD).inspect_err(|_| probing.learn()),
+        }
     }
 
     fn apply(&mut self, change: Change, changed: &mut FxHashSet<Tgid>, waiting: &mut Vec<SyncSender<()>>) {
@@ -121,6 +152,7 @@ impl Worker {
             }
             Change::Scanned { process, exec_id, code } => {
                 self.spaces.insert(process, Space { exec_id: Some(exec_id), files: Vec::new() });
+                self.keep_probes(process, &code);
                 code.iter().for_each(|code| self.add(process, code));
                 changed.insert(process);
             }
@@ -128,10 +160,14 @@ impl Worker {
                 // The kernel programs have done the same.
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();
                 self.spaces.insert(to, copy);
+                if let Some(probing) = &mut self.probing {
+                    probing.copied(from, to);
+                }
                 self.tell_walks(to);
             }
             Change::Cleared { process } => {
                 self.spaces.insert(process, Space::default());
+                self.forget_probes(process);
             }
             Change::Runs { process, exec_id } => {
                 self.spaces.entry(process).or_default().exec_id = Some(exec_id);
@@ -141,8 +177,10 @@ impl Worker {
                 self.spaces.remove(&process);
                 changed.remove(&process);
                 self.map.remove(process);
+                self.forget_probes(process);
                 self.tell_of_walks(News::Forget { process });
             }
+            Change::Unprobe => self.probing.iter_mut().for_each(Probing::stop),
             Change::Done(done) => waiting.push(done),
         }
     }
@@ -155,6 +193,22 @@ impl Worker {
         let files = &mut self.spaces.entry(process).or_default().files;
         if polls && files.iter().all(|known| known.0 != file.index) {
             files.push((file.index, code.bias));
+        }
+        if let Some(probing) = &mut self.probing {
+            probing.add(process, code);
+        }
+    }
+
+    /// A process's code was read anew: probes stay, unless it is other code than before.
+    fn keep_probes(&mut self, process: Tgid, code: &[Code]) {
+        if self.probing.as_ref().is_some_and(|probing| !probing.fits(process, code)) {
+            self.forget_probes(process);
+        }
+    }
+
+    fn forget_probes(&mut self, process: Tgid) {
+        if let Some(probing) = &mut self.probing {
+            probing.forget(process);
         }
     }
 
@@ -192,11 +246,14 @@ impl Worker {
     }
 
     /// Looks into a file, once.
-    fn examine(&mut self, file: &ModuleFile) {
+    fn examine(&mut self, file: &Arc<ModuleFile>) {
         if self.examined.contains_key(&file.index) {
             return;
         }
         let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
+        if let (Some(probing), Some(program), Some(image)) = (&mut self.probing, &program, &file.image) {
+            probing.knows(file, image, program);
+        }
         let examined = program.map(|program| {
             // What can't be read has names of a lower tier, and a layout by its version.
             let bytes = file.source.read_whole(MAX_BYTES).unwrap_or_default();

@@ -138,6 +138,7 @@ impl Worker {
                 changed.remove(&process);
                 self.maps.remove_space(process);
             }
+            Change::Unprobe => {}
             Change::Done(done) => waiting.push(done),
         }
     }

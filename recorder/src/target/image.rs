@@ -169,6 +169,12 @@ impl Image {
         Some(segment.address.wrapping_sub(segment.file_offset).wrapping_add(file_offset))
     }
 
+    /// Where code stands in the file that the file itself has at this address.
+    pub fn file_offset_of(&self, address: u64) -> Option<u64> {
+        let segment = self.code().find(|segment| segment.addresses().contains(&address))?;
+        segment.file_offset.checked_add(address - segment.address)
+    }
+
     /// What to add (wrapping) to the file offset of code to get its address; 0 for a file without code.
     pub fn load_bias(&self) -> u64 {
         self.code().next().map_or(0, |segment| segment.address.wrapping_sub(segment.file_offset))

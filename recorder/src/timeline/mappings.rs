@@ -96,6 +96,11 @@ impl AddressSpace {
         self.regions.find(address)
     }
 
+    /// All of them, in the order of their addresses.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter()
+    }
+
     fn map(&mut self, new: Region, change: u64) {
         self.changes = change;
         if self.regions.insert(new) {

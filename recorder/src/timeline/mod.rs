@@ -108,6 +108,7 @@ impl Timeline {
             Record::Task(task) => self.task(task, task.header.time_ns),
             Record::Sample(sample) => self.sample(sample, out),
             Record::PollLeft(left) => return self.samples.poll_left(left, &mut self.seen, out),
+            Record::Poll(poll) => return self.samples.polled(poll, &mut self.stacks, &mut self.seen, out),
             Record::Blocked(blocked) => return self.samples.blocked(blocked, &mut self.stacks, &mut self.seen, out),
         }
         let lane = self.lane(record.header().cpu);

@@ -1,5 +1,6 @@
-//! Polls as far as samples and switches tell of them, without any code of the program being patched.
+//! Polls, as far as they are known.
 //!
+//! Probes tell when each of them began and ended. Without, samples and switches tell of some:
 //! A thread's own variables say which task it polls, and a worker's ticks say whether it is still the same poll. So a poll
 //! that was found twice, or that left its CPU and came back, lasted at least from the first time to the last. Of one that
 //! was found once it is only known that there was one.
@@ -8,16 +9,17 @@ use std::sync::Arc;
 
 use polletto_common::{
     id::{Tgid, Tid},
+    poll::MAX_NESTED,
     polled::Polled,
-    record,
+    record::{self, flags},
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     blocked::Absence,
     runtimes::{RuntimeCounters, WalkedProcess},
     seen::Seen,
-    task_code::PollBody,
+    task_code::{Future, PollBody},
     vocabulary::Vocabulary,
     worker_tracks::{Poller, WorkerTracks},
 };
@@ -55,14 +57,39 @@ struct Stretch {
     callstack: u64,
 }
 
+/// How long a poll lasted: as long as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    Exact,
+    AtLeast,
+}
+
+impl Extent {
+    fn name(self) -> &'static str {
+        match self {
+            Extent::Exact => "exact",
+            Extent::AtLeast => "at least",
+        }
+    }
+}
+
+/// A future of a vtable of which nothing else is known.
+fn unknown(vtable: u64) -> Future {
+    let name = format!("vtable {vtable:#x}");
+    Future { full_name: name.clone(), name, tier: "vtable", place: None }
+}
+
 /// What is known of polls.
 #[derive(Debug, Default)]
 pub struct Polls {
     futures: FxHashMap<TaskKey, Arc<PollBody>>,
     /// The task that a worker thread is itself.
     own: FxHashMap<Tid, u64>,
+    /// Threads that were told to have polled tasks that await: none but a worker does that in a task that may block.
+    pollers: FxHashSet<Tid>,
     learnt: Vec<(Tid, u64)>,
-    present: FxHashMap<Tid, Presence>,
+    /// Several of a thread where their ends will be told, the outermost first: it polls one in the middle of another.
+    present: FxHashMap<Tid, Vec<Presence>>,
     tracks: WorkerTracks,
     counters: RuntimeCounters,
 }
@@ -88,14 +115,14 @@ impl Polls {
         let record::PollLeft { header, tid, tgid, polled } = *left;
         let task = self.task(tid, tgid, polled, None);
         self.found(header.time_ns, tid, task, polled, words, seen, out);
-        if let Some(presence) = self.present.get_mut(&tid) {
+        if let Some(presence) = self.innermost(tid) {
             presence.is_away = true;
         }
     }
 
     /// A thread runs again.
     pub fn back(&mut self, time_ns: u64, tid: Tid) {
-        if let Some(presence) = self.present.get_mut(&tid)
+        if let Some(presence) = self.innermost(tid)
             && presence.is_away
         {
             presence.is_away = false;
@@ -113,7 +140,7 @@ impl Polls {
         callstack: u64,
     ) -> Option<TaskKey> {
         let task = self.task(blocked.tid, blocked.tgid, blocked.polled, body)?;
-        if let Some(presence) = self.present.get_mut(&blocked.tid)
+        if let Some(presence) = self.innermost(blocked.tid)
             && presence.task == task
             && presence.since_ns <= absence.left_ns
             && presence.stretches.len() < MAX_STRETCHES
@@ -121,6 +148,45 @@ impl Polls {
             presence.stretches.push(Stretch { absence, callstack });
         }
         Some(task)
+    }
+
+    /// A thread has polled a task with this `body`, and it is known from when to when.
+    pub fn polled(
+        &mut self,
+        poll: &record::Poll,
+        body: Option<Arc<PollBody>>,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) {
+        let record::Poll { header, tid, tgid, vtable, polled } = *poll;
+        let Some(began_ns) = polled.began_ns() else { return };
+        let found = self.take_exact(tid, &polled, words, seen, out);
+        if header.flags & flags::NESTED == 0 {
+            self.end(tid, words, seen, out);
+        }
+        if self.own.get(&tid) == Some(&polled.task) {
+            return;
+        }
+        let task = TaskKey { tgid, id: polled.task };
+        if let Some(body) = &body {
+            self.futures.insert(task, Arc::clone(body));
+            if !body.may_block {
+                self.pollers.insert(tid);
+            }
+        }
+        let future = body.map_or_else(|| Arc::new(unknown(vtable)), |body| Arc::clone(&body.future));
+        let (away_ns, stretches) = found.map_or((0, Vec::new()), |found| (found.away_ns, found.stretches));
+        let extent = if header.flags & flags::STILL_POLLING == 0 {
+            seen.polls_exact += 1;
+            Extent::Exact
+        } else {
+            seen.polls_unfinished += 1;
+            Extent::AtLeast
+        };
+        let last_ns = header.time_ns.max(began_ns);
+        let shown = Presence { task, polled, since_ns: began_ns, last_ns, is_away: false, away_ns, stretches };
+        self.show(tid, &shown, &future, extent, words, out);
     }
 
     /// The future of a task, once it was found on a stack.
@@ -141,7 +207,7 @@ impl Polls {
             // A stack may only tell that it is one of several.
             self.futures.insert(TaskKey { tgid, id: *id }, Arc::clone(body));
         }
-        let is_present = |task: TaskKey| self.present.values().any(|presence| presence.task == task);
+        let is_present = |task: TaskKey| self.present.values().flatten().any(|presence| presence.task == task);
         let gone: Vec<TaskKey> = walked.gone.iter().map(|&id| TaskKey { tgid, id }).collect();
         for task in gone.into_iter().filter(|&task| !is_present(task)) {
             self.futures.remove(&task);
@@ -152,6 +218,7 @@ impl Polls {
     /// The thread has ended, or its id is another's now.
     pub fn forget_thread(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
         self.own.remove(&tid);
+        self.pollers.remove(&tid);
         self.end(tid, words, seen, out);
     }
 
@@ -178,7 +245,8 @@ impl Polls {
         }
         let task = TaskKey { tgid, id: polled.task };
         if let Some(body) = body {
-            if body.may_block && polled.runtime != 0 {
+            let is_worker = polled.runtime != 0 || (self.pollers.contains(&tid) && polled.began_ns().is_none());
+            if body.may_block && is_worker {
                 self.own.insert(tid, polled.task);
                 self.learnt.push((tid, polled.task));
                 return None;
@@ -199,25 +267,65 @@ impl Polls {
         seen: &mut Seen,
         out: &mut PacketBuffer,
     ) {
-        if let Some(presence) = self.present.get_mut(&tid) {
+        if let Some(presence) = self.innermost(tid) {
             let is_same_poll = polled.tick != 0 && presence.polled.tick == polled.tick;
             if task == Some(presence.task) && is_same_poll {
                 presence.last_ns = presence.last_ns.max(time_ns);
                 return;
             }
-            self.end(tid, words, seen, out);
+            // Until its end is told, a poll goes on, whatever else is polled within it.
+            let is_within = presence.polled.began_ns().zip(polled.began_ns()).is_some_and(|(outer, own)| outer < own);
+            if !is_within || self.present.get(&tid).is_some_and(|nested| nested.len() >= MAX_NESTED) {
+                self.end(tid, words, seen, out);
+            }
         }
         if let Some(task) = task {
             let (since_ns, last_ns) = (time_ns, time_ns);
             let stretches = Vec::new();
-            self.present
-                .insert(tid, Presence { task, polled, since_ns, last_ns, is_away: false, away_ns: 0, stretches });
+            let presence = Presence { task, polled, since_ns, last_ns, is_away: false, away_ns: 0, stretches };
+            self.present.entry(tid).or_default().push(presence);
         }
     }
 
-    /// Shows the poll that the thread was found in, if it is known to have lasted, and what was polled.
+    fn innermost(&mut self, tid: Tid) -> Option<&mut Presence> {
+        self.present.get_mut(&tid)?.last_mut()
+    }
+
+    /// What was found of a poll whose end is told. Those within it whose end was not are shown as far as they were found.
+    fn take_exact(
+        &mut self,
+        tid: Tid,
+        polled: &Polled,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) -> Option<Presence> {
+        let nested = self.present.get_mut(&tid)?;
+        let at = nested.iter().position(|presence| presence.polled.tick == polled.tick)?;
+        let within = nested.split_off(at + 1);
+        let found = nested.pop();
+        for presence in within {
+            self.end_one(tid, &presence, words, seen, out);
+        }
+        found
+    }
+
+    /// Shows the polls that the thread was found in.
     fn end(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
-        let Some(presence) = self.present.remove(&tid) else { return };
+        for presence in self.present.remove(&tid).into_iter().flatten() {
+            self.end_one(tid, &presence, words, seen, out);
+        }
+    }
+
+    /// Shows a poll that the thread was found in, if it is known to have lasted, and what was polled.
+    fn end_one(
+        &mut self,
+        tid: Tid,
+        presence: &Presence,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) {
         if presence.last_ns == presence.since_ns {
             return;
         }
@@ -228,13 +336,26 @@ impl Polls {
         };
         seen.polls_found += 1;
         let future = Arc::clone(&body.future);
+        self.show(tid, presence, &future, Extent::AtLeast, words, out);
+    }
+
+    /// Shows a poll, with what the thread slept in it.
+    fn show(
+        &mut self,
+        tid: Tid,
+        presence: &Presence,
+        future: &Future,
+        extent: Extent,
+        words: &mut Vocabulary,
+        out: &mut PacketBuffer,
+    ) {
         let poller = Poller::of(presence.task.tgid, tid, &presence.polled);
         let track = self.tracks.track(poller, presence.since_ns, out);
         let mut arguments = vec![
             words.number("task_id", presence.task.id, out),
             words.text("future", &future.full_name, out),
             words.text("name_tier", future.tier, out),
-            words.text("extent", "at least", out),
+            words.text("extent", extent.name(), out),
             words.number("tid", u64::from(tid.0), out),
             words.number("away_ns", presence.away_ns, out),
         ];

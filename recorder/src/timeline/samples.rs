@@ -128,6 +128,12 @@ impl Samples {
         self.polls.left(left, &mut self.words, seen, out);
     }
 
+    /// A thread has polled a task from the poll's begin to its end.
+    pub fn polled(&mut self, poll: &record::Poll, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
+        let body = stacks.polled_by(poll.tgid, poll.vtable);
+        self.polls.polled(poll, body, &mut self.words, seen, out);
+    }
+
     /// A thread runs again.
     pub fn back(&mut self, time_ns: u64, tid: Tid) {
         self.polls.back(time_ns, tid);

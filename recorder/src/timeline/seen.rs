@@ -40,6 +40,10 @@ pub struct Seen {
     /// Samples, blocked stretches and stacks that the kernel programs had no room for.
     pub samples_lost: u64,
 
+    /// Polls whose begin and end were told.
+    pub polls_exact: u64,
+    /// Polls whose begin was told, and that had not ended when the recording did.
+    pub polls_unfinished: u64,
     /// Samples of threads that polled a task.
     pub samples_in_polls: u64,
     /// Polls that are shown because threads were found in them more than once.

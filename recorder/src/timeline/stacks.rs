@@ -64,6 +64,8 @@ pub struct Stacks {
     spaces: AddressSpaces,
     /// Of files that poll tasks. There are few.
     task_code: Vec<(Arc<Module>, Arc<TaskCode>)>,
+    /// By process and vtable, as long as the process's mappings don't change.
+    vtables: FxHashMap<(Tgid, u64), (u64, Arc<PollBody>)>,
     frames: Frames,
     known: FxHashMap<u64, Known>,
     /// Callstacks written, by their frames. Numbered from 1 on.
@@ -79,6 +81,7 @@ impl Stacks {
         Stacks {
             spaces: AddressSpaces::default(),
             task_code: Vec::new(),
+            vtables: FxHashMap::default(),
             frames: Frames::default(),
             known: FxHashMap::default(),
             callstacks: FxHashMap::default(),
@@ -115,6 +118,7 @@ impl Stacks {
 
     /// It has ended.
     pub fn process_gone(&mut self, tgid: Tgid) {
+        self.vtables.retain(|(of, _), _| *of != tgid);
         self.spaces.remove(tgid);
     }
 
@@ -195,6 +199,23 @@ impl Stacks {
                 (stack, &addresses[..trusted + callers])
             }
         }
+    }
+
+    /// What is polled by a vtable that stands in a process's memory.
+    pub fn polled_by(&mut self, tgid: Tgid, vtable: u64) -> Option<Arc<PollBody>> {
+        let space = self.spaces.of(tgid)?;
+        if let Some((changes, body)) = self.vtables.get(&(tgid, vtable))
+            && *changes == space.changes()
+        {
+            return Some(Arc::clone(body));
+        }
+        let body = space.regions().find_map(|region| {
+            let Code::File(module) = &region.code else { return None };
+            let (_, code) = self.task_code.iter().find(|(known, _)| Arc::ptr_eq(known, module))?;
+            code.of_vtable(vtable.wrapping_sub(region.bias)).cloned()
+        })?;
+        self.vtables.insert((tgid, vtable), (space.changes(), Arc::clone(&body)));
+        Some(body)
     }
 
     /// What polls a task, innermost.

@@ -1,6 +1,6 @@
 //! What the functions of a program refer to.
 
-mod x86_64;
+pub(in crate::tokio) mod x86_64;
 
 use std::ops::Range;
 

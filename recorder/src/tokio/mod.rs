@@ -9,6 +9,7 @@ mod context;
 mod example;
 pub mod layout;
 mod names;
+mod probes;
 mod program;
 mod seeing;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use self::{
     code::{Code, Reference},
     context::{Contender, Context, Evidence, Found, Unknown},
     names::{FutureName, NameTier, ProgramFiles, name},
+    probes::{AfterReturn, Place, PollCode, Unprobed},
     program::{PollBody, Program, examine},
     seeing::Seeing,
     version::{Origins, Version},

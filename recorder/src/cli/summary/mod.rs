@@ -1,6 +1,7 @@
 //! What a recording came to, for people and for scripts.
 
 mod names;
+mod polls;
 mod stacks;
 mod tasks;
 mod walks;
@@ -10,7 +11,7 @@ use std::{fmt, path::PathBuf};
 use serde::Serialize;
 
 pub use self::names::ModuleNames;
-use self::{names::NameSummary, stacks::StackSummary, tasks::TaskSummary, walks::TaskWalks};
+use self::{names::NameSummary, polls::PollSummary, stacks::StackSummary, tasks::TaskSummary, walks::TaskWalks};
 use crate::session::{Ending, Outcome};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
@@ -44,6 +45,8 @@ pub struct Summary {
     switches_not_reported: u64,
     #[serde(flatten)]
     stacks: StackSummary,
+    #[serde(flatten)]
+    polls: PollSummary,
     #[serde(flatten)]
     tasks: TaskSummary,
     /// What became of walking tasks; null where there were none, or it was not wanted.
@@ -85,6 +88,7 @@ impl Summary {
             processes_not_followed: outcome.kernel.unfollowed,
             switches_not_reported: outcome.seen.unreported,
             stacks: StackSummary::new(outcome),
+            polls: PollSummary::new(outcome),
             tasks: TaskSummary::new(outcome),
             task_walks: TaskWalks::new(outcome),
             names: NameSummary::new(&outcome.names),
@@ -106,7 +110,7 @@ impl fmt::Display for Summary {
         if self.switches == 0 {
             writeln!(out, "            nothing of what was to be recorded ran in this time")?;
         }
-        write!(out, "{}{}", self.stacks, self.tasks)?;
+        write!(out, "{}{}{}", self.stacks, self.tasks, self.polls)?;
         if let Some(walks) = &self.task_walks {
             write!(out, "{walks}")?;
         }

@@ -17,16 +17,18 @@ pub struct TaskSummary {
     tasks: Vec<TaskProgram>,
     /// Samples of threads that polled a task.
     samples_in_polls: u64,
-    /// Polls that are shown, since they outlasted a sample or left their CPU.
+    /// Polls that are shown, since they outlasted a sample or left their CPU. Scripts find them among all polls.
+    #[serde(skip)]
     polls_found: u64,
     /// Such polls that are not shown, since no stack told what was polled.
+    #[serde(skip)]
     polls_unnamed: u64,
 }
 
 impl TaskSummary {
     pub fn new(outcome: &Outcome) -> TaskSummary {
         TaskSummary {
-            tasks: outcome.tasks.clone(),
+            tasks: outcome.tasks.programs.clone(),
             samples_in_polls: outcome.seen.samples_in_polls,
             polls_found: outcome.seen.polls_found,
             polls_unnamed: outcome.seen.polls_unnamed,

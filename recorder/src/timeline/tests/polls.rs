@@ -1,6 +1,6 @@
-//! Polls that samples and switches tell of.
+//! Polls that samples and switches tell of, and those that probes do.
 
-use polletto_common::record::{PollLeft, Sample, StackEnding};
+use polletto_common::record::{Blocked, Poll, PollLeft, Sample, StackEnding};
 use polletto_protos::track_event::{NameField, Type};
 
 use super::{stacks::Recording, *};
@@ -11,6 +11,9 @@ const HANDLER: u64 = 0x5000_1000;
 const WORKER: u64 = 0x5000_2000;
 const ELSEWHERE: u64 = 0x5000_3000;
 const BIAS: u64 = 0x5000_0000 - 0x4200;
+
+const VTABLE: u64 = 0x5020_0000;
+const BLOCKING_VTABLE: u64 = 0x5020_0080;
 
 const RUNTIME: u64 = 0x7777;
 /// The task that the worker is itself.
@@ -34,7 +37,11 @@ fn recording() -> Recording {
         bias: BIAS,
     });
     let bodies = vec![body(HANDLER, "handler", false), body(WORKER, "worker", true)];
-    recording.timeline.knows_task_code(module, Arc::new(TaskCode::new(bodies)));
+    let vtables = vec![
+        (VTABLE - BIAS, body(HANDLER, "handler", false)),
+        (BLOCKING_VTABLE - BIAS, body(WORKER, "blocking", true)),
+    ];
+    recording.timeline.knows_task_code(module, Arc::new(TaskCode::new(bodies).with_vtables(vtables)));
     for (id, frames) in [(1, vec![ELSEWHERE, HANDLER + 8, WORKER + 8]), (2, vec![ELSEWHERE, WORKER + 8])] {
         recording.stack(id, PROCESS, &[], &frames, StackEnding::ROOT, 0);
     }
@@ -57,6 +64,25 @@ impl Recording {
         self.push(Record::PollLeft(PollLeft { header, tid: Tid(10), tgid: PROCESS, polled }));
     }
 
+    fn polled(&mut self, time_ns: u64, flags: u32, vtable: u64, polled: Polled) {
+        let header = header::<Poll>(time_ns, flags);
+        self.push(Record::Poll(Poll { header, tid: Tid(10), tgid: PROCESS, vtable, polled }));
+    }
+
+    fn slept(&mut self, left_ns: u64, time_ns: u64, polled: Polled) {
+        self.push(Record::Blocked(Blocked {
+            header: header::<Blocked>(time_ns, 0),
+            stack: 1,
+            left_ns,
+            woken_ns: 0,
+            tid: Tid(10),
+            tgid: PROCESS,
+            waker_tid: Tid::IDLE,
+            prev_state: 1,
+            polled,
+        }));
+    }
+
     fn comes_back(&mut self, time_ns: u64) {
         self.push(Record::Switch(Switch {
             header: header::<Switch>(time_ns, flags::NEXT_RECORDED),
@@ -75,12 +101,16 @@ impl Recording {
         let name =
             |iid: u64| read.interned.event_names.iter().find(|name| name.iid() == iid).unwrap().name().to_owned();
         let events = read.events.iter().filter(|(_, event)| read.tracks[&event.track_uuid()].name().contains("worker"));
-        let mut shown = Vec::new();
+        let mut shown: Vec<(u64, u64, String, String)> = Vec::new();
+        let mut open = Vec::new();
         for (time_ns, event) in events {
             let track = read.tracks[&event.track_uuid()].name().to_owned();
             match (event.r#type(), &event.name_field) {
-                (Type::SliceBegin, Some(NameField::NameIid(iid))) => shown.push((*time_ns, 0, name(*iid), track)),
-                (Type::SliceEnd, None) => shown.last_mut().unwrap().1 = *time_ns,
+                (Type::SliceBegin, Some(NameField::NameIid(iid))) => {
+                    open.push(shown.len());
+                    shown.push((*time_ns, 0, name(*iid), track));
+                }
+                (Type::SliceEnd, None) => shown[open.pop().unwrap()].1 = *time_ns,
                 other => panic!("{other:?}"),
             }
         }
@@ -180,4 +210,96 @@ fn the_workers_of_another_runtime_are_another_group() {
     groups.sort();
     let expected = ["thread 10 in Tokio threads", "worker 3 in Tokio workers", "worker 3 in Tokio workers, runtime 2"];
     assert_eq!(groups, expected);
+}
+
+fn exact(task: u64, began_ns: u64) -> Polled {
+    Polled { tick: Polled::EXACT | began_ns, ..polled(task, 0) }
+}
+
+fn named(begin: u64, end: u64, name: &str) -> (u64, u64, String, String) {
+    (begin, end, name.into(), "worker 3".into())
+}
+
+#[test]
+fn a_poll_whose_end_is_told_is_shown_once_and_whole() {
+    let mut recording = recording();
+    recording.polls(150, 1, exact(7, 100));
+    recording.leaves(200, exact(7, 100));
+    recording.comes_back(300);
+    recording.polls(320, 1, exact(7, 100));
+    recording.polled(400, 0, VTABLE, exact(7, 100));
+    recording.polled(460, 0, VTABLE, exact(7, 450));
+    assert_eq!(recording.shown(), [poll(100, 400), poll(450, 460)]);
+    let seen = recording.timeline.seen();
+    assert_eq!((seen.polls_exact, seen.polls_found, seen.polls_unnamed), (2, 0, 0));
+}
+
+#[test]
+fn what_a_thread_slept_in_a_poll_is_shown_within_it() {
+    let mut recording = recording();
+    for (left_ns, back_ns) in [(200, 300), (320, 350)] {
+        recording.leaves(left_ns, exact(7, 100));
+        recording.comes_back(back_ns);
+        recording.slept(left_ns, back_ns, exact(7, 100));
+    }
+    recording.polled(400, 0, VTABLE, exact(7, 100));
+    assert_eq!(recording.shown(), [poll(100, 400), named(200, 300, "blocked"), named(320, 350, "blocked")]);
+}
+
+#[test]
+fn a_poll_within_a_poll_is_shown_within_it() {
+    let mut recording = recording();
+    recording.leaves(120, exact(7, 100));
+    recording.comes_back(130);
+    recording.slept(120, 130, exact(7, 100));
+    recording.leaves(220, exact(8, 200));
+    recording.comes_back(230);
+    recording.slept(220, 230, exact(8, 200));
+    recording.polled(300, flags::NESTED, VTABLE, exact(8, 200));
+    recording.polled(400, 0, VTABLE, exact(7, 100));
+    let mut shown = recording.shown();
+    shown.sort();
+    let expected = [poll(100, 400), named(120, 130, "blocked"), poll(200, 300), named(220, 230, "blocked")];
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_poll_whose_end_is_never_told_is_shown_as_far_as_it_was_found() {
+    let mut recording = recording();
+    recording.polls(150, 1, exact(7, 100));
+    recording.polls(200, 1, exact(7, 100));
+    recording.polled(400, 0, VTABLE, exact(7, 300));
+    recording.polled(900, flags::STILL_POLLING, VTABLE, exact(7, 800));
+    assert_eq!(recording.shown(), [poll(150, 200), poll(300, 400), poll(800, 900)]);
+    let seen = recording.timeline.seen();
+    assert_eq!((seen.polls_exact, seen.polls_found, seen.polls_unfinished), (1, 1, 1));
+}
+
+#[test]
+fn a_vtable_of_which_nothing_is_known_is_shown_by_its_address() {
+    let mut recording = recording();
+    recording.polled(200, 0, 0x1234, exact(7, 100));
+    recording.polled(400, 0, BLOCKING_VTABLE, exact(8, 300));
+    assert_eq!(recording.shown(), [named(100, 200, "vtable 0x1234"), named(300, 400, "blocking")]);
+}
+
+#[test]
+fn the_task_that_a_worker_is_itself_is_no_poll_though_its_end_is_told() {
+    let mut recording = recording();
+    recording.polls(100, 2, polled(OWN, 1));
+    recording.polled(400, 0, BLOCKING_VTABLE, exact(OWN, 50));
+    assert_eq!(recording.shown(), []);
+}
+
+#[test]
+fn a_task_that_may_block_and_polls_others_is_a_worker() {
+    let mut recording = recording();
+    recording.polled(200, 0, VTABLE, exact(7, 100));
+    for (time_ns, tick) in [(300, 0), (400, 0)] {
+        recording.polls(time_ns, 2, Polled { runtime: 0, ..polled(OWN, tick) });
+    }
+    recording.leaves(500, Polled { runtime: 0, ..polled(OWN, 0) });
+    recording.comes_back(600);
+    assert_eq!(recording.timeline.take_own_tasks(), [(Tid(10), OWN)]);
+    assert_eq!(recording.shown(), [poll(100, 200)]);
 }

@@ -1,0 +1,183 @@
+//! Polls whose begin and end are told exactly: by probes at the code that polls, and at the code that it returns to.
+
+use crate::{id::Tgid, polled::Polled};
+
+/// Threads of which it is known at the same time what they poll.
+pub const MAX_POLLING: usize = 16 * 1024;
+
+/// Polls that a thread can be in at the same time, one inside another.
+pub const MAX_NESTED: usize = 4;
+
+/// Addresses that polls return to, of all processes.
+pub const MAX_RETURNS: usize = 4096;
+
+/// What a probe passes to the kernel program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie(pub u64);
+
+/// What a probe stands at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// A function that polls a task, whose argument is still where the caller had put it.
+    Begin {
+        /// How far the stack pointer lies below the return address by now, bytes.
+        pushed: u64,
+    },
+    /// Code that is reached after each return to one address, and by chance from elsewhere.
+    End {
+        /// That address.
+        return_address: u64,
+        /// How far the stack pointer lies above where it was after the return, bytes; a multiple of 8.
+        popped: i64,
+    },
+}
+
+impl Cookie {
+    const IS_END: u64 = 1 << 63;
+    const ADDRESS_BITS: u32 = 48;
+    const WORDS_BITS: u32 = 15;
+    const NO_WORDS: i64 = 1 << (Self::WORDS_BITS - 1);
+
+    /// None for what no program has.
+    pub const fn of(site: Site) -> Option<Cookie> {
+        match site {
+            Site::Begin { pushed } if pushed & Self::IS_END == 0 => Some(Cookie(pushed)),
+            Site::End { return_address, popped } => {
+                let words = popped / 8 + Self::NO_WORDS;
+                if return_address >> Self::ADDRESS_BITS != 0 || words < 0 || words >> Self::WORDS_BITS != 0 {
+                    return None;
+                }
+                Some(Cookie(Self::IS_END | (words as u64) << Self::ADDRESS_BITS | return_address))
+            }
+            Site::Begin { .. } => None,
+        }
+    }
+
+    /// What it was made of.
+    #[inline(always)]
+    pub const fn site(self) -> Site {
+        let Cookie(bits) = self;
+        if bits & Self::IS_END == 0 {
+            return Site::Begin { pushed: bits };
+        }
+        let words = (bits & !Self::IS_END) >> Self::ADDRESS_BITS;
+        Site::End {
+            return_address: bits & ((1 << Self::ADDRESS_BITS) - 1),
+            popped: (words as i64 - Self::NO_WORDS) * 8,
+        }
+    }
+}
+
+/// An address that polls of a process return to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReturnKey {
+    /// In the process.
+    pub address: u64,
+    /// The process.
+    pub tgid: Tgid,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<ReturnKey>() == 16);
+
+/// How the end of polls is seen that return to an address.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way(pub u64);
+
+impl Way {
+    /// It is not seen, so that their begin is of no use either.
+    pub const UNKNOWN: Way = Way(0);
+    /// There is a probe behind the address.
+    pub const PROBE: Way = Way(1);
+
+    /// What stands there does nothing but return itself, to the address that lies so many bytes above its own.
+    pub const fn outwards(bytes: u64) -> Way {
+        assert!(bytes >= 8);
+        Way(bytes)
+    }
+}
+
+/// What is polled.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PollKind(pub u64);
+
+impl PollKind {
+    /// A task that awaits.
+    pub const ASYNC: PollKind = PollKind(0);
+    /// Code that may block, and runs to its end in one poll.
+    pub const BLOCKING: PollKind = PollKind(1);
+    /// Such code that polls tasks itself: a worker.
+    pub const WORKER: PollKind = PollKind(2);
+}
+
+/// A poll that has begun.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPoll {
+    /// Where the stack pointer is once it has returned.
+    pub end_sp: u64,
+    /// To where it returns.
+    pub return_address: u64,
+    /// The address of the task's vtable.
+    pub vtable: u64,
+    /// What.
+    pub kind: PollKind,
+    /// The task, and who polls it; the tick is [`Polled::EXACT`].
+    pub polled: Polled,
+}
+
+impl OpenPoll {
+    const NONE: OpenPoll = OpenPoll {
+        end_sp: 0,
+        return_address: 0,
+        vtable: 0,
+        kind: PollKind::ASYNC,
+        polled: Polled { task: 0, runtime: 0, worker: 0, tick: 0 },
+    };
+}
+
+/// The polls that a thread is in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPolls {
+    /// Its process.
+    pub tgid: Tgid,
+    /// How many there are, at most [`MAX_NESTED`].
+    pub depth: u32,
+    /// The outermost first.
+    pub polls: [OpenPoll; MAX_NESTED],
+}
+
+const _: () = assert!(size_of::<OpenPolls>() == 8 + MAX_NESTED * 64);
+
+impl OpenPolls {
+    /// None.
+    pub const NONE: OpenPolls = OpenPolls { tgid: Tgid(0), depth: 0, polls: [OpenPoll::NONE; MAX_NESTED] };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_says_what_it_was_made_of() {
+        let end = |return_address, popped| Site::End { return_address, popped };
+        let sites = [
+            Site::Begin { pushed: 0 },
+            Site::Begin { pushed: 0x128 },
+            end(0x5555_5555_4321, 0),
+            end(0x7fff_ffff_ffff, 0x1_fff8),
+            end(0x40_1000, -0x2_0000),
+        ];
+        for site in sites {
+            assert_eq!(Cookie::of(site).map(Cookie::site), Some(site));
+        }
+        for site in [end(1 << 48, 0), end(0, 0x2_0000), end(0, -0x2_0008)] {
+            assert_eq!(Cookie::of(site), None, "{site:?}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! When polls begin and end, told by probes in the programs' own code.
+//!
+//! A poll is known by where its caller's stack is: there the stack pointer is back after it, and nowhere else.
+
+use aya_ebpf::{
+    EbpfContext, Global,
+    btf_maps::{Array, HashMap},
+    helpers::{bpf_get_current_task_btf, bpf_probe_read_user, generated::bpf_get_attach_cookie},
+    macros::btf_map,
+    programs::ProbeContext,
+};
+use polletto_common::{
+    id::{Tgid, Tid},
+    poll::{Cookie, MAX_NESTED, MAX_POLLING, MAX_RETURNS, OpenPoll, OpenPolls, PollKind, ReturnKey, Site, Way},
+    polled::Polled,
+    record::{Poll, flags},
+};
+
+use crate::{
+    polled,
+    registers::{Cpu, Native},
+    ring, scope,
+    task::Task,
+};
+
+/// 1 when polls are told.
+#[unsafe(no_mangle)]
+static POLLS: Global<u32> = Global::new(0);
+
+/// Keyed by thread. All elements exist from the beginning.
+#[btf_map]
+static OPEN_POLLS: HashMap<u32, OpenPolls, MAX_POLLING> = HashMap::new();
+
+/// What is known of the addresses to which polls return. Those that are new are added here.
+#[btf_map]
+static RETURNS: HashMap<ReturnKey, u64, MAX_RETURNS> = HashMap::new();
+
+/// How often something was added to [`RETURNS`] here, or should have been.
+#[btf_map]
+static NEW_RETURNS: Array<u64, 1> = Array::new();
+
+/// What a thread is in that polls nothing.
+static NO_POLLS: OpenPolls = OpenPolls::NONE;
+
+/// Returns that lead to no more than another return.
+const MAX_OUTWARDS: usize = 3;
+
+/// The last index of a thread's polls. The compiler does not know it, and so leaves in the code by which the verifier sees
+/// that an index is within.
+#[unsafe(no_mangle)]
+static LAST_NESTED: Global<u64> = Global::new(MAX_NESTED as u64 - 1);
+
+const _: () = assert!(MAX_NESTED.is_power_of_two());
+
+/// Offsets within Tokio's `Header` and `Vtable`, bytes.
+const HEADER_VTABLE: u64 = 0x10;
+const VTABLE_OFFSETS: u64 = 0x38;
+
+/// Larger ones than this are none.
+const LARGEST_TASK: u64 = 1 << 28;
+
+/// Of a task that awaits, whose scheduler is one word before its id.
+const ASYNC_SCHEDULER_BYTES: u64 = 8;
+
+/// A thread has come to a probe.
+#[inline(always)]
+pub fn probe(context: &ProbeContext) {
+    // SAFETY: a helper without arguments; it never returns null.
+    let task = Task::new(unsafe { bpf_get_current_task_btf() }.cast_const());
+    if !scope::contains(task) {
+        return;
+    }
+    // SAFETY: this program's context.
+    let (cookie, call) = unsafe { (bpf_get_attach_cookie(context.as_ptr()), Native::call(context.as_ptr())) };
+    match Cookie(cookie).site() {
+        Site::Begin { pushed } => begins(task, call.argument, call.sp.wrapping_add(pushed)),
+        Site::End { return_address, popped } => ends(task, return_address, call.sp.wrapping_sub(popped as u64)),
+    }
+}
+
+/// The task at `header` is polled. The return address stands at `slot`.
+#[inline(always)]
+fn begins(task: Task, header: u64, slot: u64) {
+    let began_ns = ring::now();
+    let Some((return_address, end_sp)) = end_of(task.tgid(), slot) else {
+        forget_ended(task.tid(), slot.wrapping_add(8));
+        return unended(1);
+    };
+    let Some((vtable, id, kind)) = described(header) else { return unended(1) };
+    let Some(open) = open_of(task.tid()) else { return unended(1) };
+    // SAFETY: a map's value that only the thread itself changes, which is here. What interrupts it reads it.
+    let open = unsafe { &mut *open };
+    let is_same = |poll: &OpenPoll| {
+        poll.end_sp == end_sp
+            && poll.return_address == return_address
+            && poll.vtable == vtable
+            && poll.polled.task == id
+    };
+    if open.depth > 0 && nth(open, open.depth as usize).is_some_and(|innermost| is_same(innermost)) {
+        // A function that does nothing but jump to another where polls begin too.
+        return;
+    }
+    let depth = forget(open, |poll| poll.end_sp <= end_sp);
+    if depth >= MAX_NESTED {
+        return unended(1);
+    }
+    if depth > 0
+        && kind == PollKind::ASYNC
+        && let Some(outer) = nth(open, depth)
+        && outer.kind == PollKind::BLOCKING
+    {
+        outer.kind = PollKind::WORKER;
+    }
+    // SAFETY: the current thread.
+    let polled = Polled { task: id, tick: Polled::EXACT | began_ns, ..unsafe { polled::worker(task) } };
+    if let Some(new) = nth(open, depth + 1) {
+        *new = OpenPoll { end_sp, return_address, vtable, kind, polled };
+    }
+    open.tgid = task.tgid();
+    open.depth = depth as u32 + 1;
+}
+
+/// The code is reached that stands behind `return_address`, where the stack pointer was `sp`.
+#[inline(always)]
+fn ends(task: Task, return_address: u64, sp: u64) {
+    let Some(open) = OPEN_POLLS.get_ptr_mut(task.tid().0) else { return };
+    // SAFETY: as in `begins`.
+    let open = unsafe { &mut *open };
+    let depth = forget(open, |poll| poll.end_sp < sp);
+    if depth == 0 {
+        return;
+    }
+    let Some(&mut OpenPoll { end_sp, return_address: of, vtable, kind, polled }) = nth(open, depth) else { return };
+    if end_sp != sp || of != return_address {
+        return;
+    }
+    open.depth = depth as u32 - 1;
+    if kind == PollKind::WORKER {
+        return;
+    }
+    let is_nested = depth > 1 && nth(open, depth - 1).is_some_and(|outer| outer.kind != PollKind::WORKER);
+    ring::emit_poll(Poll {
+        header: ring::header::<Poll>(if is_nested { flags::NESTED } else { 0 }),
+        tid: task.tid(),
+        tgid: task.tgid(),
+        vtable,
+        polled,
+    });
+}
+
+/// What the thread polls, if the end of that will be told.
+///
+/// # Safety
+/// `task` is the current thread.
+#[inline(always)]
+pub unsafe fn open(task: Task) -> Option<Polled> {
+    if POLLS.load() == 0 {
+        return None;
+    }
+    let open = OPEN_POLLS.get_ptr_mut(task.tid().0)?;
+    // SAFETY: a map's value that only this thread changes.
+    let open = unsafe { &mut *open };
+    let depth = open.depth as usize;
+    if depth == 0 || depth > MAX_NESTED {
+        return None;
+    }
+    let &mut OpenPoll { kind, polled, .. } = nth(open, depth)?;
+    match kind {
+        PollKind::WORKER => None,
+        // Whether it has become a worker in the meantime tells the scheduler that it has then.
+        // SAFETY: the current thread.
+        PollKind::BLOCKING => Some(Polled { task: polled.task, tick: polled.tick, ..unsafe { polled::worker(task) } }),
+        _ => Some(polled),
+    }
+}
+
+/// A thread's id may soon be another's, or its program another.
+#[inline(always)]
+pub fn thread_ended(tid: Tid) {
+    if POLLS.load() != 0 {
+        OPEN_POLLS.remove(tid.0).ok();
+    }
+}
+
+/// The polls that a thread is in.
+#[inline(always)]
+fn open_of(tid: Tid) -> Option<*mut OpenPolls> {
+    if let Some(open) = OPEN_POLLS.get_ptr_mut(tid.0) {
+        return Some(open);
+    }
+    OPEN_POLLS.insert(tid.0, &NO_POLLS, 0).ok()?;
+    OPEN_POLLS.get_ptr_mut(tid.0)
+}
+
+/// One of the polls, counted from 1.
+#[inline(always)]
+fn nth(open: &mut OpenPolls, nth: usize) -> Option<&mut OpenPoll> {
+    open.polls.get_mut(nth.wrapping_sub(1) & LAST_NESTED.load() as usize)
+}
+
+#[inline(always)]
+fn forget_ended(tid: Tid, sp: u64) {
+    if let Some(open) = OPEN_POLLS.get_ptr_mut(tid.0) {
+        // SAFETY: as in `begins`.
+        forget(unsafe { &mut *open }, |poll| poll.end_sp <= sp);
+    }
+}
+
+/// Forgets the innermost polls of which this is true: they have ended unseen. How many are left.
+#[inline(always)]
+fn forget(open: &mut OpenPolls, has_ended: impl Fn(&OpenPoll) -> bool) -> usize {
+    let before = (open.depth as usize).min(MAX_NESTED);
+    let mut depth = before;
+    for _ in 0..MAX_NESTED {
+        if depth > 0 && nth(open, depth).is_some_and(|poll| has_ended(poll)) {
+            depth -= 1;
+        }
+    }
+    if depth != before {
+        open.depth = depth as u32;
+        unended((before - depth) as u64);
+    }
+    depth
+}
+
+#[inline(always)]
+fn unended(count: u64) {
+    if let Some(stats) = ring::stats() {
+        stats.polls_without_end += count;
+    }
+}
+
+/// The address behind which the poll's end is seen whose return address stands at `slot`, and where the stack pointer is
+/// then. None if it is not.
+#[inline(always)]
+fn end_of(tgid: Tgid, slot: u64) -> Option<(u64, u64)> {
+    let mut slot = slot;
+    for _ in 0..=MAX_OUTWARDS {
+        let address = read::<u64>(slot)?;
+        let key = ReturnKey { address, tgid, reserved: 0 };
+        let Some(way) = RETURNS.get_ptr(&key) else {
+            // Without room it is told that something is missing, at least.
+            RETURNS.insert(&key, Way::UNKNOWN.0, 0).ok();
+            if let Some(count) = NEW_RETURNS.get_ptr_mut(0) {
+                // SAFETY: a map's value. That two add at once matters not: it has changed.
+                unsafe { count.write_volatile(count.read_volatile().wrapping_add(1)) };
+            }
+            return None;
+        };
+        // SAFETY: a map's value, which the recorder sets as a whole.
+        match Way(unsafe { way.read_volatile() }) {
+            Way::UNKNOWN => return None,
+            Way::PROBE => return Some((address, slot.wrapping_add(8))),
+            Way(bytes) => slot = slot.wrapping_add(bytes),
+        }
+    }
+    None
+}
+
+/// The vtable, the id and the kind of the task at `header`.
+#[inline(always)]
+fn described(header: u64) -> Option<(u64, u64, PollKind)> {
+    let vtable = read::<u64>(header.wrapping_add(HEADER_VTABLE))?;
+    let [_trailer, scheduler, id] = read::<[u64; 3]>(vtable.wrapping_add(VTABLE_OFFSETS))?;
+    if id > LARGEST_TASK {
+        return None;
+    }
+    let is_async = id.wrapping_sub(scheduler) == ASYNC_SCHEDULER_BYTES;
+    let kind = if is_async { PollKind::ASYNC } else { PollKind::BLOCKING };
+    Some((vtable, read(header.wrapping_add(id))?, kind))
+}
+
+/// Reads the current program's memory; nothing where there is none, or it is not in memory.
+#[inline(always)]
+fn read<T: Copy>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
+}

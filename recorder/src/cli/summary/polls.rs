@@ -1,0 +1,63 @@
+//! What a recording's polls came to.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Count, several};
+use crate::session::{Outcome, ProbeSummary};
+
+/// Reasons that are named in the summary for people.
+const NAMED_REASONS: usize = 5;
+
+/// The part of the summary about polls.
+#[derive(Debug, Serialize)]
+pub struct PollSummary {
+    /// Polls that are shown from their begin to their end.
+    polls_exact: u64,
+    /// Polls whose begin was seen, and that outlasted the recording.
+    polls_unfinished: u64,
+    /// Polls whose begin was seen, and whose end was not: mostly before it was known where they return to.
+    polls_without_end: u64,
+    /// Polls of which it is shown how long they lasted at least.
+    polls_found: u64,
+    /// Such polls that are not shown, since it is unknown what was polled.
+    polls_unnamed: u64,
+    /// Probes in the programs' code; none where polls were not to be told exactly.
+    poll_probes: Option<ProbeSummary>,
+}
+
+impl PollSummary {
+    pub fn new(outcome: &Outcome) -> PollSummary {
+        let Outcome { seen, kernel, tasks, .. } = outcome;
+        PollSummary {
+            polls_exact: seen.polls_exact,
+            polls_unfinished: seen.polls_unfinished,
+            polls_without_end: kernel.polls_without_end,
+            polls_found: seen.polls_found,
+            polls_unnamed: seen.polls_unnamed,
+            poll_probes: tasks.probes.clone(),
+        }
+    }
+}
+
+impl fmt::Display for PollSummary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(ProbeSummary { begins, ends, refused }) = &self.poll_probes else { return Ok(()) };
+        writeln!(out, "  polls     {} from begin to end", several(self.polls_exact, "poll", "polls"))?;
+        writeln!(out, "            by probes in {begins} places where polls begin, and {ends} where they have ended")?;
+        for (count, what) in [
+            (self.polls_unfinished, "had not ended when the recording did"),
+            (self.polls_without_end, "whose end was not seen, most of them before it was known where it is"),
+            (self.polls_found, "of which samples and switches tell how long they lasted at least"),
+        ] {
+            if count > 0 {
+                writeln!(out, "            {} {what}", Count(count))?;
+            }
+        }
+        for (reason, count) in refused.iter().take(NAMED_REASONS) {
+            writeln!(out, "            {} without a probe: {reason}", several(*count, "place", "places"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Where probes can stand that tell when polls begin and end.
+
+use std::{error, fmt, ops::Range};
+
+use super::{Program, code::x86_64};
+use crate::{
+    target::image::{Architecture, Contents, Image, ImageError, Source},
+    unwind::Bounds,
+};
+
+/// Bytes of a function in which probes are looked for.
+const MAX_FUNCTION: u64 = 1 << 20;
+
+/// Bytes in which calls are looked for at once.
+const CHUNK: usize = 1 << 20;
+
+/// Calls that may look like those of polls. Programs have some ten.
+const MAX_LIKELY: usize = 256;
+
+/// The code of a file, as far as it takes probes.
+#[derive(Debug)]
+pub struct PollCode {
+    architecture: Architecture,
+    bounds: Bounds,
+    /// Where polls begin: of each function that polls once.
+    entries: Vec<Entry>,
+    /// Addresses that polls return to, for all that calls look like.
+    likely_returns: Vec<u64>,
+}
+
+/// A function that polls, by its address, and where every call of it comes by.
+pub type Entry = (u64, Result<Place, Unprobed>);
+
+/// An instruction at which a probe can stand. Addresses are the file's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its address.
+    pub address: u64,
+    /// How far the stack pointer has been moved up on the way there, bytes; negative if down.
+    pub moved: i64,
+    /// The instructions that lead there, and itself.
+    pub seen: Range<u64>,
+}
+
+/// What comes after the return from a poll.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AfterReturn {
+    /// A place for a probe.
+    Place(Place),
+    /// Nothing but another return, whose address lies so many bytes above where that of the poll lay.
+    Outwards {
+        /// At least 8.
+        bytes: u64,
+    },
+}
+
+/// Why there is no place for a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unprobed {
+    /// Code of this architecture isn't read.
+    Architecture,
+    /// The file does not say where the function begins and ends.
+    NoFunction,
+    /// No instruction begins there, or some before can't be read.
+    NoInstruction,
+    /// There is no instruction within reach that a probe does not slow down.
+    NoPlace,
+    /// The file could not be read.
+    Unreadable,
+}
+
+impl PollCode {
+    /// Of a program, whose file this is.
+    pub fn read<S: Source + ?Sized>(program: &Program, image: &Image, source: &S) -> PollCode {
+        // Where functions are not known to begin and end, each of them is refused.
+        let bounds = Bounds::read(image, source).unwrap_or_default();
+        let mut code =
+            PollCode { architecture: image.architecture, bounds, entries: Vec::new(), likely_returns: Vec::new() };
+        let mut polls: Vec<u64> = program.vtables.iter().map(|vtable| vtable.poll).collect();
+        polls.sort_unstable();
+        polls.dedup();
+        let contents = Contents::new(image, source);
+        code.entries = polls.into_iter().map(|poll| (poll, code.entry(&contents, poll))).collect();
+        code.likely_returns = code.calls(&contents);
+        code
+    }
+
+    /// Addresses that polls return to, for all that the calls before them look like. Some may be none, and some be missing.
+    pub fn likely_returns(&self) -> &[u64] {
+        &self.likely_returns
+    }
+
+    /// Where polls begin, by the addresses of the functions that poll.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// What comes when a poll has returned to this address.
+    pub fn after_return<S: Source + ?Sized>(
+        &self,
+        image: &Image,
+        source: &S,
+        address: u64,
+    ) -> Result<AfterReturn, Unprobed> {
+        let (bytes, function) = self.function(&Contents::new(image, source), address)?;
+        x86_64::probes::after_return(&bytes, &function, address)
+    }
+
+    /// The calls that look like those of polls, by where they return to. What can't be read is left out.
+    fn calls<S: Source + ?Sized>(&self, contents: &Contents<'_, S>) -> Vec<u64> {
+        let mut functions = Vec::new();
+        if self.architecture == Architecture::X86_64 {
+            for (range, _) in contents.ranges().filter(|(_, is_code)| *is_code) {
+                for start in range.clone().step_by(CHUNK) {
+                    // A call may reach into the next chunk.
+                    let piece = contents.piece(start, CHUNK as u64 + 1).unwrap_or_default();
+                    let calls = piece.windows(2).zip(start..).filter(|(bytes, _)| x86_64::probes::may_be_call(bytes));
+                    functions.extend(calls.filter_map(|(_, address)| self.bounds.around(address)));
+                }
+            }
+        }
+        functions.dedup();
+        let returns = functions.iter().flat_map(|function| {
+            let (bytes, _) = self.function(contents, function.start).unwrap_or((Vec::new(), 0..0));
+            x86_64::probes::likely_returns(&bytes, function)
+        });
+        let mut returns: Vec<u64> = returns.collect();
+        returns.sort_unstable();
+        returns.dedup();
+        returns.truncate(MAX_LIKELY);
+        returns
+    }
+
+    fn entry<S: Source + ?Sized>(&self, contents: &Contents<'_, S>, address: u64) -> Result<Place, Unprobed> {
+        let (bytes, function) = self.function(contents, address)?;
+        if function.start != address {
+            return Err(Unprobed::NoFunction);
+        }
+        x86_64::probes::at_entry(&bytes, &function, address)
+    }
+
+    fn function<S: Source + ?Sized>(
+        &self,
+        contents: &Contents<'_, S>,
+        address: u64,
+    ) -> Result<(Vec<u8>, Range<u64>), Unprobed> {
+        if self.architecture != Architecture::X86_64 {
+            return Err(Unprobed::Architecture);
+        }
+        let function = self.bounds.around(address).ok_or(Unprobed::NoFunction)?;
+        if !contents.is_code(function.start) {
+            return Err(Unprobed::NoFunction);
+        }
+        let size = (function.end - function.start).min(MAX_FUNCTION);
+        Ok((contents.piece(function.start, size)?, function))
+    }
+}
+
+impl From<ImageError> for Unprobed {
+    fn from(_: ImageError) -> Unprobed {
+        Unprobed::Unreadable
+    }
+}
+
+impl fmt::Display for Unprobed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Unprobed::Architecture => "polletto does not read code of this architecture",
+            Unprobed::NoFunction => "the file does not say where the function begins and ends",
+            Unprobed::NoInstruction => "its instructions can't be told from one another",
+            Unprobed::NoPlace => "no instruction within reach takes a probe without being slowed down",
+            Unprobed::Unreadable => "the file can't be read",
+        })
+    }
+}
+
+impl error::Error for Unprobed {}

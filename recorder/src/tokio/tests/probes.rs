@@ -1,0 +1,95 @@
+use super::*;
+use crate::target::image::Image;
+
+/// A program whose one function has this code.
+fn with_function<T>(code: &[u8], look: impl FnOnce(&PollCode, &Image, &Vec<u8>) -> T) -> T {
+    let mut padded = code.to_vec();
+    padded.resize(0x1000, 0xc3);
+    let example = ExampleProgram {
+        code: padded,
+        functions: vec![code.len() as u32],
+        data: vtable(CODE, 0x100, 0x20, 0x28),
+        ..ExampleProgram::default()
+    };
+    let bytes = example.bytes();
+    let image = Image::read(&bytes).unwrap();
+    let program = examine(&image, &bytes).unwrap();
+    look(&PollCode::read(&program, &image, &bytes), &image, &bytes)
+}
+
+/// Where a probe stands that sees every call of this code, and how far the stack pointer has moved by then.
+fn entry(code: &[u8]) -> Result<(u64, i64), Unprobed> {
+    with_function(code, |code, _, _| {
+        let [(_, entry)] = code.entries() else { panic!("one function polls") };
+        entry.clone().map(|place| (place.address - CODE, place.moved))
+    })
+}
+
+/// What comes behind a call whose next instruction is at `next`.
+fn after(code: &[u8], next: u64) -> Result<AfterReturn, Unprobed> {
+    with_function(code, |polls, image, source| polls.after_return(image, source, CODE + next))
+}
+
+#[test]
+fn a_poll_begins_where_its_first_instruction_is_carried_out_by_the_kernel() {
+    for (claim, code, expected) in [
+        ("push %rbp", &[0x55, 0xc3][..], Ok((0, 0))),
+        ("push %r15", &[0x41, 0x57, 0xc3], Ok((0, 0))),
+        ("jmp", &[0xeb, 0x10, 0xc3], Ok((0, 0))),
+        ("mov %rsp, %rax; push %rbp", &[0x48, 0x89, 0xe0, 0x55, 0xc3], Ok((3, 0))),
+        ("endbr64; push %rbp", &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0xc3], Ok((4, 0))),
+        ("sub $0x18, %rsp; call", &[0x48, 0x83, 0xec, 0x18, 0xe8, 0, 0, 0, 0, 0xc3], Ok((4, -0x18))),
+        ("mov %rsi, %rdi; push %rbp", &[0x48, 0x89, 0xf7, 0x55, 0xc3], Err(Unprobed::NoPlace)),
+        ("mov %rdi, %rsp; push %rbp", &[0x48, 0x89, 0xfc, 0x55, 0xc3], Err(Unprobed::NoPlace)),
+        ("push %rbp; jmp to it", &[0x55, 0xeb, 0xfd, 0xc3], Err(Unprobed::NoPlace)),
+        ("ret", &[0xc3], Err(Unprobed::NoPlace)),
+        ("no instruction", &[0x06, 0x55], Err(Unprobed::NoPlace)),
+    ] {
+        assert_eq!(entry(code), expected, "{claim}");
+    }
+}
+
+#[test]
+fn a_poll_has_ended_at_the_first_such_instruction_behind_its_call() {
+    let place = |address, moved, seen: std::ops::Range<u64>| {
+        let (start, end) = (CODE + seen.start, CODE + seen.end);
+        Ok(AfterReturn::Place(Place { address: CODE + address, moved, seen: start..end }))
+    };
+    let call = [0xff, 0x10];
+    for (claim, behind, expected) in [
+        ("cmp $2, %bpl; je", &[0x40, 0x80, 0xfd, 0x02, 0x74, 0x00][..], place(6, 0, 2..8)),
+        ("nop", &[0x90], place(2, 0, 2..3)),
+        ("test; jne near", &[0x85, 0xc0, 0x0f, 0x85, 0, 0, 0, 0], place(4, 0, 2..10)),
+        ("add $8, %rsp; jmp", &[0x48, 0x83, 0xc4, 0x08, 0xeb, 0x00], place(6, 8, 2..8)),
+        ("pop %rax; ret", &[0x58, 0xc3], Ok(AfterReturn::Outwards { bytes: 16 })),
+        ("ret", &[0xc3], Ok(AfterReturn::Outwards { bytes: 8 })),
+        ("call of a pointer", &[0xff, 0x10, 0x90], Err(Unprobed::NoPlace)),
+        ("mov %rbp, %rsp", &[0x48, 0x89, 0xec, 0x90], Err(Unprobed::NoPlace)),
+        ("syscall", &[0x0f, 0x05, 0x90], Err(Unprobed::NoPlace)),
+    ] {
+        assert_eq!(after(&[&call[..], behind, &[0xc3; 4]].concat(), 2), expected, "{claim}");
+    }
+    assert_eq!(after(&[0xff, 0x10, 0x90, 0xc3], 1), Err(Unprobed::NoInstruction), "in the middle of one");
+    assert_eq!(after(&[0xff, 0x10, 0x90, 0xc3], 0x9000), Err(Unprobed::NoFunction), "elsewhere");
+}
+
+#[test]
+fn calls_that_look_like_those_of_polls_are_found() {
+    for (claim, code, expected) in [
+        // mov 0x10(%r13), %rax; mov %r13, %rdi; call *(%rax)
+        ("as compilers write it", &[0x49, 0x8b, 0x45, 0x10, 0x4c, 0x89, 0xef, 0xff, 0x10, 0x90][..], Some(9)),
+        // mov %rbx, %rdi; mov 0x10(%rbx), %rcx; nop; call *(%rcx)
+        ("in another order", &[0x48, 0x89, 0xdf, 0x48, 0x8b, 0x4b, 0x10, 0x90, 0xff, 0x11, 0x90], Some(10)),
+        // mov 0x10(%rdi), %rax; call *(%rax)
+        ("of the own argument", &[0x48, 0x8b, 0x47, 0x10, 0xff, 0x10, 0x90], Some(6)),
+        // mov 0x18(%r13), %rax; mov %r13, %rdi; call *(%rax)
+        ("of another pointer", &[0x49, 0x8b, 0x45, 0x18, 0x4c, 0x89, 0xef, 0xff, 0x10, 0x90], None),
+        // mov 0x10(%r13), %rax; mov %r14, %rdi; call *(%rax)
+        ("with another argument", &[0x49, 0x8b, 0x45, 0x10, 0x4c, 0x89, 0xf7, 0xff, 0x10, 0x90], None),
+        // mov 0x10(%r13), %rax; mov %r13, %rdi; call *8(%rax)
+        ("of another function", &[0x49, 0x8b, 0x45, 0x10, 0x4c, 0x89, 0xef, 0xff, 0x50, 0x08, 0x90], None),
+    ] {
+        let found = with_function(code, |polls, _, _| polls.likely_returns().to_vec());
+        assert_eq!(found, expected.map(|next| CODE + next).into_iter().collect::<Vec<u64>>(), "{claim}");
+    }
+}

@@ -1,0 +1,118 @@
+//! Polls that are told from begin to end, beside what a program says that it polled.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
+
+use std::collections::BTreeMap;
+
+use polletto_tests::{
+    oracle::{Build, NEWEST, Truth},
+    trace::{Nanoseconds, Tid, Trace, Value},
+    turn::Turn,
+};
+use serde_json::Value as Json;
+
+/// By how much the times of a poll may differ from those that the program took just inside.
+const SAME_NS: u64 = 20_000;
+
+/// Of all polls; the others met an interrupt, or a machine that took the CPU away.
+const MOST: f64 = 0.95;
+
+/// A poll, as either side tells it.
+#[derive(Clone, Debug)]
+struct Poll {
+    task: u64,
+    begin: Nanoseconds,
+    end: Nanoseconds,
+}
+
+/// What the program says of its own polls, by thread.
+fn told(truth: &Truth) -> BTreeMap<Tid, Vec<Poll>> {
+    let mut polls = BTreeMap::<Tid, Vec<Poll>>::new();
+    for poll in &truth.polls {
+        let own = Poll { task: truth.id(poll), begin: poll.begin, end: poll.end };
+        polls.entry(poll.tid).or_default().push(own);
+    }
+    polls.values_mut().for_each(|polls| polls.sort_by_key(|poll| poll.begin));
+    polls
+}
+
+/// The polls that a trace shows from begin to end, by thread.
+fn shown(trace: &Trace) -> BTreeMap<Tid, Vec<Poll>> {
+    let mut polls = BTreeMap::<Tid, Vec<Poll>>::new();
+    for slice in trace.slices_of("poll") {
+        if slice.arguments.get("extent") != Some(&Value::Text("exact".into())) {
+            continue;
+        }
+        let number = |name: &str| match slice.arguments.get(name) {
+            Some(Value::Integer(number)) => *number,
+            other => panic!("{name} is {other:?} of {slice:?}"),
+        };
+        let task = u64::try_from(number("task_id")).expect("an id");
+        let thread = Tid::try_from(number("tid")).expect("a thread");
+        polls.entry(thread).or_default().push(Poll { task, begin: slice.begin, end: slice.end });
+    }
+    polls
+}
+
+/// The time that most of these stay below.
+fn usual(mut times: Vec<u64>) -> u64 {
+    times.sort_unstable();
+    times[((times.len() - 1) as f64 * MOST) as usize]
+}
+
+fn every_poll_is_told_from_its_begin_to_its_end(profile: &'static str) {
+    let _turn = Turn::alone();
+    let (outcome, truth) = Build { profile, tokio: NEWEST }.recorded(&["--polls", "all", "--no-symbols"]);
+    let truth = told(&truth);
+    let summary = outcome.summary();
+    println!("{profile}: {} of {}", summary["polls_exact"], summary["poll_probes"]);
+    let trace = outcome.trace();
+    let shown = shown(&trace);
+    let (mut early, mut late, mut polls) = (Vec::new(), Vec::new(), 0);
+    for (thread, truth) in &truth {
+        let shown = shown.get(thread).map(Vec::as_slice).unwrap_or_default();
+        for poll in truth {
+            polls += 1;
+            let around = shown.iter().filter(|shown| shown.task == poll.task && shown.begin <= poll.begin);
+            let own = around.max_by_key(|shown| shown.begin).filter(|shown| shown.end >= poll.end);
+            let own = own.unwrap_or_else(|| panic!("thread {thread} has polled this: {poll:?}"));
+            early.push(poll.begin - own.begin);
+            late.push(own.end - poll.end);
+        }
+        let shown_of_known = shown.iter().filter(|shown| truth.iter().any(|poll| poll.task == shown.task));
+        assert_eq!(shown_of_known.count(), truth.len(), "{profile}: thread {thread} has polled as often as it says");
+    }
+    assert!(polls > 1000, "{polls} polls");
+    let (early, late) = (usual(early), usual(late));
+    println!("{profile}: {polls} polls, most from {early} ns before to {late} ns after what they do");
+    assert!(early < SAME_NS && late < SAME_NS, "{profile}: {early} ns early and {late} ns late");
+}
+
+#[test]
+fn every_poll_of_an_ordinary_program_is_told() {
+    every_poll_is_told_from_its_begin_to_its_end("release");
+}
+
+#[test]
+fn every_poll_of_a_stripped_program_is_told() {
+    every_poll_is_told_from_its_begin_to_its_end("stripped");
+}
+
+#[test]
+fn every_poll_of_a_program_that_was_optimized_as_a_whole_is_told() {
+    every_poll_is_told_from_its_begin_to_its_end("fat");
+}
+
+#[test]
+fn every_poll_of_a_small_program_is_told() {
+    every_poll_is_told_from_its_begin_to_its_end("small");
+}
+
+#[test]
+fn without_being_asked_for_no_poll_is_told_exactly() {
+    let _turn = Turn::with_others();
+    let (outcome, _) = Build { profile: "release", tokio: NEWEST }.recorded(&["--no-symbols"]);
+    let summary = outcome.summary();
+    assert_eq!((summary["polls_exact"].as_u64(), &summary["poll_probes"]), (Some(0), &Json::Null));
+    assert!(shown(&outcome.trace()).is_empty());
+}
