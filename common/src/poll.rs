@@ -148,15 +148,17 @@ pub struct OpenPolls {
     pub tgid: Tgid,
     /// How many there are, at most [`MAX_NESTED`].
     pub depth: u32,
+    /// The id of the task that the thread is itself, and shows while it polls nothing; 0 if it is none, as far as known.
+    pub own: u64,
     /// The outermost first.
     pub polls: [OpenPoll; MAX_NESTED],
 }
 
-const _: () = assert!(size_of::<OpenPolls>() == 8 + MAX_NESTED * 64);
+const _: () = assert!(size_of::<OpenPolls>() == 16 + MAX_NESTED * 64);
 
 impl OpenPolls {
     /// None.
-    pub const NONE: OpenPolls = OpenPolls { tgid: Tgid(0), depth: 0, polls: [OpenPoll::NONE; MAX_NESTED] };
+    pub const NONE: OpenPolls = OpenPolls { tgid: Tgid(0), depth: 0, own: 0, polls: [OpenPoll::NONE; MAX_NESTED] };
 }
 
 #[cfg(test)]

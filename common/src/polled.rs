@@ -69,9 +69,17 @@ impl Polled {
     /// it began, CLOCK_BOOTTIME nanoseconds: no other poll of the thread has the same.
     pub const EXACT: u64 = 1 << 63;
 
+    /// Set beside [`Polled::EXACT`] for a task that awaits: what else the thread's stack shows that may block is around it.
+    pub const AWAITS: u64 = 1 << 62;
+
     /// When the poll began, if its end will be told: CLOCK_BOOTTIME nanoseconds.
     pub fn began_ns(&self) -> Option<u64> {
-        (self.tick & Polled::EXACT != 0).then_some(self.tick & !Polled::EXACT)
+        (self.tick & Polled::EXACT != 0).then_some(self.tick & !(Polled::EXACT | Polled::AWAITS))
+    }
+
+    /// Whether it is certain that the task awaits, and never blocks its thread as a whole.
+    pub fn awaits(&self) -> bool {
+        self.tick & (Polled::EXACT | Polled::AWAITS) == Polled::EXACT | Polled::AWAITS
     }
 
     /// Whether nothing is polled, for all that is known.

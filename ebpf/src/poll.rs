@@ -111,8 +111,13 @@ fn begins(task: Task, header: u64, slot: u64) {
     {
         outer.kind = PollKind::WORKER;
     }
+    let awaits = if kind == PollKind::ASYNC { Polled::AWAITS } else { 0 };
     // SAFETY: the current thread.
-    let polled = Polled { task: id, tick: Polled::EXACT | began_ns, ..unsafe { polled::worker(task) } };
+    let before = unsafe { polled::shown(task) };
+    if kind == PollKind::ASYNC && (depth == 0 || nth(open, depth).is_some_and(|outer| outer.kind == PollKind::WORKER)) {
+        open.own = before.task;
+    }
+    let polled = Polled { task: id, tick: Polled::EXACT | awaits | began_ns, ..before };
     if let Some(new) = nth(open, depth + 1) {
         *new = OpenPoll { end_sp, return_address, vtable, kind, polled };
     }
@@ -172,6 +177,16 @@ pub unsafe fn open(task: Task) -> Option<Polled> {
         PollKind::BLOCKING => Some(Polled { task: polled.task, tick: polled.tick, ..unsafe { polled::worker(task) } }),
         _ => Some(polled),
     }
+}
+
+/// The id of the task that the thread is itself; 0 if it is none, as far as known.
+#[inline(always)]
+pub fn own(task: Task) -> u64 {
+    if POLLS.load() == 0 {
+        return 0;
+    }
+    // SAFETY: a map's value that only this thread changes.
+    OPEN_POLLS.get_ptr(task.tid().0).map_or(0, |open| unsafe { (*open).own })
 }
 
 /// A thread's id may soon be another's, or its program another.

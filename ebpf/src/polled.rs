@@ -26,6 +26,20 @@ pub unsafe fn by(task: Task) -> Polled {
     if let Some(polled) = unsafe { poll::open(task) } {
         return polled;
     }
+    // SAFETY: as the caller says.
+    let mut polled = unsafe { shown(task) };
+    if polled.task == poll::own(task) {
+        polled.task = 0;
+    }
+    polled
+}
+
+/// What the current thread's own variables say that it polls: the task that it is itself too.
+///
+/// # Safety
+/// `task` is the current thread.
+#[inline(always)]
+pub unsafe fn shown(task: Task) -> Polled {
     let Some(layout) = layout_of(task) else { return NOTHING };
     let own = task.thread_pointer();
     let mut polled = worker_by(own, layout);

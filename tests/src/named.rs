@@ -73,24 +73,18 @@ impl Named {
         self.outcome.assert_missing(&self.path, reason);
     }
 
-    /// Every frame has the function that the file says from which the program was made.
-    ///
-    /// Where the compiler has made two functions one, debug information can have the name of the other: one frame in a
-    /// hundred may.
+    /// Every frame has the function that the file says from which the program was made: any of those that are the same
+    /// code.
     pub fn assert_named(&self, original: &Path) {
         let mut symbols = Symbols::new().with_original(&self.path, original);
-        let frames = self.frames();
-        let mut others = Vec::new();
-        for (frame, lines) in &frames {
-            let wanted = symbols.name(frame).unwrap_or_else(|| panic!("{frame:?} is in no function"));
+        let path = self.path.to_str().expect("a plain path");
+        for (frame, lines) in self.frames() {
             // The others were inlined into the last one.
             let outermost = lines.and_then(<[Line]>::last).unwrap_or_else(|| panic!("{frame:?} has no name"));
             let name = short_name(&outermost.function);
-            if name != wanted {
-                others.push(format!("{frame:?} is {name}, not {wanted}"));
-            }
+            let wanted: Vec<_> = symbols.functions(path, frame.rel_pc).collect();
+            assert!(wanted.contains(&name.as_str()), "{frame:?} is {name}, not any of {wanted:?}");
         }
-        assert!(others.len() * 100 <= frames.len(), "of {} frames: {others:#?}", frames.len());
     }
 
     /// No frame has a function.

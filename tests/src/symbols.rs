@@ -37,11 +37,13 @@ impl Symbols {
     /// The function at a file's own address: the last part of its name, without type parameters. None if the file's
     /// tables don't name it.
     pub fn function(&mut self, path: &str, address: u64) -> Option<&str> {
-        let path = self.originals.get(Path::new(path)).map_or(Path::new(path), PathBuf::as_path);
-        if !self.files.contains_key(path) {
-            self.files.insert(path.to_owned(), Functions::of_file(path));
-        }
-        self.files[path].at(address)
+        self.functions(path, address).next()
+    }
+
+    /// All functions whose code is at a file's own address, as [`Symbols::function`] names one of them: where the compiler
+    /// has made several the same code, each is as right as the others.
+    pub fn functions(&mut self, path: &str, address: u64) -> impl Iterator<Item = &str> {
+        self.table(path).all_at(address)
     }
 
     /// The function of a frame: by the trace, or by its file.
@@ -50,6 +52,11 @@ impl Symbols {
             Some(path) => self.function(path, frame.rel_pc),
             None => None,
         }
+    }
+
+    fn table(&mut self, path: &str) -> &Functions {
+        let path = self.originals.get(Path::new(path)).map_or(Path::new(path), PathBuf::as_path);
+        self.files.entry(path.to_owned()).or_insert_with(|| Functions::of_file(path))
     }
 
     /// The functions of a program's frames, the innermost first; those without a name are `?`.
@@ -79,7 +86,7 @@ pub fn entry_point(path: &Path) -> Option<u64> {
     object::File::parse(&*bytes).ok().map(|file| file.entry())
 }
 
-/// Functions of a file, sorted by their address.
+/// Functions of a file, sorted by their address, and by their names where that is the same.
 #[derive(Default)]
 struct Functions(Vec<Function>);
 
@@ -100,16 +107,17 @@ impl Functions {
             Some(Function { address: symbol.address(), size: symbol.size(), name })
         });
         let mut functions: Vec<_> = functions.collect();
-        // Where several names stand for the same code, one has to do.
         functions.sort_by(|one, other| (one.address, &one.name).cmp(&(other.address, &other.name)));
-        functions.dedup_by_key(|function| function.address);
         Functions(functions)
     }
 
-    fn at(&self, address: u64) -> Option<&str> {
-        let index = self.0.partition_point(|function| function.address <= address).checked_sub(1)?;
-        let Function { address: start, size, name } = &self.0[index];
-        (address - start < *size).then_some(name)
+    /// The functions that begin last in front of this address, and reach as far.
+    fn all_at(&self, address: u64) -> impl Iterator<Item = &str> {
+        let end = self.0.partition_point(|function| function.address <= address);
+        let start = self.0[..end].last().map_or(0, |function| function.address);
+        let first = self.0[..end].partition_point(|function| function.address < start);
+        let reach = move |function: &&Function| address - start < function.size;
+        self.0[first..end].iter().filter(reach).map(|function| function.name.as_str())
     }
 }
 
@@ -155,8 +163,16 @@ mod tests {
     fn an_address_between_functions_is_in_none() {
         let function = |address, size, name: &str| Function { address, size, name: name.to_owned() };
         let functions = Functions(vec![function(0x10, 4, "a"), function(0x20, 8, "b")]);
-        let found = [0, 0x10, 0x13, 0x14, 0x27, 0x28].map(|address| functions.at(address));
+        let found = [0, 0x10, 0x13, 0x14, 0x27, 0x28].map(|address| functions.all_at(address).next());
         assert_eq!(found, [None, Some("a"), Some("a"), None, Some("b"), None]);
+    }
+
+    #[test]
+    fn functions_of_the_same_code_all_have_it() {
+        let function = |address, size, name: &str| Function { address, size, name: name.to_owned() };
+        let functions = Functions(vec![function(0x10, 4, "a"), function(0x20, 8, "b"), function(0x20, 4, "c")]);
+        let found = [0x13, 0x23, 0x24].map(|address| functions.all_at(address).collect::<Vec<_>>());
+        assert_eq!(found, [vec!["a"], vec!["b", "c"], vec!["b"]]);
     }
 
     #[inline(never)]

@@ -375,7 +375,7 @@ impl Detached {
         let open: HashMap<&MapData, u32, Shared<OpenPolls>> = HashMap::try_from(map)?;
         let mut polls = Vec::new();
         for entry in open.iter() {
-            let Ok((tid, Shared(OpenPolls { tgid, depth, polls: open }))) = entry else { continue };
+            let Ok((tid, Shared(OpenPolls { tgid, depth, polls: open, .. }))) = entry else { continue };
             let began = |poll: &&OpenPoll| poll.polled.began_ns().is_some_and(|began_ns| began_ns <= until_ns);
             let is_task = |poll: &&OpenPoll| poll.kind != PollKind::WORKER;
             let shown = open.iter().take(depth as usize).filter(began).filter(is_task);

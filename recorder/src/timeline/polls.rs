@@ -244,7 +244,8 @@ impl Polls {
             return None;
         }
         let task = TaskKey { tgid, id: polled.task };
-        if let Some(body) = body {
+        // Right at the begin and the end of a poll, the stack shows only what it is within.
+        if let Some(body) = body.filter(|body| !(body.may_block && polled.awaits())) {
             let is_worker = polled.runtime != 0 || (self.pollers.contains(&tid) && polled.began_ns().is_none());
             if body.may_block && is_worker {
                 self.own.insert(tid, polled.task);

@@ -292,6 +292,17 @@ fn the_task_that_a_worker_is_itself_is_no_poll_though_its_end_is_told() {
 }
 
 #[test]
+fn a_task_that_awaits_is_not_the_worker_whose_stack_it_is_on() {
+    let mut recording = recording();
+    let awaits = |task, began_ns| Polled { tick: Polled::EXACT | Polled::AWAITS | began_ns, ..polled(task, 0) };
+    // Its own code is not on the stack yet.
+    recording.polls(1_000, 2, awaits(7, 990));
+    recording.polled(2_000, 0, VTABLE, awaits(7, 990));
+    recording.polled(3_000, 0, VTABLE, awaits(7, 2_500));
+    assert_eq!(recording.shown(), [named(990, 2_000, "handler"), named(2_500, 3_000, "handler")]);
+}
+
+#[test]
 fn a_task_that_may_block_and_polls_others_is_a_worker() {
     let mut recording = recording();
     recording.polled(200, 0, VTABLE, exact(7, 100));
