@@ -11,6 +11,25 @@ pub const MAX_NESTED: usize = 4;
 /// Addresses that polls return to, of all processes.
 pub const MAX_RETURNS: usize = 4096;
 
+/// Processes with probes, at the same time.
+pub const MAX_PROBED: usize = 1024;
+
+/// What the probes of a process may take of its time on one CPU, and what they have taken there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// What they may take, nanoseconds. From then on they tell nothing.
+    pub granted_ns: u64,
+    /// What one takes besides what the kernel program itself does, nanoseconds.
+    pub trap_ns: u64,
+    /// What they have taken, nanoseconds.
+    pub spent_ns: u64,
+    /// How often one was reached.
+    pub hits: u64,
+    /// When they had taken all, CLOCK_BOOTTIME nanoseconds; 0 while they have not.
+    pub over_ns: u64,
+}
+
 /// What a probe passes to the kernel program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie(pub u64);
@@ -37,6 +56,9 @@ impl Cookie {
     const ADDRESS_BITS: u32 = 48;
     const WORDS_BITS: u32 = 15;
     const NO_WORDS: i64 = 1 << (Self::WORDS_BITS - 1);
+
+    /// There is nothing to tell. No address of a program is that high.
+    pub const NOTHING: Cookie = Cookie(u64::MAX);
 
     /// None for what no program has.
     pub const fn of(site: Site) -> Option<Cookie> {

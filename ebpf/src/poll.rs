@@ -4,14 +4,17 @@
 
 use aya_ebpf::{
     EbpfContext, Global,
-    btf_maps::{Array, HashMap},
+    btf_maps::{Array, HashMap, PerCpuHashMap},
     helpers::{bpf_get_current_task_btf, bpf_probe_read_user, generated::bpf_get_attach_cookie},
     macros::btf_map,
     programs::ProbeContext,
 };
 use polletto_common::{
     id::{Tgid, Tid},
-    poll::{Cookie, MAX_NESTED, MAX_POLLING, MAX_RETURNS, OpenPoll, OpenPolls, PollKind, ReturnKey, Site, Way},
+    poll::{
+        Allowance, Cookie, MAX_NESTED, MAX_POLLING, MAX_PROBED, MAX_RETURNS, OpenPoll, OpenPolls, PollKind, ReturnKey,
+        Site, Way,
+    },
     polled::Polled,
     record::{Poll, flags},
 };
@@ -39,6 +42,10 @@ static RETURNS: HashMap<ReturnKey, u64, MAX_RETURNS> = HashMap::new();
 #[btf_map]
 static NEW_RETURNS: Array<u64, 1> = Array::new();
 
+/// Keyed by process. One that has none is not to be told of.
+#[btf_map]
+static ALLOWANCES: PerCpuHashMap<u32, Allowance, MAX_PROBED> = PerCpuHashMap::new();
+
 /// What a thread is in that polls nothing.
 static NO_POLLS: OpenPolls = OpenPolls::NONE;
 
@@ -65,23 +72,57 @@ const ASYNC_SCHEDULER_BYTES: u64 = 8;
 /// A thread has come to a probe.
 #[inline(always)]
 pub fn probe(context: &ProbeContext) {
-    // SAFETY: a helper without arguments; it never returns null.
-    let task = Task::new(unsafe { bpf_get_current_task_btf() }.cast_const());
-    if !scope::contains(task) {
+    // SAFETY: this program's context.
+    let cookie = Cookie(unsafe { bpf_get_attach_cookie(context.as_ptr()) });
+    if cookie == Cookie::NOTHING {
         return;
     }
-    // SAFETY: this program's context.
-    let (cookie, call) = unsafe { (bpf_get_attach_cookie(context.as_ptr()), Native::call(context.as_ptr())) };
-    match Cookie(cookie).site() {
-        Site::Begin { pushed } => begins(task, call.argument, call.sp.wrapping_add(pushed)),
-        Site::End { return_address, popped } => ends(task, return_address, call.sp.wrapping_sub(popped as u64)),
+    let since_ns = ring::now();
+    // SAFETY: a helper without arguments; it never returns null.
+    let task = Task::new(unsafe { bpf_get_current_task_btf() }.cast_const());
+    let Some(allowance) = ALLOWANCES.get_ptr_mut(task.tgid().0) else { return };
+    // SAFETY: a value of this CPU. A thread of the same process that takes the CPU right here can make it miss something.
+    let allowance = unsafe { &mut *allowance };
+    if is_over(allowance, since_ns) {
+        return spend(allowance, 0);
     }
+    if scope::contains(task) {
+        // SAFETY: this program's context.
+        let call = unsafe { Native::call(context.as_ptr()) };
+        match cookie.site() {
+            Site::Begin { pushed } => begins(task, call.argument, call.sp.wrapping_add(pushed), since_ns),
+            Site::End { return_address, popped } => ends(task, return_address, call.sp.wrapping_sub(popped as u64)),
+        }
+    }
+    spend(allowance, ring::now().wrapping_sub(since_ns));
+}
+
+/// Whether everything is spent, or the recorder wants no more. Remembers since when.
+#[inline(always)]
+fn is_over(allowance: &mut Allowance, now_ns: u64) -> bool {
+    if allowance.over_ns == 0 && allowance.spent_ns >= allowance.granted_ns {
+        allowance.over_ns = now_ns;
+    }
+    allowance.over_ns != 0
+}
+
+/// A probe was reached, and its program took so long.
+#[inline(always)]
+fn spend(allowance: &mut Allowance, program_ns: u64) {
+    allowance.hits += 1;
+    allowance.spent_ns += allowance.trap_ns.wrapping_add(program_ns);
+}
+
+/// Whether the ends of the process's polls are told now.
+#[inline(always)]
+fn are_told(process: Tgid) -> bool {
+    // SAFETY: a value of this CPU.
+    ALLOWANCES.get_ptr(process.0).is_some_and(|allowance| unsafe { (*allowance).over_ns } == 0)
 }
 
 /// The task at `header` is polled. The return address stands at `slot`.
 #[inline(always)]
-fn begins(task: Task, header: u64, slot: u64) {
-    let began_ns = ring::now();
+fn begins(task: Task, header: u64, slot: u64, began_ns: u64) {
     let Some((return_address, end_sp)) = end_of(task.tgid(), slot) else {
         forget_ended(task.tid(), slot.wrapping_add(8));
         return unended(1);
@@ -159,7 +200,7 @@ fn ends(task: Task, return_address: u64, sp: u64) {
 /// `task` is the current thread.
 #[inline(always)]
 pub unsafe fn open(task: Task) -> Option<Polled> {
-    if POLLS.load() == 0 {
+    if POLLS.load() == 0 || !are_told(task.tgid()) {
         return None;
     }
     let open = OPEN_POLLS.get_ptr_mut(task.tid().0)?;

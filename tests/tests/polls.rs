@@ -112,9 +112,9 @@ fn every_poll_of_a_small_program_is_told() {
 }
 
 #[test]
-fn without_being_asked_for_no_poll_is_told_exactly() {
+fn where_that_is_not_wanted_no_poll_is_told_exactly() {
     let _turn = Turn::with_others();
-    let (outcome, _) = Build { profile: "release", tokio: NEWEST }.recorded(&["--no-symbols"]);
+    let (outcome, _) = Build { profile: "release", tokio: NEWEST }.recorded(&["--polls", "off", "--no-symbols"]);
     let summary = outcome.summary();
     assert_eq!((summary["polls_exact"].as_u64(), &summary["poll_probes"]), (Some(0), &Json::Null));
     assert!(shown(&outcome.trace()).is_empty());

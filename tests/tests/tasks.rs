@@ -87,7 +87,7 @@ fn names_are_right(trace: &Trace, truth: &Truth, is_right: impl Fn(&str, &str, &
 }
 
 fn assert_attributed(build: Build) -> (Outcome, Trace, Truth) {
-    let (outcome, truth) = build.recorded(&["-F", "999"]);
+    let (outcome, truth) = build.recorded(&["-F", "999", "--polls", "off"]);
     let trace = outcome.trace();
     let [(right, of), (none, idle)] = attributed(&trace, &truth);
     println!("{build:?}: {right} of {of} samples in polls have the right task, {none} of {idle} in none have none");

@@ -246,9 +246,17 @@ pub struct RecordArguments {
 
     /// Which polls of Tokio's tasks are told exactly, by probes in the program's code
     ///
-    /// The probes are there while the recording lasts, and gone after it however it ends. Needs Linux 6.6.
-    #[arg(long, value_enum, default_value_t)]
-    pub polls: Polls,
+    /// The probes are gone when the recording is over, however it ends. They need Linux 6.6; where there are none, samples and
+    /// switches tell of polls, and how long they lasted at least. [default: budget; off with --no-stacks]
+    #[arg(long, value_enum)]
+    pub polls: Option<Polls>,
+
+    /// What telling polls exactly may take of each process's time, in percent of one CPU
+    ///
+    /// A poll takes some microseconds more when it is told. A process that polls too often for its budget is observed in
+    /// windows; the trace shows where it was not.
+    #[arg(long, value_name = "PERCENT", default_value_t = 2.0, value_parser = percent)]
+    pub budget: f64,
 
     /// Leave functions without names: the recording ends sooner, and `polletto symbolize` names most of them later
     ///
@@ -311,6 +319,11 @@ impl RecordArguments {
         Duration::from_secs(1).checked_div(self.task_walk)
     }
 
+    /// Which polls they ask for.
+    pub fn polls(&self) -> Polls {
+        self.polls.unwrap_or(if self.no_stacks { Polls::Off } else { Polls::default() })
+    }
+
     /// Which stacks they ask for.
     pub fn stacks(&self) -> Stacks {
         let is_wanted = |mode| !self.no_stacks && (self.mode == mode || self.mode == Mode::Wall);
@@ -343,6 +356,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err("must be more than 0 seconds, and fewer than there will ever be".to_owned()),
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err("must be more than 0 percent, and at most 100".to_owned()),
     }
 }
 
@@ -406,10 +426,16 @@ mod tests {
     }
 
     #[test]
-    fn polls_are_only_told_exactly_when_that_is_asked_for() {
-        assert_eq!(parse("polletto record x").unwrap().polls, Polls::Off);
-        assert_eq!(parse("polletto record x --no-stacks --polls all").unwrap().polls, Polls::All);
-        assert!(parse("polletto record x --polls budget").is_err());
+    fn polls_are_told_exactly_within_a_budget_unless_it_is_said_otherwise() {
+        let polls = |words: &str| parse(&format!("polletto record x{words}")).unwrap().polls();
+        assert_eq!(polls(""), Polls::Budget);
+        assert_eq!(polls(" --no-stacks"), Polls::Off);
+        assert_eq!(polls(" --no-stacks --polls all"), Polls::All);
+        assert_eq!(polls(" --polls off"), Polls::Off);
+        assert_eq!(parse("polletto record x --budget 0.5").unwrap().budget, 0.5);
+        for budget in ["0", "-1", "101", "nan", "x"] {
+            assert!(parse(&format!("polletto record x --budget {budget}")).is_err(), "{budget}");
+        }
     }
 
     #[test]

@@ -124,7 +124,8 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         compression: arguments.compression,
         ring_bytes,
         stacks: arguments.stacks(),
-        polls: arguments.polls,
+        polls: arguments.polls(),
+        budget_percent: arguments.budget,
         task_walk: arguments.task_walk(),
         symbols: if arguments.no_symbols { None } else { Some(arguments.names.options()?) },
     })

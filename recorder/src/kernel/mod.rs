@@ -31,9 +31,9 @@ use polletto_common::{
     id::{Tgid, Tid},
     limits::MAX_SLEEPERS,
     offsets::TaskOffsets,
-    poll::{MAX_POLLING, MAX_RETURNS, OpenPoll, OpenPolls, PollKind, ReturnKey},
+    poll::{Allowance, MAX_POLLING, MAX_PROBED, MAX_RETURNS, OpenPolls, ReturnKey},
     polled::RuntimeLayout,
-    record::{Blocked, Header, Layout, Lost, Poll, Record, Sleeper, Task, flags},
+    record::{Blocked, Header, Layout, Lost, Record, Sleeper, Task, flags},
     stats::{ChannelStats, CpuStats},
     stream::Slot,
 };
@@ -105,6 +105,8 @@ unsafe impl Pod for Shared<RuntimeLayout> {}
 unsafe impl Pod for Shared<ReturnKey> {}
 // SAFETY: as above.
 unsafe impl Pod for Shared<OpenPolls> {}
+// SAFETY: as above.
+unsafe impl Pod for Shared<Allowance> {}
 
 /// Programs that the kernel has accepted. Nothing is recorded yet.
 pub struct Loaded {
@@ -112,8 +114,8 @@ pub struct Loaded {
     rings: Rings,
     cpus: Vec<u32>,
     stacks: Stacks,
-    /// None where polls are not told.
-    polls: Option<PollProbes>,
+    /// None where polls are not to be told exactly; or why they can't be.
+    polls: Option<Result<PollProbes, String>>,
 }
 
 impl Loaded {
@@ -140,8 +142,8 @@ impl Loaded {
         let sleepers = if stacks.min_block.is_some() { MAX_SLEEPERS as u32 } else { 1 };
         let min_block_ns = stacks.min_block.unwrap_or_default().as_nanos() as u64;
         let sample_period_ns = stacks.period_ns();
-        let tell_polls = u32::from(settings.polls == Polls::All);
-        let room_for = |limit: usize| if settings.polls == Polls::All { limit as u32 } else { 1 };
+        let tell_polls = u32::from(settings.polls != Polls::Off);
+        let room_for = |limit: usize| if settings.polls == Polls::Off { 1 } else { limit as u32 };
         let btf = Btf::from_sys_fs().context("could not read the kernel's type information")?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -161,9 +163,14 @@ impl Loaded {
             .map_max_entries("SLEEPERS", sleepers)
             .map_max_entries("OPEN_POLLS", room_for(MAX_POLLING))
             .map_max_entries("RETURNS", room_for(MAX_RETURNS))
+            .map_max_entries("ALLOWANCES", room_for(MAX_PROBED))
             .load(OBJECT)
             .context("the kernel did not take polletto's maps")?;
-        let polls = (settings.polls == Polls::All).then(|| PollProbes::load(&mut ebpf)).transpose()?;
+        let polls = match settings.polls {
+            Polls::Off => None,
+            Polls::Budget => Some(PollProbes::load(&mut ebpf).map_err(|error| format!("{error:#}"))),
+            Polls::All => Some(Ok(PollProbes::load(&mut ebpf)?)),
+        };
         let mut recorded = recorded(&mut ebpf)?;
         for id in ids {
             recorded.insert(id, 1, 0).with_context(|| format!("could not add {id} to what is recorded"))?;
@@ -199,8 +206,8 @@ impl Loaded {
         RuntimeMap::take(&mut self.ebpf)
     }
 
-    /// What is attached to where programs poll; none where that isn't wanted.
-    pub fn take_poll_probes(&mut self) -> Option<PollProbes> {
+    /// What is attached to where programs poll, or why nothing can be; none where that isn't wanted.
+    pub fn take_poll_probes(&mut self) -> Option<Result<PollProbes, String>> {
         self.polls.take()
     }
 
@@ -318,13 +325,10 @@ pub struct Detached {
 
 impl Detached {
     /// Passes on the rest, and what was lost at the very end: nothing came after that to announce it.
-    pub fn drain(&mut self, now_ns: u64, probed_until_ns: u64, mut take: impl FnMut(Taken)) -> Result<()> {
+    pub fn drain(&mut self, now_ns: u64, mut take: impl FnMut(Taken)) -> Result<()> {
         self.rings.drain_all(&mut take)?;
         for blocked in self.still_asleep(now_ns)? {
             take(Taken::Record(Record::Blocked(blocked)));
-        }
-        for poll in self.still_polling(probed_until_ns)? {
-            take(Taken::Record(Record::Poll(poll)));
         }
         for (cpu, stats) in self.stats()?.into_iter().enumerate() {
             let channels = [
@@ -367,30 +371,6 @@ impl Detached {
             })
         });
         Ok(asleep.collect())
-    }
-
-    /// Polls that had not ended when the probes began to be removed, `until_ns`: of each thread the innermost first.
-    fn still_polling(&self, until_ns: u64) -> Result<Vec<Poll>> {
-        let map = self.ebpf.map("OPEN_POLLS").context("no map `OPEN_POLLS`")?;
-        let open: HashMap<&MapData, u32, Shared<OpenPolls>> = HashMap::try_from(map)?;
-        let mut polls = Vec::new();
-        for entry in open.iter() {
-            let Ok((tid, Shared(OpenPolls { tgid, depth, polls: open, .. }))) = entry else { continue };
-            let began = |poll: &&OpenPoll| poll.polled.began_ns().is_some_and(|began_ns| began_ns <= until_ns);
-            let is_task = |poll: &&OpenPoll| poll.kind != PollKind::WORKER;
-            let shown = open.iter().take(depth as usize).filter(began).filter(is_task);
-            let nested = |depth| if depth > 0 { flags::NESTED } else { 0 };
-            let told: Vec<Poll> = shown
-                .enumerate()
-                .map(|(depth, poll)| {
-                    let flags = flags::STILL_POLLING | nested(depth);
-                    let header = Header { time_ns: until_ns, kind: Poll::KIND, cpu: 0, flags };
-                    Poll { header, tid: Tid(tid), tgid, vtable: poll.vtable, polled: poll.polled }
-                })
-                .collect();
-            polls.extend(told.into_iter().rev());
-        }
-        Ok(polls)
     }
 
     /// What the programs counted, over all CPUs.

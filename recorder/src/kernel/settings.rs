@@ -72,9 +72,11 @@ impl Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Polls {
     /// None; of those that samples and switches find it is told how long they lasted at least
-    #[default]
     Off,
-    /// Every one, which costs a program about a microsecond for each
+    /// All, as long as that takes no more of a program's time than --budget allows; else some of the time
+    #[default]
+    Budget,
+    /// All, whatever that takes
     All,
 }
 

@@ -11,15 +11,17 @@ use std::{
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData},
+    maps::{Array, HashMap, Map, MapData, PerCpuHashMap, PerCpuValues},
+    util::nr_cpus,
 };
 use aya_obj::{Object, generated::bpf_insn};
 use polletto_common::{
-    id::Tgid,
-    poll::{Cookie, ReturnKey, Way},
+    id::{Tgid, Tid},
+    poll::{Allowance, Cookie, OpenPoll, OpenPolls, PollKind, ReturnKey, Way},
+    record::{Header, Layout, Poll, flags},
 };
 
 use super::{OBJECT, Shared};
@@ -77,9 +79,13 @@ struct LinkAttributes {
 
 const _: () = assert!(size_of::<LinkAttributes>() == 64);
 
-/// The program that is attached where polls begin and end, and what it is told of the addresses to which they return.
+/// The program that is attached where polls begin and end, what it is told of processes and of the addresses to which their
+/// polls return, and what it knows of polls that have begun.
 pub struct PollProbes {
     program: OwnedFd,
+    allowances: PerCpuHashMap<MapData, u32, Shared<Allowance>>,
+    possible_cpus: usize,
+    open_polls: HashMap<MapData, u32, Shared<OpenPolls>>,
     returns: HashMap<MapData, Shared<ReturnKey>, u64>,
     new_returns: Array<MapData, u64>,
 }
@@ -104,9 +110,15 @@ impl PollProbes {
     /// Loads the program. No map may have been taken yet.
     pub(super) fn load(ebpf: &mut Ebpf) -> Result<PollProbes> {
         let program = load_program(ebpf)?;
-        let returns = HashMap::try_from(ebpf.take_map("RETURNS").context("no map `RETURNS`")?)?;
-        let new_returns = Array::try_from(ebpf.take_map("NEW_RETURNS").context("no map `NEW_RETURNS`")?)?;
-        Ok(PollProbes { program, returns, new_returns })
+        let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("no map `{name}`"));
+        Ok(PollProbes {
+            program,
+            allowances: PerCpuHashMap::try_from(take("ALLOWANCES")?)?,
+            possible_cpus: nr_cpus().map_err(|(file, error)| anyhow!("could not read {file}: {error}"))?,
+            open_polls: HashMap::try_from(take("OPEN_POLLS")?)?,
+            returns: HashMap::try_from(take("RETURNS")?)?,
+            new_returns: Array::try_from(take("NEW_RETURNS")?)?,
+        })
     }
 
     /// Attaches probes to a file's code where this process has it mapped.
@@ -131,6 +143,46 @@ impl PollProbes {
         // SAFETY: the kernel reads a path and `cnt` offsets and cookies, all of which live until the call returns.
         let link = unsafe { bpf(LINK_CREATE, &attributes) }?;
         Ok(PollLink { _link: link })
+    }
+
+    /// Says what the process's probes may take on each CPU from now on. What they have taken is forgotten, and that of a probe
+    /// which is being run just now.
+    pub fn allow(&mut self, process: Tgid, allowance: Allowance) -> Result<()> {
+        let on_all = PerCpuValues::try_from(vec![Shared(allowance); self.possible_cpus])?;
+        self.allowances.insert(process.0, on_all, 0).context("too many processes have probes")
+    }
+
+    /// What the process's probes have taken on each CPU where they were reached.
+    pub fn taken(&self, process: Tgid) -> Vec<Allowance> {
+        let on_all = self.allowances.get(&process.0, 0).ok();
+        let taken = on_all.iter().flat_map(|cpus| cpus.iter()).map(|Shared(taken)| *taken);
+        taken.filter(|taken| taken.hits > 0).collect()
+    }
+
+    /// Takes the polls of a process that had begun and not ended at `until_ns`: of each thread the innermost first. Its
+    /// probes must be gone.
+    pub fn take_open(&mut self, process: Tgid, until_ns: u64) -> Vec<Poll> {
+        let of_process = self.open_polls.iter().flatten().filter(|(_, Shared(open))| open.tgid == process);
+        let threads: Vec<(Tid, OpenPolls)> = of_process.map(|(tid, Shared(open))| (Tid(tid), open)).collect();
+        let mut polls = Vec::new();
+        for (tid, OpenPolls { depth, polls: open, .. }) in threads {
+            // It may have ended meanwhile.
+            self.open_polls.remove(&tid.0).ok();
+            let began = |poll: &&OpenPoll| poll.polled.began_ns().is_some_and(|began_ns| began_ns <= until_ns);
+            let is_task = |poll: &&OpenPoll| poll.kind != PollKind::WORKER;
+            let shown = open.iter().take(depth as usize).filter(began).filter(is_task);
+            let nested = |depth| if depth > 0 { flags::NESTED } else { 0 };
+            let told: Vec<Poll> = shown
+                .enumerate()
+                .map(|(depth, poll)| {
+                    let flags = flags::STILL_POLLING | nested(depth);
+                    let header = Header { time_ns: until_ns, kind: Poll::KIND, cpu: 0, flags };
+                    Poll { header, tid, tgid: process, vtable: poll.vtable, polled: poll.polled }
+                })
+                .collect();
+            polls.extend(told.into_iter().rev());
+        }
+        polls
     }
 
     /// Changes when polls return to addresses that are not known.
@@ -159,6 +211,8 @@ impl PollProbes {
             // Nobody else removes them.
             self.returns.remove(&key).ok();
         }
+        // It may have had none.
+        self.allowances.remove(&process.0).ok();
     }
 }
 

@@ -65,15 +65,21 @@ impl Piece for Code {
     }
 }
 
+impl From<SyncSender<()>> for Change {
+    fn from(done: SyncSender<()>) -> Change {
+        Change::Done(done)
+    }
+}
+
 /// A thread that is told of changes, and says something when there are no more.
-pub struct Follower<T> {
-    changes: Sender<Change>,
+pub struct Follower<T, C = Change> {
+    changes: Sender<C>,
     thread: JoinHandle<T>,
 }
 
-impl<T: Send + 'static> Follower<T> {
+impl<T: Send + 'static, C: From<SyncSender<()>> + Send + 'static> Follower<T, C> {
     /// Starts it under a name of at most fifteen letters.
-    pub fn start(name: &str, follow: impl FnOnce(Receiver<Change>) -> T + Send + 'static) -> Result<Follower<T>> {
+    pub fn start(name: &str, follow: impl FnOnce(Receiver<C>) -> T + Send + 'static) -> Result<Follower<T, C>> {
         let (changes, coming) = channel();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -82,7 +88,7 @@ impl<T: Send + 'static> Follower<T> {
         Ok(Follower { changes, thread })
     }
 
-    pub fn tell(&self, change: Change) {
+    pub fn tell(&self, change: C) {
         // If the thread has panicked, `finish` tells.
         self.changes.send(change).ok();
     }
@@ -105,7 +111,7 @@ impl<T: Send + 'static> Follower<T> {
 
     fn done(&self) -> Receiver<()> {
         let (done, is_done) = sync_channel(1);
-        self.tell(Change::Done(done));
+        self.tell(C::from(done));
         is_done
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use polletto_common::id::{Tgid, Tid};
 
+use super::governor::Budget;
 use crate::{
     kernel::{self, Polls, SamplingClock, Stacks, UserFrames},
     symbols,
@@ -30,7 +31,7 @@ pub enum Subject {
 }
 
 /// A recording as the user asked for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What is recorded.
     pub subject: Subject,
@@ -50,8 +51,10 @@ pub struct Config {
     pub ring_bytes: u32,
     /// Which stacks are recorded.
     pub stacks: Stacks,
-    /// Which polls are told exactly. Default: none.
+    /// Which polls are told exactly. Default: as many as the budget allows.
     pub polls: Polls,
+    /// What that may take of each process's time, in percent of a CPU. Default: 2.
+    pub budget_percent: f64,
     /// How often the tasks of programs are walked that poll any. Default: twice a second. None: never.
     pub task_walk: Option<Duration>,
     /// How functions are named when the recording is over; not at all if `None`.
@@ -116,6 +119,11 @@ impl Config {
         self.stacks.need_mappings() || self.polls != Polls::Off
     }
 
+    /// What probes may take.
+    pub(super) fn budget(&self) -> Budget {
+        if self.polls == Polls::All { Budget::Unlimited } else { Budget::Percent(self.budget_percent) }
+    }
+
     /// The configuration as the trace keeps it.
     pub fn attributes(&self) -> Vec<Attribute> {
         let text = |key: &'static str, value: String| Attribute { key: key.into(), value: AttributeValue::Text(value) };
@@ -149,8 +157,12 @@ impl Config {
             (_, true) => "user and kernel",
         };
         attributes.push(text("polletto.stacks", frames.to_owned()));
-        let polls = if self.polls == Polls::All { "all" } else { "off" };
-        attributes.push(text("polletto.polls", polls.to_owned()));
+        let polls = match self.polls {
+            Polls::Off => "off".to_owned(),
+            Polls::Budget => format!("budget of {} %", self.budget_percent),
+            Polls::All => "all".to_owned(),
+        };
+        attributes.push(text("polletto.polls", polls));
         attributes
             .extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
         if let Some(duration) = self.duration {

@@ -22,15 +22,15 @@ use super::{
     changes::{Change, Code, Follower, PATIENCE},
     modules::{ModuleFile, Modules, Unreadable},
     preamble::boottime_ns,
-    tasks::{self, Found, TaskSummary},
+    tasks::{self, Found, Listeners, TaskSummary, WantedProbes},
     unwinding,
     walking::News,
 };
 use crate::{
-    kernel::{MemoryChange, MemoryEvent, PollProbes, RuntimeMap, UnwindMaps},
+    kernel::{MemoryChange, MemoryEvent, RuntimeMap, UnwindMaps},
     symbols::{Missing, ModuleReport, NamesIn, Request},
     target::{self, CodeRange},
-    timeline::{self, Mapped, Timeline},
+    timeline::{self, Mapped, PollNews, Timeline},
     unwind::Cache,
 };
 
@@ -41,6 +41,7 @@ pub struct Memory {
     unwinding: Option<Follower<BTreeSet<Unreadable>>>,
     tasks: Follower<TaskSummary>,
     found: Receiver<Found>,
+    polls: Receiver<PollNews>,
     scanned: FxHashMap<Tgid, Scanned>,
     scan_wanted: bool,
 }
@@ -83,19 +84,20 @@ impl Memory {
     pub fn new(
         maps: Option<UnwindMaps>,
         runtimes: RuntimeMap,
-        probes: Option<PollProbes>,
+        probes: Option<WantedProbes>,
         walks: Option<Sender<News>>,
     ) -> Result<Memory> {
         allow_open_files();
         let unwinding =
             maps.map(|maps| unwinding::follow(maps, Cache::open(Cache::default_directory()))).transpose()?;
-        let (finds, found) = channel();
-        let tasks = tasks::follow(runtimes, probes, finds, walks)?;
+        let ((finds, found), (tells, polls)) = (channel(), channel());
+        let tasks = tasks::follow(runtimes, probes, Listeners { found: finds, polls: tells, walks })?;
         Ok(Memory {
             modules: Modules::default(),
             unwinding,
             tasks,
             found,
+            polls,
             scanned: FxHashMap::default(),
             scan_wanted: false,
         })
@@ -250,6 +252,11 @@ impl Memory {
     /// Programs that poll tasks, found since the last call.
     pub fn found(&self) -> impl Iterator<Item = Found> {
         self.found.try_iter()
+    }
+
+    /// Where polls were not observed, found out since the last call.
+    pub fn poll_news(&self) -> impl Iterator<Item = PollNews> {
+        self.polls.try_iter()
     }
 
     /// What became of it all.

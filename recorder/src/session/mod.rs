@@ -3,9 +3,11 @@
 //! Two threads work while it runs, besides the one that waits for its end: the [`pipeline`] drains the rings and turns
 //! records into packets, and the trace's [`Output`](crate::trace::Output) compresses and writes them.
 
+mod calibration;
 mod changes;
 mod config;
 mod ending;
+mod governor;
 mod memory;
 mod modules;
 mod naming;
@@ -13,6 +15,7 @@ mod own_use;
 mod pipeline;
 mod polls;
 mod preamble;
+mod probing;
 mod reader;
 mod running;
 mod symbolizing;
@@ -43,6 +46,7 @@ use self::{
     ending::Waiter,
     memory::Memory,
     pipeline::{Finished, Pipeline, Sources},
+    tasks::WantedProbes,
     walking::Walks,
 };
 use crate::{
@@ -130,7 +134,8 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     // Without stacks it is not known which programs poll tasks.
     let walks = config.task_walk.filter(|_| config.stacks.need_mappings()).map(|_| Walks::start()).transpose()?;
     let news = walks.as_ref().map(Walks::news);
-    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?, loaded.take_poll_probes(), news)?;
+    let probes = loaded.take_poll_probes().map(|probes| WantedProbes { probes, budget: config.budget() });
+    let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?, probes, news)?;
     match (&config.subject, &held) {
         (Subject::Command(command), Some(held)) => memory.prepare_command(&command[0], held.tgid()),
         _ => memory.prepare(&processes),

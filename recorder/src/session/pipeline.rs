@@ -197,16 +197,16 @@ impl Pipeline {
         let ended = self.record_until(stop);
         let Pipeline { attached, mut timeline, mut memory, mut walks, mut packets, output, progress, began, .. } = self;
         // In this order: nobody takes the polls of a program that is still patched.
-        let probed_until_ns = preamble::boottime_ns();
         memory.unprobe();
         let mut detached = attached.detach();
         let ended_ns = preamble::boottime_ns();
         let mut records = progress.records();
         let rest = ended.and_then(|()| {
-            detached.drain(ended_ns, probed_until_ns, |taken| {
+            detached.drain(ended_ns, |taken| {
                 records += u64::from(is_record(&taken));
                 pass_on(&taken, &mut timeline, &mut memory, &mut walks, &mut packets);
             })?;
+            memory.poll_news().for_each(|news| timeline.poll_news(&news, &mut packets));
             timeline.show_recorder(ended_ns, counters(&progress), &mut packets);
             timeline.finish(ended_ns, &mut packets);
             packets.take_all().try_for_each(|batch| send(&output, batch))
@@ -326,6 +326,9 @@ impl Pipeline {
         for Found { module, code } in self.memory.found() {
             self.timeline.knows_task_code(module, code);
         }
+        for news in self.memory.poll_news() {
+            self.timeline.poll_news(&news, &mut self.packets);
+        }
         for (thread, task) in self.timeline.take_own_tasks() {
             self.attached.set_own_task(thread, task)?;
         }
@@ -362,7 +365,6 @@ fn is_record(taken: &Taken) -> bool {
     match taken {
         Taken::Memory(_) => false,
         // Made of what they remember, at the end.
-        Taken::Record(Record::Poll(poll)) => poll.header.flags & flags::STILL_POLLING == 0,
         Taken::Record(Record::Blocked(blocked)) => blocked.header.flags & flags::STILL_ASLEEP == 0,
         Taken::Record(_) | Taken::Stack(_) => true,
     }

@@ -1,21 +1,37 @@
 //! Probes in recorded programs, which tell when each poll begins and ends.
 //!
 //! Where polls begin, a program's vtables tell. Where they return to is learnt from the first that do: until there is a
-//! probe behind that address too, polls from it are not told.
+//! probe behind that address too, polls from it are not told. Probes take the program's time, so they are there only in
+//! windows that its [`Account`] pays for.
 
-use std::{collections::BTreeMap, fs::File, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{Arc, mpsc::Sender},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use polletto_common::{
     id::Tgid,
-    poll::{Cookie, ReturnKey, Site, Way},
+    poll::{Allowance, Cookie, ReturnKey, Site, Way},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{changes::Code, modules::ModuleFile};
+use super::{
+    calibration,
+    changes::Code,
+    governor::{Account, Budget, LOOK},
+    modules::ModuleFile,
+    preamble::boottime_ns,
+};
 use crate::{
     kernel::{PollLink, PollProbes, Probe},
-    target::image::{Bytes, Contents, Image},
-    tokio::{AfterReturn, Place, PollCode, Program},
+    target::image::{Bytes, Contents},
+    timeline::{PollNews, Unobserved},
+    tokio::{AfterReturn, Place, PollCode},
 };
 
 /// What an unpatched program may have in its place: a breakpoint of x86_64.
@@ -33,11 +49,31 @@ pub struct ProbeSummary {
     pub ends: u64,
     /// Places without, by the reason why not.
     pub refused: BTreeMap<String, u64>,
+    /// For how long there were probes, of all processes that poll, nanoseconds.
+    pub observed_ns: u64,
+    /// For how long there were none, nanoseconds.
+    pub unobserved_ns: u64,
+    /// How often probes were reached.
+    pub hits: u64,
+    /// What that took of the processes' time, for all that was measured, nanoseconds.
+    pub spent_ns: u64,
+    /// What one takes besides the kernel program, as it was measured, nanoseconds; 0 before it was.
+    pub trap_ns: u64,
+}
+
+impl ProbeSummary {
+    /// There are none at all.
+    pub fn refused(reason: String) -> ProbeSummary {
+        ProbeSummary { refused: BTreeMap::from([(reason, 1)]), ..ProbeSummary::default() }
+    }
 }
 
 /// Attaches probes to processes that poll tasks.
 pub struct Probing {
     probes: PollProbes,
+    budget: Budget,
+    /// Who is told when polls are not observed.
+    news: Sender<PollNews>,
     /// By [`ModuleFile::index`].
     files: FxHashMap<usize, Polling>,
     processes: FxHashMap<Tgid, Probed>,
@@ -53,31 +89,47 @@ struct Polling {
 }
 
 /// A process with probes.
-#[derive(Default)]
 struct Probed {
-    /// Where its files are that poll.
-    code: Vec<Code>,
+    /// Where its files are that poll, and where there are probes in each as long as there are any.
+    files: Vec<(Code, Vec<Wanted>)>,
     /// Where probes are, in the process.
     places: FxHashSet<u64>,
+    /// Where there ever were any.
+    ever: FxHashSet<u64>,
     /// Addresses that polls return to, and about which nothing can be done.
     refused: FxHashSet<u64>,
-    links: Vec<PollLink>,
+    account: Account,
+    window: Window,
+    /// Since when that is so, CLOCK_BOOTTIME nanoseconds.
+    since_ns: u64,
+    /// Why it has none, when it has none.
+    why: Unobserved,
 }
 
-/// A place in a process, and what the probe there tells.
+/// What probes have taken between two looks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// On how many CPUs they were reached.
+    cpus: usize,
+    /// When one of these had nothing left, CLOCK_BOOTTIME nanoseconds.
+    over_ns: Option<u64>,
+}
+
+/// Whether a process has its probes.
+enum Window {
+    /// It has, and what they may take has been granted until the next look.
+    Open(Vec<PollLink>),
+    /// They are being removed.
+    Closing(JoinHandle<()>),
+    /// It has none.
+    Closed,
+}
+
+/// A place in a file, and what the probe there tells.
+#[derive(Clone)]
 struct Wanted {
     place: Place,
     site: Site,
-}
-
-impl Wanted {
-    /// Where it is in a process, and the address that polls return to whose end it tells.
-    fn end(&self, bias: u64) -> Option<(u64, u64)> {
-        match self.site {
-            Site::End { return_address, .. } => Some((self.place.address.wrapping_add(bias), return_address)),
-            Site::Begin { .. } => None,
-        }
-    }
 }
 
 /// Where polls end, for all that the calls look like: so that the first ones need not be missed.
@@ -92,10 +144,28 @@ fn likely_ends(polling: &Polling, code: &Code) -> Vec<Wanted> {
     wanted.collect()
 }
 
+impl Probed {
+    fn new(budget: Budget) -> Probed {
+        let now_ns = boottime_ns();
+        Probed {
+            files: Vec::new(),
+            places: FxHashSet::default(),
+            ever: FxHashSet::default(),
+            refused: FxHashSet::default(),
+            account: Account::new(budget, now_ns),
+            window: Window::Closed,
+            since_ns: now_ns,
+            why: Unobserved::NotYet,
+        }
+    }
+}
+
 impl Probing {
-    pub fn new(probes: PollProbes) -> Probing {
+    pub fn new(probes: PollProbes, budget: Budget, news: Sender<PollNews>) -> Probing {
         Probing {
             probes,
+            budget,
+            news,
             files: FxHashMap::default(),
             processes: FxHashMap::default(),
             returns_seen: 0,
@@ -104,56 +174,50 @@ impl Probing {
     }
 
     /// This file's code polls.
-    pub fn knows(&mut self, file: &Arc<ModuleFile>, image: &Image, program: &Program) {
-        let code = PollCode::read(program, image, &file.source);
+    pub fn knows(&mut self, file: Arc<ModuleFile>, code: PollCode) {
         for (_, entry) in code.entries() {
             if let Err(reason) = entry {
                 self.refuse(&reason.to_string());
             }
         }
-        self.files.insert(file.index, Polling { file: Arc::clone(file), code });
+        self.files.insert(file.index, Polling { file, code });
     }
 
     /// A process has code of files that poll.
     pub fn add(&mut self, process: Tgid, code: &Code) {
         let Some(polling) = code.file.as_ref().and_then(|file| self.files.get(&file.index)) else { return };
-        let probed = self.processes.entry(process).or_default();
-        if probed.code.iter().any(|known| known.addresses == code.addresses) {
+        let probed = self.processes.entry(process).or_insert_with(|| Probed::new(self.budget));
+        if probed.files.iter().any(|(known, _)| known.addresses == code.addresses) {
             return;
         }
-        probed.code.push(code.clone());
         let entries = polling.code.entries().iter().filter_map(|(_, entry)| entry.as_ref().ok());
-        let wanted = entries.map(|place| Wanted {
+        let begins = entries.map(|place| Wanted {
             place: place.clone(),
             // The stack grows downwards.
             site: Site::Begin { pushed: place.moved.unsigned_abs() },
         });
-        let mut wanted: Vec<Wanted> = wanted.filter(|wanted| wanted.place.moved <= 0).collect();
-        let begins = wanted.len();
+        let mut wanted: Vec<Wanted> = begins.filter(|wanted| wanted.place.moved <= 0).collect();
         wanted.extend(likely_ends(polling, code));
-        let ends: FxHashMap<u64, u64> = wanted[begins..].iter().filter_map(|wanted| wanted.end(code.bias)).collect();
-        for place in self.attach(process, code, wanted) {
-            let Some(&address) = ends.get(&place) else {
-                self.summary.begins += 1;
-                continue;
-            };
-            self.summary.ends += 1;
-            // Without room, polls that return there are counted as without an end.
-            self.probes.set_way(ReturnKey { address, tgid: process, reserved: 0 }, Way::PROBE).ok();
+        let is_first = probed.files.is_empty();
+        probed.files.push((code.clone(), Vec::new()));
+        if is_first {
+            self.open(process);
         }
+        self.attach(process, code, wanted);
     }
 
     /// A process began as a copy of another. Its memory has the probes too, which tell nothing until they are attached there.
     pub fn copied(&mut self, from: Tgid, to: Tgid) {
         self.forget(to);
-        let code = self.processes.get(&from).map(|probed| probed.code.clone()).unwrap_or_default();
+        let files = self.processes.get(&from).map(|probed| probed.files.as_slice()).unwrap_or_default();
+        let code: Vec<Code> = files.iter().map(|(code, _)| code.clone()).collect();
         code.iter().for_each(|code| self.add(to, code));
     }
 
     /// Whether what is known of a process's code is among this.
     pub fn fits(&self, process: Tgid, code: &[Code]) -> bool {
         let Some(probed) = self.processes.get(&process) else { return true };
-        probed.code.iter().all(|known| {
+        probed.files.iter().all(|(known, _)| {
             code.iter().any(|now| {
                 let same_file = known.file.as_ref().map(|file| file.index) == now.file.as_ref().map(|file| file.index);
                 same_file && known.addresses == now.addresses && known.bias == now.bias
@@ -161,13 +225,34 @@ impl Probing {
         })
     }
 
-    /// Whether any process has probes, so that [`Probing::learn`] should be called from time to time.
-    pub fn is_active(&self) -> bool {
-        self.processes.values().any(|probed| !probed.links.is_empty())
+    /// When to call [`Probing::look`]; never while no process polls.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.processes.values().map(|probed| probed.account.next_look().min(LOOK)).min()
+    }
+
+    /// Learns where polls return to, and lets every process have what it can pay for.
+    pub fn look(&mut self) {
+        self.learn();
+        let mut processes: Vec<Tgid> = self.processes.keys().copied().collect();
+        processes.sort_unstable();
+        for process in processes {
+            let taken = self.settle(process);
+            let Some(probed) = self.processes.get(&process) else { continue };
+            match &probed.window {
+                Window::Open(_) => match probed.account.left_ns().filter(|_| taken.over_ns.is_none()) {
+                    None => self.begin_to_close(process, taken),
+                    Some(left_ns) if taken.cpus > 0 => self.grant(process, left_ns, taken.cpus),
+                    Some(_) => {}
+                },
+                Window::Closing(removing) if removing.is_finished() => self.finish_closing(process),
+                Window::Closed if probed.account.is_full() => self.reopen(process),
+                Window::Closing(_) | Window::Closed => {}
+            }
+        }
     }
 
     /// Attaches probes to where polls have been seen to return.
-    pub fn learn(&mut self) {
+    fn learn(&mut self) {
         // If that can't be read, nothing is learnt, and the summary tells of polls without an end.
         let Ok(count) = self.probes.new_returns() else { return };
         if count == self.returns_seen {
@@ -181,6 +266,7 @@ impl Probing {
 
     /// The process has ended, or begins another program.
     pub fn forget(&mut self, process: Tgid) {
+        self.close(process);
         if self.processes.remove(&process).is_some() {
             self.probes.forget(process);
         }
@@ -188,6 +274,13 @@ impl Probing {
 
     /// Removes all probes.
     pub fn stop(&mut self) {
+        let processes: Vec<Tgid> = self.processes.keys().copied().collect();
+        // All at once, since each takes a while.
+        for &process in &processes {
+            let taken = self.settle(process);
+            self.begin_to_close(process, taken);
+        }
+        processes.iter().for_each(|&process| self.close(process));
         self.processes.clear();
         self.files.clear();
     }
@@ -195,6 +288,128 @@ impl Probing {
     /// What became of it all.
     pub fn summary(&self) -> ProbeSummary {
         self.summary.clone()
+    }
+
+    /// A process may have probes from now on.
+    fn open(&mut self, process: Tgid) {
+        if self.summary.trap_ns == 0 {
+            self.summary.trap_ns = calibration::trap_ns(&self.probes);
+        }
+        let now_ns = boottime_ns();
+        self.unobserved_until(process, now_ns);
+        let Some(probed) = self.processes.get_mut(&process) else { return };
+        probed.window = Window::Open(Vec::new());
+        probed.since_ns = now_ns;
+        probed.account.open();
+        let left_ns = probed.account.left_ns().unwrap_or_default();
+        self.grant(process, left_ns, 1);
+    }
+
+    /// Attaches a process's probes again.
+    fn reopen(&mut self, process: Tgid) {
+        self.open(process);
+        let Some(probed) = self.processes.get_mut(&process) else { return };
+        let files = std::mem::take(&mut probed.files);
+        probed.files = files.iter().map(|(code, _)| (code.clone(), Vec::new())).collect();
+        for (code, wanted) in files {
+            self.attach(process, &code, wanted);
+        }
+    }
+
+    /// Lets a process's probes take so much until the next look, on so many CPUs.
+    fn grant(&mut self, process: Tgid, left_ns: u64, cpus: usize) {
+        // Each CPU counts for itself: where one takes more than its share, the window is over a little early.
+        let share_ns = left_ns / cpus.max(1) as u64;
+        let granted_ns = if self.budget == Budget::Unlimited { u64::MAX } else { share_ns };
+        self.allow(process, Allowance { granted_ns, ..Allowance::default() });
+    }
+
+    fn allow(&mut self, process: Tgid, allowance: Allowance) {
+        let allowance = Allowance { trap_ns: self.summary.trap_ns, ..allowance };
+        if let Err(error) = self.probes.allow(process, allowance) {
+            // Its probes tell nothing.
+            self.refuse(&format!("{error:#}"));
+        }
+    }
+
+    /// Accounts for what a process's probes have taken since the last time. Those that it has now are granted something again
+    /// by whoever calls this.
+    fn settle(&mut self, process: Tgid) -> Taken {
+        let on_cpus = self.probes.taken(process);
+        let over_ns = on_cpus.iter().map(|taken| taken.over_ns).filter(|&over_ns| over_ns != 0).min();
+        let (hits, spent_ns) =
+            on_cpus.iter().fold((0, 0), |(hits, spent), taken| (hits + taken.hits, spent + taken.spent_ns));
+        self.summary.hits += hits;
+        self.summary.spent_ns += spent_ns;
+        let Some(probed) = self.processes.get_mut(&process) else { return Taken::default() };
+        probed.account.spend(boottime_ns(), spent_ns);
+        if hits > 0 && !matches!(probed.window, Window::Open(_)) {
+            let over_ns = probed.since_ns;
+            self.allow(process, Allowance { over_ns, ..Allowance::default() });
+        }
+        Taken { cpus: on_cpus.len(), over_ns }
+    }
+
+    /// From now on, or from when it had spent everything, nothing is told of a process. Removing its probes takes a while.
+    fn begin_to_close(&mut self, process: Tgid, taken: Taken) {
+        let Some(probed) = self.processes.get_mut(&process) else { return };
+        if !matches!(probed.window, Window::Open(_)) {
+            return;
+        }
+        let Window::Open(links) = std::mem::replace(&mut probed.window, Window::Closed) else { return };
+        let over_ns = taken.over_ns.unwrap_or_else(boottime_ns);
+        self.summary.observed_ns += over_ns.saturating_sub(probed.since_ns);
+        probed.since_ns = over_ns;
+        probed.why = Unobserved::Budget;
+        probed.places.clear();
+        self.allow(process, Allowance { over_ns, ..Allowance::default() });
+        // Meanwhile other processes may have nothing left either. Without a thread, they have to wait.
+        let removing = std::thread::Builder::new().name("polletto-unprobe".to_owned()).spawn(move || drop(links));
+        match (removing, self.processes.get_mut(&process)) {
+            (Ok(removing), Some(probed)) => probed.window = Window::Closing(removing),
+            _ => self.closed(process),
+        }
+    }
+
+    /// A process's probes are gone, or will be when this returns.
+    fn finish_closing(&mut self, process: Tgid) {
+        let Some(probed) = self.processes.get_mut(&process) else { return };
+        if let Window::Closing(removing) = std::mem::replace(&mut probed.window, Window::Closed) {
+            // It does nothing that could panic.
+            removing.join().ok();
+            self.closed(process);
+        }
+    }
+
+    /// A process's probes are gone.
+    fn closed(&mut self, process: Tgid) {
+        self.settle(process);
+        let Some(probed) = self.processes.get(&process) else { return };
+        let polls = self.probes.take_open(process, probed.since_ns);
+        self.tell(PollNews::StillPolling(polls));
+    }
+
+    /// Removes a process's probes, and waits for that.
+    fn close(&mut self, process: Tgid) {
+        let now_ns = boottime_ns();
+        let taken = self.settle(process);
+        self.begin_to_close(process, taken);
+        self.finish_closing(process);
+        self.unobserved_until(process, now_ns);
+    }
+
+    /// A process without probes gets them now, or is of no interest any more.
+    fn unobserved_until(&mut self, process: Tgid, until_ns: u64) {
+        let Some(&Probed { since_ns, why, .. }) = self.processes.get(&process) else { return };
+        if until_ns > since_ns {
+            self.summary.unobserved_ns += until_ns - since_ns;
+            self.tell(PollNews::Unobserved { process, since_ns, until_ns, why });
+        }
+    }
+
+    fn tell(&self, news: PollNews) {
+        // Who drains the rings may have ended.
+        self.news.send(news).ok();
     }
 
     /// Attaches a probe behind an address that polls return to.
@@ -215,7 +430,8 @@ impl Probing {
 
     /// The reason may have been told.
     fn try_follow(&mut self, key: ReturnKey) -> Result<(), Option<String>> {
-        let code = self.processes[&key.tgid].code.iter().find(|code| code.addresses.contains(&key.address)).cloned();
+        let mut files = self.processes[&key.tgid].files.iter().map(|(code, _)| code);
+        let code = files.find(|code| code.addresses.contains(&key.address)).cloned();
         let code = code.ok_or_else(|| Some("it is in a file that polls nothing itself".to_owned()))?;
         let polling = code.file.as_ref().and_then(|file| self.files.get(&file.index)).ok_or(None)?;
         let image = polling.file.image.as_ref().ok_or(None)?;
@@ -227,33 +443,32 @@ impl Probing {
             }
             AfterReturn::Place(place) => {
                 let site = Site::End { return_address: key.address, popped: place.moved };
-                if self.attach(key.tgid, &code, vec![Wanted { place, site }]).is_empty() {
-                    return Err(None);
-                }
-                self.summary.ends += 1;
-                self.probes.set_way(key, Way::PROBE).map_err(|error| Some(format!("{error:#}")))
+                let is_attached = self.attach(key.tgid, &code, vec![Wanted { place, site }]);
+                if is_attached { Ok(()) } else { Err(None) }
             }
         }
     }
 
-    /// Attaches probes to a process's code, where it is what the file has. Where they are now.
-    fn attach(&mut self, process: Tgid, code: &Code, wanted: Vec<Wanted>) -> Vec<u64> {
+    /// Attaches probes to a process's code, where it is what the file has, and remembers them for when they are attached
+    /// again. False if none was.
+    fn attach(&mut self, process: Tgid, code: &Code, wanted: Vec<Wanted>) -> bool {
         let Some(Polling { file, .. }) = code.file.as_ref().and_then(|file| self.files.get(&file.index)) else {
-            return Vec::new();
+            return false;
         };
         let (file, probed) = (Arc::clone(file), &self.processes[&process]);
-        let (Bytes::File(descriptor), Some(image)) = (&file.source, &file.image) else { return Vec::new() };
+        let (Bytes::File(descriptor), Some(image)) = (&file.source, &file.image) else { return false };
         let memory = match File::open(format!("/proc/{process}/mem")) {
             Ok(memory) => memory,
             Err(error) => {
                 self.refuse_all(wanted.len(), &format!("the memory of its process can't be read: {error}"));
-                return Vec::new();
+                return false;
             }
         };
         let contents = Contents::new(image, &file.source);
-        let (mut probes, mut places, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut probes, mut kept, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
         let others: FxHashSet<u64> = self.places_in(&file);
-        for Wanted { place, site } in wanted {
+        for wanted in wanted {
+            let place = &wanted.place;
             let address = place.address.wrapping_add(code.bias);
             if !code.addresses.contains(&address) || probed.places.contains(&address) {
                 continue;
@@ -261,32 +476,55 @@ impl Probing {
             let is_patched = |own: u64| others.contains(&own);
             let checked = is_as_in_file(&contents, &memory, code.bias, &place.seen, is_patched).and_then(|()| {
                 let file_offset = image.file_offset_of(place.address).ok_or("its place in the file is unknown")?;
-                let cookie = Cookie::of(site).ok_or("its stack is too large")?;
+                let cookie = Cookie::of(wanted.site).ok_or("its stack is too large")?;
                 Ok(Probe { file_offset, cookie })
             });
             match checked {
                 Ok(probe) => {
                     probes.push(probe);
-                    places.push(address);
+                    kept.push(wanted);
                 }
                 Err(reason) => reasons.push(reason),
             }
         }
         reasons.into_iter().for_each(|reason| self.refuse(reason));
         if probes.is_empty() {
-            return Vec::new();
+            return false;
         }
         match self.probes.attach(process, descriptor, &probes) {
             Ok(link) => {
-                let probed = self.processes.entry(process).or_default();
-                probed.links.push(link);
-                probed.places.extend(places.iter().copied());
-                places
+                self.attached(process, code, link, kept);
+                true
             }
             Err(error) => {
-                self.refuse_all(places.len(), &format!("the kernel attached no probe: {error}"));
-                Vec::new()
+                self.refuse_all(probes.len(), &format!("the kernel attached no probe: {error}"));
+                false
             }
+        }
+    }
+
+    /// These probes of a process are there now.
+    fn attached(&mut self, process: Tgid, code: &Code, link: PollLink, wanted: Vec<Wanted>) {
+        let Some(probed) = self.processes.get_mut(&process) else { return };
+        if let Window::Open(links) = &mut probed.window {
+            links.push(link);
+        }
+        for wanted in &wanted {
+            let address = wanted.place.address.wrapping_add(code.bias);
+            probed.places.insert(address);
+            let is_new = probed.ever.insert(address);
+            match wanted.site {
+                Site::Begin { .. } => self.summary.begins += u64::from(is_new),
+                Site::End { return_address, .. } => {
+                    self.summary.ends += u64::from(is_new);
+                    let key = ReturnKey { address: return_address, tgid: process, reserved: 0 };
+                    // Without room, polls that return there are counted as without an end.
+                    self.probes.set_way(key, Way::PROBE).ok();
+                }
+            }
+        }
+        if let Some((_, all)) = probed.files.iter_mut().find(|(known, _)| known.addresses == code.addresses) {
+            all.extend(wanted);
         }
     }
 
@@ -297,7 +535,7 @@ impl Probing {
             (is_own && code.addresses.contains(&address)).then(|| address.wrapping_sub(code.bias))
         };
         let places = self.processes.values().flat_map(|probed| {
-            let owns = |&address: &u64| probed.code.iter().find_map(|code| of(code, address));
+            let owns = |&address: &u64| probed.files.iter().find_map(|(code, _)| of(code, address));
             probed.places.iter().filter_map(owns)
         });
         places.collect()

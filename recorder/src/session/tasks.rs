@@ -4,9 +4,8 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender},
+        mpsc::{Receiver, Sender, SyncSender},
     },
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -15,14 +14,16 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     changes::{Change, Code, Follower},
+    governor::Budget,
     modules::ModuleFile,
-    polls::{ProbeSummary, Probing},
+    polls::ProbeSummary,
+    probing::{self, Order},
     walking::{News, WalkedProgram},
 };
 use crate::{
     kernel::{PollProbes, RuntimeMap},
-    timeline::{Future, Module, PollBody, TaskCode},
-    tokio::{self, FutureName, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, walk::Places},
+    timeline::{Future, Module, PollBody, PollNews, TaskCode},
+    tokio::{self, FutureName, PollCode, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, walk::Places},
 };
 
 /// Bytes of a program that are looked at for names: more than any honest one has.
@@ -30,9 +31,6 @@ const MAX_BYTES: u64 = 4 << 30;
 
 /// Names that a future is given of which it is unknown which is its own.
 const MAX_NAMES: usize = 3;
-
-/// How soon there are probes where a poll was first seen to return to.
-const LEARN_PERIOD: Duration = Duration::from_millis(5);
 
 /// A program that polls tasks.
 pub struct Found {
@@ -68,14 +66,34 @@ pub struct TaskSummary {
     pub probes: Option<ProbeSummary>,
 }
 
-/// Starts the thread. With `probes`, it attaches them to every process that polls tasks; it tells `walks` of each.
-pub fn follow(
-    map: RuntimeMap,
-    probes: Option<PollProbes>,
-    found: Sender<Found>,
-    walks: Option<Sender<News>>,
-) -> Result<Follower<TaskSummary>> {
-    Follower::start("polletto-tasks", move |coming| Worker::new(map, probes, found, walks).run(&coming))
+/// Probes for processes that poll tasks.
+pub struct WantedProbes {
+    /// Or why there can't be any.
+    pub probes: Result<PollProbes, String>,
+    /// What they may take.
+    pub budget: Budget,
+}
+
+/// Who is told what the thread finds.
+pub struct Listeners {
+    pub found: Sender<Found>,
+    pub polls: Sender<PollNews>,
+    /// None where tasks are not walked.
+    pub walks: Option<Sender<News>>,
+}
+
+/// Starts the thread, and one that attaches `probes` to every process that polls tasks, if any are wanted.
+pub fn follow(map: RuntimeMap, probes: Option<WantedProbes>, listeners: Listeners) -> Result<Follower<TaskSummary>> {
+    let Listeners { found, polls, walks } = listeners;
+    let (mut probing, mut unprobed) = (None, None);
+    match probes {
+        Some(WantedProbes { probes: Ok(probes), budget }) => probing = Some(probing::follow(probes, budget, polls)?),
+        Some(WantedProbes { probes: Err(reason), .. }) => unprobed = Some(ProbeSummary::refused(reason)),
+        None => {}
+    }
+    let (examined, spaces) = (FxHashMap::default(), FxHashMap::default());
+    let worker = Worker { map, probing, unprobed, found, walks, examined, spaces };
+    Follower::start("polletto-tasks", move |coming| worker.run(&coming))
 }
 
 /// A file of which it is known what it polls.
@@ -98,8 +116,10 @@ struct Space {
 
 struct Worker {
     map: RuntimeMap,
-    /// None where polls are not to be told exactly.
-    probing: Option<Probing>,
+    /// None where polls are not told exactly.
+    probing: Option<Follower<ProbeSummary, Order>>,
+    /// Why there are no probes though they were wanted.
+    unprobed: Option<ProbeSummary>,
     found: Sender<Found>,
     walks: Option<Sender<News>>,
     /// By [`ModuleFile::index`]; none where a file polls nothing.
@@ -108,23 +128,16 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(map: RuntimeMap, probes: Option<PollProbes>, found: Sender<Found>, walks: Option<Sender<News>>) -> Worker {
-        let probing = probes.map(Probing::new);
-        Worker { map, probing, found, walks, examined: FxHashMap::default(), spaces: FxHashMap::default() }
-    }
-
     fn run(mut self, coming: &Receiver<Change>) -> TaskSummary {
-        loop {
-            let first = match self.next(coming) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
+        while let Ok(first) = coming.recv() {
             let (mut changed, mut waiting) = (FxHashSet::default(), Vec::new());
             for change in std::iter::once(first).chain(coming.try_iter()) {
                 self.apply(change, &mut changed, &mut waiting);
             }
             changed.iter().for_each(|&process| self.tell(process));
+            if !waiting.is_empty() {
+                self.probing.iter().for_each(Follower::wait);
+            }
             for done in waiting {
                 // Who waits may have given up.
                 done.send(()).ok();
@@ -132,15 +145,7 @@ impl Worker {
         }
         let mut programs: Vec<_> = self.examined.into_values().flatten().map(|examined| examined.summary).collect();
         programs.sort_by(|one, other| one.path.cmp(&other.path));
-        TaskSummary { programs, probes: self.probing.map(|probing| probing.summary()) }
-    }
-
-    /// The next change. While there are probes, looks what they have found every now and then.
-    fn next(&mut self, coming: &Receiver<Change>) -> Result<Change, RecvTimeoutError> {
-        match self.probing.as_mut().filter(|probing| probing.is_active()) {
-            None => coming.recv().map_err(RecvTimeoutError::from),
-            Some(probing) => coming.recv_timeout(LEARN_PERIOD).inspect_err(|_| probing.learn()),
-        }
+        TaskSummary { programs, probes: self.probing.and_then(Follower::finish).or(self.unprobed) }
     }
 
     fn apply(&mut self, change: Change, changed: &mut FxHashSet<Tgid>, waiting: &mut Vec<SyncSender<()>>) {
@@ -148,26 +153,25 @@ impl Worker {
             Change::Prepare(file) => self.examine(&file),
             Change::Mapped { process, code } => {
                 self.add(process, &code);
+                self.order(Order::Mapped { process, code });
                 changed.insert(process);
             }
             Change::Scanned { process, exec_id, code } => {
                 self.spaces.insert(process, Space { exec_id: Some(exec_id), files: Vec::new() });
-                self.keep_probes(process, &code);
                 code.iter().for_each(|code| self.add(process, code));
+                self.order(Order::Scanned { process, code });
                 changed.insert(process);
             }
             Change::Copied { from, to } => {
                 // The kernel programs have done the same.
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();
                 self.spaces.insert(to, copy);
-                if let Some(probing) = &mut self.probing {
-                    probing.copied(from, to);
-                }
+                self.order(Order::Copied { from, to });
                 self.tell_walks(to);
             }
             Change::Cleared { process } => {
                 self.spaces.insert(process, Space::default());
-                self.forget_probes(process);
+                self.order(Order::Forget { process });
             }
             Change::Runs { process, exec_id } => {
                 self.spaces.entry(process).or_default().exec_id = Some(exec_id);
@@ -177,10 +181,10 @@ impl Worker {
                 self.spaces.remove(&process);
                 changed.remove(&process);
                 self.map.remove(process);
-                self.forget_probes(process);
+                self.order(Order::Forget { process });
                 self.tell_of_walks(News::Forget { process });
             }
-            Change::Unprobe => self.probing.iter_mut().for_each(Probing::stop),
+            Change::Unprobe => self.order(Order::Stop),
             Change::Done(done) => waiting.push(done),
         }
     }
@@ -194,21 +198,12 @@ impl Worker {
         if polls && files.iter().all(|known| known.0 != file.index) {
             files.push((file.index, code.bias));
         }
-        if let Some(probing) = &mut self.probing {
-            probing.add(process, code);
-        }
     }
 
-    /// A process's code was read anew: probes stay, unless it is other code than before.
-    fn keep_probes(&mut self, process: Tgid, code: &[Code]) {
-        if self.probing.as_ref().is_some_and(|probing| !probing.fits(process, code)) {
-            self.forget_probes(process);
-        }
-    }
-
-    fn forget_probes(&mut self, process: Tgid) {
-        if let Some(probing) = &mut self.probing {
-            probing.forget(process);
+    /// Tells who attaches probes.
+    fn order(&self, order: Order) {
+        if let Some(probing) = &self.probing {
+            probing.tell(order);
         }
     }
 
@@ -251,8 +246,9 @@ impl Worker {
             return;
         }
         let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
-        if let (Some(probing), Some(program), Some(image)) = (&mut self.probing, &program, &file.image) {
-            probing.knows(file, image, program);
+        if let (Some(probing), Some(program), Some(image)) = (&self.probing, &program, &file.image) {
+            let code = PollCode::read(program, image, &file.source);
+            probing.tell(Order::Knows { file: Arc::clone(file), code });
         }
         let examined = program.map(|program| {
             // What can't be read has names of a lower tier, and a layout by its version.

@@ -9,6 +9,7 @@ mod frames;
 mod lane;
 mod lives;
 mod mappings;
+mod poll_news;
 mod polls;
 mod process_tree;
 mod pseudo;
@@ -40,6 +41,7 @@ use crate::trace::PacketBuffer;
 pub use self::{
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
     mappings::{Code, Mapped, Module},
+    poll_news::{PollNews, Unobserved},
     process_tree::{ProcessDescription, Undescribed},
     recorder_track::RecorderCounters,
     runtimes::{RuntimeCounter, WalkedProcess, WalkedRuntime},
@@ -151,6 +153,16 @@ impl Timeline {
             self.recorder.walk_cut_short(walked, out);
         }
         self.samples.walked(walked, &mut self.seen, out);
+    }
+
+    /// Takes what is known of polls besides what the kernel tells.
+    pub fn poll_news(&mut self, news: &PollNews, out: &mut PacketBuffer) {
+        match news {
+            PollNews::Unobserved { process, since_ns, until_ns, why } => {
+                self.recorder.polls_unobserved(*process, *since_ns..*until_ns, *why, out);
+            }
+            PollNews::StillPolling(polls) => polls.iter().for_each(|poll| self.push(&Record::Poll(*poll), out)),
+        }
     }
 
     /// This is all that a process has mapped.

@@ -90,6 +90,9 @@ pub struct Polls {
     learnt: Vec<(Tid, u64)>,
     /// Several of a thread where their ends will be told, the outermost first: it polls one in the middle of another.
     present: FxHashMap<Tid, Vec<Presence>>,
+    /// By thread, [`Polled::tick`] of the last polls that are shown though their end was not told yet, the latest last: they
+    /// are not shown again.
+    unfinished: FxHashMap<Tid, Vec<u64>>,
     tracks: WorkerTracks,
     counters: RuntimeCounters,
 }
@@ -162,6 +165,10 @@ impl Polls {
         let record::Poll { header, tid, tgid, vtable, polled } = *poll;
         let Some(began_ns) = polled.began_ns() else { return };
         let found = self.take_exact(tid, &polled, words, seen, out);
+        let is_finished = header.flags & flags::STILL_POLLING == 0;
+        if !is_finished && self.is_unfinished(tid, &polled) {
+            return;
+        }
         if header.flags & flags::NESTED == 0 {
             self.end(tid, words, seen, out);
         }
@@ -177,11 +184,12 @@ impl Polls {
         }
         let future = body.map_or_else(|| Arc::new(unknown(vtable)), |body| Arc::clone(&body.future));
         let (away_ns, stretches) = found.map_or((0, Vec::new()), |found| (found.away_ns, found.stretches));
-        let extent = if header.flags & flags::STILL_POLLING == 0 {
+        let extent = if is_finished {
             seen.polls_exact += 1;
             Extent::Exact
         } else {
             seen.polls_unfinished += 1;
+            self.unfinished(tid, &polled);
             Extent::AtLeast
         };
         let last_ns = header.time_ns.max(began_ns);
@@ -220,6 +228,7 @@ impl Polls {
         self.own.remove(&tid);
         self.pollers.remove(&tid);
         self.end(tid, words, seen, out);
+        self.unfinished.remove(&tid);
     }
 
     /// The process has ended or runs another program.
@@ -280,12 +289,28 @@ impl Polls {
                 self.end(tid, words, seen, out);
             }
         }
-        if let Some(task) = task {
+        if let Some(task) = task
+            && !self.is_unfinished(tid, &polled)
+        {
             let (since_ns, last_ns) = (time_ns, time_ns);
             let stretches = Vec::new();
             let presence = Presence { task, polled, since_ns, last_ns, is_away: false, away_ns: 0, stretches };
             self.present.entry(tid).or_default().push(presence);
         }
+    }
+
+    /// A poll is shown, and it is not known how long it will last.
+    fn unfinished(&mut self, tid: Tid, polled: &Polled) {
+        if polled.began_ns().is_some() {
+            let ticks = self.unfinished.entry(tid).or_default();
+            ticks.push(polled.tick);
+            let excess = ticks.len().saturating_sub(MAX_NESTED);
+            ticks.drain(..excess);
+        }
+    }
+
+    fn is_unfinished(&self, tid: Tid, polled: &Polled) -> bool {
+        polled.began_ns().is_some() && self.unfinished.get(&tid).is_some_and(|ticks| ticks.contains(&polled.tick))
     }
 
     fn innermost(&mut self, tid: Tid) -> Option<&mut Presence> {
@@ -337,6 +362,7 @@ impl Polls {
         };
         seen.polls_found += 1;
         let future = Arc::clone(&body.future);
+        self.unfinished(tid, &presence.polled);
         self.show(tid, presence, &future, Extent::AtLeast, words, out);
     }
 

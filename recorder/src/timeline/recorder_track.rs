@@ -2,13 +2,18 @@
 //!
 //! Absence of data must never look like absence of activity.
 
-use polletto_common::record::{self, flags};
+use std::ops::Range;
+
+use polletto_common::{
+    id::Tgid,
+    record::{self, flags},
+};
 use polletto_protos::{
     CounterDescriptor, DebugAnnotation, TrackDescriptor, TrackEvent, counter_descriptor::Unit, debug_annotation,
     trace_packet::Data, track_descriptor::ChildTracksOrdering, track_event, track_event::Type,
 };
 
-use super::runtimes::WalkedProcess;
+use super::{poll_news::Unobserved, runtimes::WalkedProcess};
 use crate::trace::PacketBuffer;
 
 /// "polletto" in ASCII. Other tracks count up from here.
@@ -22,6 +27,8 @@ const WALKS_CUT_SHORT: u64 = GROUP + 5;
 const LOST_ON_CPU: u64 = GROUP + 0x1_0000;
 /// Plus the CPU's number.
 const SAMPLES_LOST_ON_CPU: u64 = GROUP + 0x2_0000;
+/// Plus the process's id.
+const POLLS_OF_PROCESS: u64 = GROUP + 0x1_0000_0000;
 
 /// What a recording has cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +134,25 @@ impl RecorderTrack {
             ..TrackEvent::default()
         };
         out.push(Some(walked.time_ns), Data::TrackEvent(instant));
+    }
+
+    /// Marks where polls of a process were not told from their begin to their end.
+    pub fn polls_unobserved(&mut self, process: Tgid, time_ns: Range<u64>, why: Unobserved, out: &mut PacketBuffer) {
+        let uuid = POLLS_OF_PROCESS + u64::from(process.0);
+        if !self.described.contains(&uuid) {
+            self.described.push(uuid);
+            describe(child(uuid, &format!("polls of process {process}"), 2), time_ns.start, out);
+        }
+        let begin = TrackEvent {
+            r#type: Some(Type::SliceBegin as i32),
+            track_uuid: Some(uuid),
+            name_field: Some(track_event::NameField::Name(why.name().into())),
+            categories: vec!["loss".into()],
+            debug_annotations: vec![number("pid", u64::from(process.0))],
+            ..TrackEvent::default()
+        };
+        out.push(Some(time_ns.start), Data::TrackEvent(begin));
+        out.push(Some(time_ns.end), event(uuid, Type::SliceEnd, None));
     }
 
     /// The track of what is missing on this CPU, described when it is first needed. Samples have one of their own, since

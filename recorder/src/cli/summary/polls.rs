@@ -43,11 +43,20 @@ impl PollSummary {
 
 impl fmt::Display for PollSummary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(ProbeSummary { begins, ends, refused }) = &self.poll_probes else { return Ok(()) };
+        let Some(probes) = &self.poll_probes else { return Ok(()) };
+        let ProbeSummary { begins, ends, refused, .. } = probes;
         writeln!(out, "  polls     {} from begin to end", several(self.polls_exact, "poll", "polls"))?;
-        writeln!(out, "            by probes in {begins} places where polls begin, and {ends} where they have ended")?;
+        if *begins > 0 {
+            writeln!(
+                out,
+                "            by probes in {begins} places where polls begin, and {ends} where they have ended"
+            )?;
+        }
+        if let Some(cost) = Cost::of(probes) {
+            writeln!(out, "            {cost}")?;
+        }
         for (count, what) in [
-            (self.polls_unfinished, "had not ended when the recording did"),
+            (self.polls_unfinished, "had not ended when their ends were told no more"),
             (self.polls_without_end, "whose end was not seen, most of them before it was known where it is"),
             (self.polls_found, "of which samples and switches tell how long they lasted at least"),
         ] {
@@ -57,6 +66,30 @@ impl fmt::Display for PollSummary {
         }
         for (reason, count) in refused.iter().take(NAMED_REASONS) {
             writeln!(out, "            {} without a probe: {reason}", several(*count, "place", "places"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What telling polls took of the programs' time.
+struct Cost<'a>(&'a ProbeSummary);
+
+impl<'a> Cost<'a> {
+    /// None where there were no probes.
+    fn of(probes: &'a ProbeSummary) -> Option<Cost<'a>> {
+        (probes.observed_ns > 0).then_some(Cost(probes))
+    }
+}
+
+impl fmt::Display for Cost<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ProbeSummary { observed_ns, unobserved_ns, hits, spent_ns, .. } = *self.0;
+        let all_ns = (observed_ns + unobserved_ns) as f64;
+        let observed = 100.0 * observed_ns as f64 / all_ns;
+        let cost = 100.0 * spent_ns as f64 / all_ns;
+        write!(out, "observed for {observed:.1} % of the time, which took {cost:.2} % of a CPU from the program")?;
+        if let Some(each_ns) = spent_ns.checked_div(hits) {
+            write!(out, ": {:.1} µs at each of {} probes", each_ns as f64 / 1e3, Count(hits))?;
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! Polls that samples and switches tell of, and those that probes do.
 
 use polletto_common::record::{Blocked, Poll, PollLeft, Sample, StackEnding};
-use polletto_protos::track_event::{NameField, Type};
+use polletto_protos::{
+    TrackEvent,
+    track_event::{NameField, Type},
+};
 
 use super::{stacks::Recording, *};
 
@@ -273,6 +276,43 @@ fn a_poll_whose_end_is_never_told_is_shown_as_far_as_it_was_found() {
     assert_eq!(recording.shown(), [poll(150, 200), poll(300, 400), poll(800, 900)]);
     let seen = recording.timeline.seen();
     assert_eq!((seen.polls_exact, seen.polls_found, seen.polls_unfinished), (1, 1, 1));
+}
+
+#[test]
+fn a_poll_that_outlasts_its_window_is_shown_once() {
+    let mut recording = recording();
+    // Of the first it is told that it goes on before it is found again in a record from before, of the second after.
+    recording.polls(150, 1, exact(7, 100));
+    recording.polled(300, flags::STILL_POLLING, VTABLE, exact(7, 100));
+    recording.polls(250, 1, exact(7, 100));
+    recording.polls(280, 1, exact(7, 100));
+    recording.polls(350, 1, polled(7, 3));
+    recording.polls(550, 1, exact(8, 500));
+    recording.polls(580, 1, exact(8, 500));
+    recording.polls(620, 1, polled(8, 4));
+    recording.polled(600, flags::STILL_POLLING, VTABLE, exact(8, 500));
+    assert_eq!(recording.shown(), [poll(100, 300), poll(550, 580)]);
+}
+
+#[test]
+fn where_polls_are_not_observed_is_shown() {
+    let mut recording = recording();
+    for (since_ns, until_ns, why) in [(100, 200, Unobserved::NotYet), (500, 900, Unobserved::Budget)] {
+        let news = PollNews::Unobserved { process: PROCESS, since_ns, until_ns, why };
+        recording.timeline.poll_news(&news, &mut recording.out);
+    }
+    let read = recording.read();
+    let on_track = |event: &TrackEvent| read.tracks[&event.track_uuid()].name() == "polls of process 10";
+    let events = read.events.iter().filter(|(_, event)| on_track(event));
+    let shown: Vec<_> = events.map(|(time_ns, event)| (*time_ns, event.r#type(), event.name_field.clone())).collect();
+    let name = |name: &str| Some(NameField::Name(name.to_owned()));
+    let expected = [
+        (100, Type::SliceBegin, name("polls not recorded: no probes yet")),
+        (200, Type::SliceEnd, None),
+        (500, Type::SliceBegin, name("polls not recorded: budget")),
+        (900, Type::SliceEnd, None),
+    ];
+    assert_eq!(shown, expected);
 }
 
 #[test]

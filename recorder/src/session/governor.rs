@@ -1,0 +1,172 @@
+//! How much of a process's time its probes may take, so that they never take more than was promised.
+//!
+//! What a process may spend comes in evenly as time goes by. While it has something left it has its probes; when it has
+//! nothing left they are removed, until it has saved enough for it to be worth while to attach them again.
+
+use std::time::Duration;
+
+/// What a process saves at most, as the time in which it comes in.
+const SAVED: Duration = Duration::from_secs(1);
+
+/// With how much of that it begins: enough to see how much it polls.
+const PILOT: f64 = 0.25;
+
+/// How soon it is looked again at a process with probes, if it will not have spent everything before.
+pub const LOOK: Duration = Duration::from_millis(5);
+
+/// How soon at one that may have.
+const SOON: Duration = Duration::from_millis(1);
+
+/// What probes may take of each process's time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// As much as they like.
+    Unlimited,
+    /// Of one CPU, in percent.
+    Percent(f64),
+}
+
+impl Budget {
+    /// Nanoseconds that come in with each.
+    fn rate(self) -> f64 {
+        match self {
+            Budget::Unlimited => f64::INFINITY,
+            Budget::Percent(percent) => percent / 100.0,
+        }
+    }
+}
+
+/// What one process has left to spend.
+#[derive(Clone, Debug)]
+pub struct Account {
+    rate: f64,
+    /// Nanoseconds; less than nothing if it was overdrawn.
+    left_ns: f64,
+    /// When that was so, nanoseconds of any clock.
+    at_ns: u64,
+    /// What was spent between the last two looks, nanoseconds.
+    lately_ns: f64,
+}
+
+impl Account {
+    /// Of a process that gets its first probes at `now_ns`.
+    pub fn new(budget: Budget, now_ns: u64) -> Account {
+        let rate = budget.rate();
+        let left_ns = rate * SAVED.as_nanos() as f64 * PILOT;
+        Account { rate, left_ns, at_ns: now_ns, lately_ns: left_ns }
+    }
+
+    /// The process gets probes. How much it will spend is unknown, so it may be much.
+    pub fn open(&mut self) {
+        self.lately_ns = self.left_ns;
+    }
+
+    /// So much was spent since the last call.
+    pub fn spend(&mut self, now_ns: u64, spent_ns: u64) {
+        let passed_ns = now_ns.saturating_sub(self.at_ns);
+        self.at_ns = self.at_ns.max(now_ns);
+        if self.rate.is_infinite() {
+            return;
+        }
+        self.lately_ns = spent_ns as f64;
+        let most_ns = self.rate * SAVED.as_nanos() as f64;
+        self.left_ns = (self.left_ns + self.rate * passed_ns as f64).min(most_ns) - self.lately_ns;
+    }
+
+    /// What may be spent until the next look, nanoseconds; nothing if that is less than nothing.
+    pub fn left_ns(&self) -> Option<u64> {
+        // What is beyond stays at the most that a number can be.
+        (self.left_ns > 0.0).then_some(self.left_ns as u64)
+    }
+
+    /// Whether enough is saved for new probes.
+    pub fn is_full(&self) -> bool {
+        self.rate.is_infinite() || self.left_ns >= self.rate * SAVED.as_nanos() as f64
+    }
+
+    /// When to look again at a process with probes.
+    pub fn next_look(&self) -> Duration {
+        if self.left_ns < 2.0 * self.lately_ns { SOON } else { LOOK }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// What a process spends in ten seconds of which it has probes in some, and how long it has them, when polling takes so
+    /// much of the time that it has them. They are gone so long after there is nothing left.
+    fn spent(budget: Budget, taken: f64, late_ns: u64) -> (f64, f64) {
+        let (mut account, mut now_ns) = (Account::new(budget, 0), 0);
+        let (mut all_ns, mut probed_ns) = (0.0, 0.0);
+        let mut is_probed = true;
+        while now_ns < 10 * SECOND_NS {
+            let step_ns = account.next_look().as_nanos() as u64 + if is_probed { late_ns } else { 0 };
+            now_ns += step_ns;
+            let spent_ns = if is_probed { taken * step_ns as f64 } else { 0.0 };
+            probed_ns += if is_probed { step_ns as f64 } else { 0.0 };
+            all_ns += spent_ns;
+            account.spend(now_ns, spent_ns as u64);
+            let was_probed = is_probed;
+            is_probed = if is_probed { account.left_ns().is_some() } else { account.is_full() };
+            if is_probed && !was_probed {
+                account.open();
+            }
+        }
+        (all_ns / now_ns as f64, probed_ns / now_ns as f64)
+    }
+
+    #[test]
+    fn what_fits_the_budget_is_seen_all_the_time() {
+        for taken in [0.0, 0.001, 0.0199] {
+            let (_, probed) = spent(Budget::Percent(2.0), taken, 0);
+            assert_eq!(probed, 1.0, "{taken}");
+        }
+        assert_eq!(spent(Budget::Unlimited, 1.5, 0).1, 1.0);
+    }
+
+    #[test]
+    fn whatever_a_process_polls_it_spends_no_more_than_its_budget() {
+        for (taken, late_ns) in [(0.021, 0), (0.1, 1_000_000), (0.5, 0), (2.0, 0), (2.0, 50_000_000), (64.0, 1_000_000)]
+        {
+            let (all, probed) = spent(Budget::Percent(2.0), taken, late_ns);
+            // What it saves at most is spent at once in the last of ten seconds.
+            let late = taken * (late_ns as f64 + 1e6) / (10.0 * SECOND_NS as f64);
+            assert!(all <= 0.02 * 1.1 + late, "{all} of {taken}");
+            assert!(probed > 0.0 && probed < 1.0, "{probed} of {taken}");
+        }
+    }
+
+    #[test]
+    fn much_of_the_budget_is_used() {
+        for taken in [0.03, 0.2, 1.0] {
+            let (all, _) = spent(Budget::Percent(2.0), taken, 0);
+            assert!(all > 0.015, "{all} of {taken}");
+        }
+    }
+
+    #[test]
+    fn one_that_spends_fast_is_looked_at_sooner() {
+        let mut account = Account::new(Budget::Percent(2.0), 0);
+        assert_eq!(account.next_look(), SOON);
+        account.spend(5_000_000, 1_000);
+        assert_eq!(account.next_look(), LOOK);
+        account.spend(10_000_000, 1_900_000);
+        assert_eq!(account.next_look(), SOON);
+        account.spend(2 * SECOND_NS, 0);
+        assert_eq!(account.next_look(), LOOK);
+        account.open();
+        assert_eq!(account.next_look(), SOON);
+    }
+
+    #[test]
+    fn nothing_comes_in_twice_when_a_clock_goes_back() {
+        let mut account = Account::new(Budget::Percent(2.0), SECOND_NS);
+        account.spend(SECOND_NS, 1_000_000);
+        account.spend(0, 0);
+        account.spend(SECOND_NS, 0);
+        assert_eq!(account.left_ns(), Some(4_000_000));
+    }
+}
