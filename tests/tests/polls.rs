@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use polletto_tests::{
     oracle::{Build, NEWEST, Truth},
+    program,
+    program::Program,
+    recorder::{Outcome, Record},
     trace::{Nanoseconds, Tid, Trace, Value},
     turn::Turn,
 };
@@ -16,6 +19,9 @@ const SAME_NS: u64 = 20_000;
 
 /// Of all polls; the others met an interrupt, or a machine that took the CPU away.
 const MOST: f64 = 0.95;
+
+/// Every CPU notices for itself that a window is over.
+const WINDOW_ENDS_NS: u64 = 20_000_000;
 
 /// A poll, as either side tells it.
 #[derive(Clone, Debug)]
@@ -109,6 +115,54 @@ fn every_poll_of_a_program_that_was_optimized_as_a_whole_is_told() {
 #[test]
 fn every_poll_of_a_small_program_is_told() {
     every_poll_is_told_from_its_begin_to_its_end("small");
+}
+
+/// A recording of a program that polls more than anybody could record.
+fn recorded_mill(arguments: &[&str]) -> Outcome {
+    let program = Program::start(program!("poll-mill"), &["--workers", "2", "--tasks", "3"]);
+    let recording = Record::new().process(program.pid()).arguments(["-d", "5", "--no-symbols"]).arguments(arguments);
+    let outcome = recording.run().expect_success();
+    let (status, _) = program.finish();
+    assert!(status.success(), "{status}");
+    outcome
+}
+
+/// Where the trace says that polls are not told because of the budget.
+fn unobserved(trace: &Trace) -> Vec<(Nanoseconds, Nanoseconds)> {
+    let slices = trace.slices_of("loss").filter(|slice| slice.name == "polls not recorded: budget");
+    slices.map(|slice| (slice.begin, slice.end)).collect()
+}
+
+#[test]
+fn more_polls_than_the_budget_allows_are_told_in_windows() {
+    let _turn = Turn::alone();
+    let outcome = recorded_mill(&["--budget", "2"]);
+    let summary = outcome.summary();
+    let probes = &summary["poll_probes"];
+    let number = |name: &str| probes[name].as_u64().unwrap_or_else(|| panic!("{name} of {probes}")) as f64;
+    let (observed, unobserved_ns) = (number("observed_ns"), number("unobserved_ns"));
+    let taken = number("spent_ns") / (observed + unobserved_ns);
+    println!("observed for {observed} ns of {}, which took {taken} of a CPU", observed + unobserved_ns);
+    // What is overdrawn in one window is made up for by a later one: the last has none.
+    assert!(taken > 0.005 && taken < 0.03, "{probes}");
+    assert!(observed > 0.0 && unobserved_ns > observed, "{probes}");
+    let trace = outcome.trace();
+    let unobserved = unobserved(&trace);
+    assert!(unobserved.len() >= 2, "{unobserved:?}");
+    let shown: Vec<Poll> = shown(&trace).into_values().flatten().collect();
+    assert!(shown.len() > 1000, "{} polls", shown.len());
+    let within =
+        |poll: &&Poll| unobserved.iter().any(|&(begin, end)| poll.begin > begin + WINDOW_ENDS_NS && poll.end < end);
+    assert_eq!(shown.iter().find(within).map(|poll| poll.begin), None, "in {unobserved:?}");
+}
+
+#[test]
+fn what_fits_the_budget_is_told_all_the_time() {
+    let _turn = Turn::alone();
+    let (outcome, truth) = Build { profile: "release", tokio: NEWEST }.recorded(&["--budget", "100", "--no-symbols"]);
+    let polls: usize = told(&truth).values().map(Vec::len).sum();
+    assert_eq!(outcome.summary()["polls_exact"], polls);
+    assert_eq!(unobserved(&outcome.trace()), []);
 }
 
 #[test]
