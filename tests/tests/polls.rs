@@ -71,10 +71,7 @@ fn every_poll_is_told_from_its_begin_to_its_end(profile: &'static str) {
     let (outcome, truth) = Build { profile, tokio: NEWEST }.recorded(&["--polls", "all", "--no-symbols"]);
     let truth = told(&truth);
     let summary = outcome.summary();
-    println!(
-        "{profile}: {} of {}, {} without end",
-        summary["polls_exact"], summary["poll_probes"], summary["polls_without_end"]
-    );
+    println!("{profile}: {} of {}", summary["polls_exact"], summary["poll_probes"]);
     let trace = outcome.trace();
     let shown = shown(&trace);
     let (mut early, mut late, mut polls) = (Vec::new(), Vec::new(), 0);

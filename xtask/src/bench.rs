@@ -4,6 +4,7 @@
 //! counts is the median of each and the ratio between them.
 
 mod cost;
+mod polls;
 mod size;
 mod stacks;
 mod symbols;
@@ -38,6 +39,8 @@ pub enum Part {
     Stacks,
     /// What it takes to find names.
     Names,
+    /// What telling polls takes from programs that poll as often as they can.
+    Polls,
 }
 
 /// Measures these parts, or all of them if there are none.
@@ -53,6 +56,7 @@ pub fn run(parts: &[Part]) -> Result<()> {
         Part::Size => size::run(&bench),
         Part::Stacks => stacks::run(&bench),
         Part::Names => symbols::run(&bench),
+        Part::Polls => polls::run(&bench),
     })
 }
 

@@ -43,7 +43,7 @@ fn main() -> io::Result<()> {
     let telling = thread::spawn(move || {
         while line_came() {
             let polls: u64 = counts.iter().map(|count| count.0.load(Ordering::Relaxed)).sum();
-            say(format_args!(r#"{{"at":{},"polls":{polls}}}"#, boottime()));
+            say(format_args!(r#"{{"at":{},"count":{polls}}}"#, boottime()));
         }
         end.send(()).expect("the runtime waits");
     });
