@@ -22,6 +22,8 @@ pub struct Allowance {
     pub granted_ns: u64,
     /// What one takes besides what the kernel program itself does, nanoseconds.
     pub trap_ns: u64,
+    /// The same where the thread runs a copy of the instruction.
+    pub step_ns: u64,
     /// What they have taken, nanoseconds.
     pub spent_ns: u64,
     /// How often one was reached.
@@ -53,8 +55,10 @@ pub enum Site {
 
 impl Cookie {
     const IS_END: u64 = 1 << 63;
+    const IS_STEPPED: u64 = 1 << 62;
+    const FLAGS: u64 = Self::IS_END | Self::IS_STEPPED;
     const ADDRESS_BITS: u32 = 48;
-    const WORDS_BITS: u32 = 15;
+    const WORDS_BITS: u32 = 14;
     const NO_WORDS: i64 = 1 << (Self::WORDS_BITS - 1);
 
     /// There is nothing to tell. No address of a program is that high.
@@ -63,7 +67,7 @@ impl Cookie {
     /// None for what no program has.
     pub const fn of(site: Site) -> Option<Cookie> {
         match site {
-            Site::Begin { pushed } if pushed & Self::IS_END == 0 => Some(Cookie(pushed)),
+            Site::Begin { pushed } if pushed & Self::FLAGS == 0 => Some(Cookie(pushed)),
             Site::End { return_address, popped } => {
                 let words = popped / 8 + Self::NO_WORDS;
                 if return_address >> Self::ADDRESS_BITS != 0 || words < 0 || words >> Self::WORDS_BITS != 0 {
@@ -75,14 +79,25 @@ impl Cookie {
         }
     }
 
+    /// Of a probe at an instruction of which the thread runs a copy.
+    pub const fn stepped(self) -> Cookie {
+        Cookie(self.0 | Self::IS_STEPPED)
+    }
+
+    /// Whether it is of such a probe.
+    #[inline(always)]
+    pub const fn is_stepped(self) -> bool {
+        self.0 & Self::IS_STEPPED != 0
+    }
+
     /// What it was made of.
     #[inline(always)]
     pub const fn site(self) -> Site {
         let Cookie(bits) = self;
         if bits & Self::IS_END == 0 {
-            return Site::Begin { pushed: bits };
+            return Site::Begin { pushed: bits & !Self::FLAGS };
         }
-        let words = (bits & !Self::IS_END) >> Self::ADDRESS_BITS;
+        let words = (bits & !Self::FLAGS) >> Self::ADDRESS_BITS;
         Site::End {
             return_address: bits & ((1 << Self::ADDRESS_BITS) - 1),
             popped: (words as i64 - Self::NO_WORDS) * 8,
@@ -194,13 +209,15 @@ mod tests {
             Site::Begin { pushed: 0 },
             Site::Begin { pushed: 0x128 },
             end(0x5555_5555_4321, 0),
-            end(0x7fff_ffff_ffff, 0x1_fff8),
-            end(0x40_1000, -0x2_0000),
+            end(0x7fff_ffff_ffff, 0xfff8),
+            end(0x40_1000, -0x1_0000),
         ];
         for site in sites {
-            assert_eq!(Cookie::of(site).map(Cookie::site), Some(site));
+            let cookie = Cookie::of(site).unwrap();
+            assert_eq!((cookie.site(), cookie.is_stepped()), (site, false));
+            assert_eq!((cookie.stepped().site(), cookie.stepped().is_stepped()), (site, true));
         }
-        for site in [end(1 << 48, 0), end(0, 0x2_0000), end(0, -0x2_0008)] {
+        for site in [end(1 << 48, 0), end(0, 0x1_0000), end(0, -0x1_0008)] {
             assert_eq!(Cookie::of(site), None, "{site:?}");
         }
     }

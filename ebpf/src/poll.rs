@@ -84,7 +84,7 @@ pub fn probe(context: &ProbeContext) {
     // SAFETY: a value of this CPU. A thread of the same process that takes the CPU right here can make it miss something.
     let allowance = unsafe { &mut *allowance };
     if is_over(allowance, since_ns) {
-        return spend(allowance, 0);
+        return spend(allowance, cookie, 0);
     }
     if scope::contains(task) {
         // SAFETY: this program's context.
@@ -94,7 +94,7 @@ pub fn probe(context: &ProbeContext) {
             Site::End { return_address, popped } => ends(task, return_address, call.sp.wrapping_sub(popped as u64)),
         }
     }
-    spend(allowance, ring::now().wrapping_sub(since_ns));
+    spend(allowance, cookie, ring::now().wrapping_sub(since_ns));
 }
 
 /// Whether everything is spent, or the recorder wants no more. Remembers since when.
@@ -108,9 +108,10 @@ fn is_over(allowance: &mut Allowance, now_ns: u64) -> bool {
 
 /// A probe was reached, and its program took so long.
 #[inline(always)]
-fn spend(allowance: &mut Allowance, program_ns: u64) {
+fn spend(allowance: &mut Allowance, cookie: Cookie, program_ns: u64) {
     allowance.hits += 1;
-    allowance.spent_ns += allowance.trap_ns.wrapping_add(program_ns);
+    let around_ns = if cookie.is_stepped() { allowance.step_ns } else { allowance.trap_ns };
+    allowance.spent_ns += around_ns.wrapping_add(program_ns);
 }
 
 /// Whether the ends of the process's polls are told now.

@@ -15,8 +15,17 @@ use crate::{
     target,
 };
 
-/// Taken for a probe's cost where it can't be measured, nanoseconds: more than it was on any machine so far.
-const UNKNOWN_NS: u64 = 5_000;
+/// Taken for a probe's cost where it can't be measured: more than it was on any machine so far.
+const UNKNOWN: ProbeCost = ProbeCost { trap_ns: 5_000, step_ns: 20_000 };
+
+/// What it takes a thread to come to a probe that tells nothing, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ProbeCost {
+    /// Where the kernel carries the instruction out.
+    pub trap_ns: u64,
+    /// Where the thread runs a copy of it.
+    pub step_ns: u64,
+}
 
 /// Threads that come to the probe at the same time: several hinder one another.
 const THREADS: usize = 4;
@@ -28,34 +37,54 @@ const TRIES: usize = 9;
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     ".pushsection .text.polletto_probed, \"ax\", @progbits",
-    ".type polletto_probed, @function",
-    "polletto_probed:",
+    ".type polletto_trapped, @function",
+    "polletto_trapped:",
     ".cfi_startproc",
     // As most functions that poll begin.
     "push rax",
     "pop rax",
     "ret",
     ".cfi_endproc",
-    ".size polletto_probed, . - polletto_probed",
+    ".size polletto_trapped, . - polletto_trapped",
+    ".type polletto_stepped, @function",
+    "polletto_stepped:",
+    ".cfi_startproc",
+    // As those begin that nobody has optimized.
+    "sub rsp, 8",
+    "add rsp, 8",
+    "ret",
+    ".cfi_endproc",
+    ".size polletto_stepped, . - polletto_stepped",
     ".popsection",
 );
 
 #[cfg(target_arch = "x86_64")]
 unsafe extern "C" {
-    safe fn polletto_probed();
+    safe fn polletto_trapped();
+    safe fn polletto_stepped();
 }
 
 /// On others there are no probes yet.
 #[cfg(not(target_arch = "x86_64"))]
-extern "C" fn polletto_probed() {}
+extern "C" fn polletto_trapped() {}
 
-/// What it takes a thread to come to a probe that tells nothing, nanoseconds.
-pub fn trap_ns(probes: &PollProbes) -> u64 {
-    measure(probes).unwrap_or(UNKNOWN_NS)
+/// See [`polletto_trapped`].
+#[cfg(not(target_arch = "x86_64"))]
+extern "C" fn polletto_stepped() {}
+
+impl ProbeCost {
+    /// What it is here and now.
+    pub fn measured(probes: &PollProbes) -> ProbeCost {
+        let measured = [polletto_trapped, polletto_stepped].map(|function| measure(probes, function).ok());
+        match measured {
+            [Some(trap_ns), Some(step_ns)] => ProbeCost { trap_ns, step_ns },
+            _ => UNKNOWN,
+        }
+    }
 }
 
-fn measure(probes: &PollProbes) -> Result<u64> {
-    let address = polletto_probed as *const () as u64;
+fn measure(probes: &PollProbes, function: extern "C" fn()) -> Result<u64> {
+    let address = function as *const () as u64;
     let own = Tgid(std::process::id());
     let code = target::code_of(own)?.context("no process of our own")?;
     let range = code.iter().find(|range| (range.start..range.end).contains(&address)).context("no code of our own")?;
@@ -66,7 +95,7 @@ fn measure(probes: &PollProbes) -> Result<u64> {
     let measuring: Vec<_> = (0..threads)
         .map(|_| {
             let barrier = Arc::clone(&barrier);
-            thread::spawn(move || usual_call_ns(&barrier))
+            thread::spawn(move || usual_call_ns(function, &barrier))
         })
         .collect();
     let slowest = measuring.into_iter().filter_map(|thread| thread.join().ok()).max();
@@ -76,12 +105,12 @@ fn measure(probes: &PollProbes) -> Result<u64> {
 }
 
 /// What a call takes in the middle one of several tries, while others do the same.
-fn usual_call_ns(barrier: &Barrier) -> u64 {
+fn usual_call_ns(function: extern "C" fn(), barrier: &Barrier) -> u64 {
     let mut tries = [0; TRIES];
     for nanoseconds in &mut tries {
         barrier.wait();
         let began = Instant::now();
-        (0..CALLS).for_each(|_| polletto_probed());
+        (0..CALLS).for_each(|_| function());
         *nanoseconds = (began.elapsed() / CALLS).as_nanos() as u64;
     }
     tries.sort_unstable();

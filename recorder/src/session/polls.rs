@@ -21,7 +21,7 @@ use polletto_common::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    calibration,
+    calibration::ProbeCost,
     changes::Code,
     governor::{Account, Budget, LOOK},
     modules::ModuleFile,
@@ -57,8 +57,8 @@ pub struct ProbeSummary {
     pub hits: u64,
     /// What that took of the processes' time, for all that was measured, nanoseconds.
     pub spent_ns: u64,
-    /// What one takes besides the kernel program, as it was measured, nanoseconds; 0 before it was.
-    pub trap_ns: u64,
+    /// What one takes besides the kernel program, as it was measured; nothing before it was.
+    pub cost: ProbeCost,
 }
 
 impl ProbeSummary {
@@ -292,8 +292,8 @@ impl Probing {
 
     /// A process may have probes from now on.
     fn open(&mut self, process: Tgid) {
-        if self.summary.trap_ns == 0 {
-            self.summary.trap_ns = calibration::trap_ns(&self.probes);
+        if self.summary.cost == ProbeCost::default() {
+            self.summary.cost = ProbeCost::measured(&self.probes);
         }
         let now_ns = boottime_ns();
         self.unobserved_until(process, now_ns);
@@ -325,7 +325,8 @@ impl Probing {
     }
 
     fn allow(&mut self, process: Tgid, allowance: Allowance) {
-        let allowance = Allowance { trap_ns: self.summary.trap_ns, ..allowance };
+        let ProbeCost { trap_ns, step_ns } = self.summary.cost;
+        let allowance = Allowance { trap_ns, step_ns, ..allowance };
         if let Err(error) = self.probes.allow(process, allowance) {
             // Its probes tell nothing.
             self.refuse(&format!("{error:#}"));
@@ -477,6 +478,7 @@ impl Probing {
             let checked = is_as_in_file(&contents, &memory, code.bias, &place.seen, is_patched).and_then(|()| {
                 let file_offset = image.file_offset_of(place.address).ok_or("its place in the file is unknown")?;
                 let cookie = Cookie::of(wanted.site).ok_or("its stack is too large")?;
+                let cookie = if place.is_stepped { cookie.stepped() } else { cookie };
                 Ok(Probe { file_offset, cookie })
             });
             match checked {

@@ -40,6 +40,8 @@ pub struct Place {
     pub moved: i64,
     /// The instructions that lead there, and itself.
     pub seen: Range<u64>,
+    /// The thread runs a copy of the instruction, which takes much longer than letting the kernel carry it out.
+    pub is_stepped: bool,
 }
 
 /// What comes after the return from a poll.
@@ -63,7 +65,7 @@ pub enum Unprobed {
     NoFunction,
     /// No instruction begins there, or some before can't be read.
     NoInstruction,
-    /// There is no instruction within reach that a probe does not slow down.
+    /// There is no instruction within reach that can be carried out elsewhere.
     NoPlace,
     /// The file could not be read.
     Unreadable,
@@ -168,7 +170,7 @@ impl fmt::Display for Unprobed {
             Unprobed::Architecture => "polletto does not read code of this architecture",
             Unprobed::NoFunction => "the file does not say where the function begins and ends",
             Unprobed::NoInstruction => "its instructions can't be told from one another",
-            Unprobed::NoPlace => "no instruction within reach takes a probe without being slowed down",
+            Unprobed::NoPlace => "no instruction within reach takes a probe",
             Unprobed::Unreadable => "the file can't be read",
         })
     }

@@ -17,11 +17,17 @@ fn with_function<T>(code: &[u8], look: impl FnOnce(&PollCode, &Image, &Vec<u8>) 
     look(&PollCode::read(&program, &image, &bytes), &image, &bytes)
 }
 
+type Cost = &'static str;
+
+const CHEAP: Cost = "carried out by the kernel";
+const STEPPED: Cost = "run elsewhere";
+
 /// Where a probe stands that sees every call of this code, and how far the stack pointer has moved by then.
-fn entry(code: &[u8]) -> Result<(u64, i64), Unprobed> {
+fn entry(code: &[u8]) -> Result<(u64, i64, Cost), Unprobed> {
     with_function(code, |code, _, _| {
         let [(_, entry)] = code.entries() else { panic!("one function polls") };
-        entry.clone().map(|place| (place.address - CODE, place.moved))
+        let cost = |place: &Place| if place.is_stepped { STEPPED } else { CHEAP };
+        entry.clone().map(|place| (place.address - CODE, place.moved, cost(&place)))
     })
 }
 
@@ -33,14 +39,19 @@ fn after(code: &[u8], next: u64) -> Result<AfterReturn, Unprobed> {
 #[test]
 fn a_poll_begins_where_its_first_instruction_is_carried_out_by_the_kernel() {
     for (claim, code, expected) in [
-        ("push %rbp", &[0x55, 0xc3][..], Ok((0, 0))),
-        ("push %r15", &[0x41, 0x57, 0xc3], Ok((0, 0))),
-        ("jmp", &[0xeb, 0x10, 0xc3], Ok((0, 0))),
-        ("mov %rsp, %rax; push %rbp", &[0x48, 0x89, 0xe0, 0x55, 0xc3], Ok((3, 0))),
-        ("endbr64; push %rbp", &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0xc3], Ok((4, 0))),
-        ("sub $0x18, %rsp; call", &[0x48, 0x83, 0xec, 0x18, 0xe8, 0, 0, 0, 0, 0xc3], Ok((4, -0x18))),
-        ("mov %rsi, %rdi; push %rbp", &[0x48, 0x89, 0xf7, 0x55, 0xc3], Err(Unprobed::NoPlace)),
-        ("mov %rdi, %rsp; push %rbp", &[0x48, 0x89, 0xfc, 0x55, 0xc3], Err(Unprobed::NoPlace)),
+        ("push %rbp", &[0x55, 0xc3][..], Ok((0, 0, CHEAP))),
+        ("push %r15", &[0x41, 0x57, 0xc3], Ok((0, 0, CHEAP))),
+        ("jmp", &[0xeb, 0x10, 0xc3], Ok((0, 0, CHEAP))),
+        ("mov %rsp, %rax; push %rbp", &[0x48, 0x89, 0xe0, 0x55, 0xc3], Ok((3, 0, CHEAP))),
+        ("endbr64; push %rbp", &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0xc3], Ok((4, 0, CHEAP))),
+        ("sub $0x18, %rsp; call", &[0x48, 0x83, 0xec, 0x18, 0xe8, 0, 0, 0, 0, 0xc3], Ok((4, -0x18, CHEAP))),
+        ("mov %rsi, %rdi; push %rbp", &[0x48, 0x89, 0xf7, 0x55, 0xc3], Ok((0, 0, STEPPED))),
+        ("mov %rdi, %rsp; push %rbp", &[0x48, 0x89, 0xfc, 0x55, 0xc3], Ok((0, 0, STEPPED))),
+        ("sub $0x18, %rsp; ret", &[0x48, 0x83, 0xec, 0x18, 0xc3], Ok((0, 0, STEPPED))),
+        ("endbr64; sub $0x18, %rsp; ret", &[0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 0x18, 0xc3], Ok((4, 0, STEPPED))),
+        ("sub $0x18, %rsp; ret; jmp to it", &[0x48, 0x83, 0xec, 0x18, 0xc3, 0xeb, 0xf9], Err(Unprobed::NoPlace)),
+        ("mov 0x10(%rdi), %rax; ret", &[0x48, 0x8b, 0x47, 0x10, 0xc3], Err(Unprobed::NoPlace)),
+        ("mov 0x10(%rip), %rax; ret", &[0x48, 0x8b, 0x05, 0x10, 0, 0, 0, 0xc3], Err(Unprobed::NoPlace)),
         ("push %rbp; jmp to it", &[0x55, 0xeb, 0xfd, 0xc3], Err(Unprobed::NoPlace)),
         ("ret", &[0xc3], Err(Unprobed::NoPlace)),
         ("no instruction", &[0x06, 0x55], Err(Unprobed::NoPlace)),
@@ -53,7 +64,11 @@ fn a_poll_begins_where_its_first_instruction_is_carried_out_by_the_kernel() {
 fn a_poll_has_ended_at_the_first_such_instruction_behind_its_call() {
     let place = |address, moved, seen: std::ops::Range<u64>| {
         let (start, end) = (CODE + seen.start, CODE + seen.end);
-        Ok(AfterReturn::Place(Place { address: CODE + address, moved, seen: start..end }))
+        Ok(AfterReturn::Place(Place { address: CODE + address, moved, seen: start..end, is_stepped: false }))
+    };
+    let stepped = |address, seen| match place(address, 0, seen) {
+        Ok(AfterReturn::Place(place)) => Ok(AfterReturn::Place(Place { is_stepped: true, ..place })),
+        other => other,
     };
     let call = [0xff, 0x10];
     for (claim, behind, expected) in [
@@ -64,7 +79,8 @@ fn a_poll_has_ended_at_the_first_such_instruction_behind_its_call() {
         ("pop %rax; ret", &[0x58, 0xc3], Ok(AfterReturn::Outwards { bytes: 16 })),
         ("ret", &[0xc3], Ok(AfterReturn::Outwards { bytes: 8 })),
         ("call of a pointer", &[0xff, 0x10, 0x90], Err(Unprobed::NoPlace)),
-        ("mov %rbp, %rsp", &[0x48, 0x89, 0xec, 0x90], Err(Unprobed::NoPlace)),
+        ("mov %rbp, %rsp", &[0x48, 0x89, 0xec, 0x90], stepped(2, 2..5)),
+        ("mov 8(%rsp), %rdi; call of a pointer", &[0x48, 0x8b, 0x7c, 0x24, 8, 0xff, 0x10], stepped(2, 2..7)),
         ("syscall", &[0x0f, 0x05, 0x90], Err(Unprobed::NoPlace)),
     ] {
         assert_eq!(after(&[&call[..], behind, &[0xc3; 4]].concat(), 2), expected, "{claim}");

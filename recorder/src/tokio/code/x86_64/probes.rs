@@ -1,8 +1,9 @@
 //! Where probes can stand in code of x86_64.
 //!
-//! A probe is cheap, and safe whatever else the thread does, where the kernel carries the instruction out itself: then it
-//! never runs a copy of it elsewhere. Which it does is in its `arch/x86/kernel/uprobes.c`: `nop`, `push` of a register,
-//! jumps and calls to fixed places.
+//! A probe is cheap where the kernel carries the instruction out itself. Which it does is in its
+//! `arch/x86/kernel/uprobes.c`: `nop`, `push` of a register, jumps and calls to fixed places. Others the thread runs as a copy
+//! elsewhere, in a single step, which takes ten times as long: they are the last resort, and only those are taken that do
+//! the same wherever they stand.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -21,21 +22,26 @@ const MAX_STEPS: usize = 48;
 pub(in crate::tokio) fn at_entry(bytes: &[u8], function: &Range<u64>, entry: u64) -> Result<Place, Unprobed> {
     let mut facts = InstructionInfoFactory::new();
     let mut moved = 0;
+    let mut place = Err(Unprobed::NoPlace);
     for (instruction, code) in steps(bytes, function, entry)? {
         if is_emulated(code) {
-            let place = Place { address: instruction.ip(), moved, seen: entry..instruction.next_ip() };
-            return if is_jumped_to(bytes, function, &place.seen) { Err(Unprobed::NoPlace) } else { Ok(place) };
+            place = Ok(Place::emulated(&instruction, entry, moved));
+            break;
+        }
+        if place.is_err() && is_the_same_elsewhere(&instruction) {
+            place = Ok(Place::stepped(&instruction, entry, moved));
         }
         let keeps = facts.info(&instruction).used_registers().iter().all(|used| {
             used.register().full_register() != Register::RDI
                 || matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
         });
-        if !keeps || instruction.flow_control() != FlowControl::Next {
-            return Err(Unprobed::NoPlace);
+        let step = stack_step(&instruction, &mut facts);
+        match step {
+            Ok(step) if keeps && instruction.flow_control() == FlowControl::Next => moved += step,
+            _ => break,
         }
-        moved += stack_step(&instruction, &mut facts)?;
     }
-    Err(Unprobed::NoPlace)
+    place.and_then(|place| if is_jumped_to(bytes, function, &place.seen) { Err(Unprobed::NoPlace) } else { Ok(place) })
 }
 
 /// The first place behind a call, which every return from it comes by.
@@ -46,23 +52,35 @@ pub(in crate::tokio) fn after_return(
 ) -> Result<AfterReturn, Unprobed> {
     let mut facts = InstructionInfoFactory::new();
     let mut moved = 0;
+    let mut place = Err(Unprobed::NoPlace);
     for (instruction, code) in steps(bytes, function, address)? {
         if is_emulated(code) {
-            return Ok(AfterReturn::Place(Place {
-                address: instruction.ip(),
-                moved,
-                seen: address..instruction.next_ip(),
-            }));
+            return Ok(AfterReturn::Place(Place::emulated(&instruction, address, moved)));
         }
-        match instruction.flow_control() {
-            FlowControl::Next => moved += stack_step(&instruction, &mut facts)?,
-            FlowControl::Return if instruction.code() == Code::Retnq && moved >= 0 => {
+        if place.is_err() && is_the_same_elsewhere(&instruction) {
+            place = Ok(AfterReturn::Place(Place::stepped(&instruction, address, moved)));
+        }
+        match (instruction.flow_control(), stack_step(&instruction, &mut facts)) {
+            (FlowControl::Next, Ok(step)) => moved += step,
+            (FlowControl::Return, _) if instruction.code() == Code::Retnq && moved >= 0 => {
                 return Ok(AfterReturn::Outwards { bytes: moved as u64 + 8 });
             }
-            _ => return Err(Unprobed::NoPlace),
+            _ => break,
         }
     }
-    Err(Unprobed::NoPlace)
+    place
+}
+
+impl Place {
+    /// At an instruction that the kernel carries out itself.
+    fn emulated(instruction: &Instruction, from: u64, moved: i64) -> Place {
+        Place { address: instruction.ip(), moved, seen: from..instruction.next_ip(), is_stepped: false }
+    }
+
+    /// At one of which the thread runs a copy.
+    fn stepped(instruction: &Instruction, from: u64, moved: i64) -> Place {
+        Place { is_stepped: true, ..Place::emulated(instruction, from, moved) }
+    }
 }
 
 /// Whether a call through memory may begin in these bytes: `call *(register)`.
@@ -168,6 +186,31 @@ fn stack_step(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> 
             && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
     });
     if changes { Err(Unprobed::NoPlace) } else { Ok(0) }
+}
+
+/// Whether an instruction does the same wherever it stands, and nothing that a debugger would have to know of: it moves or
+/// compares what is in registers or on the stack.
+fn is_the_same_elsewhere(instruction: &Instruction) -> bool {
+    let is_plain = matches!(
+        instruction.mnemonic(),
+        Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Add | Mnemonic::Sub | Mnemonic::Test | Mnemonic::Cmp | Mnemonic::Xor
+    );
+    let is_near = |operand| match instruction.op_kind(operand) {
+        OpKind::Register => instruction.op_register(operand).is_gpr(),
+        OpKind::Memory => matches!(instruction.memory_base(), Register::RSP | Register::RBP),
+        kind => matches!(
+            kind,
+            OpKind::Immediate8
+                | OpKind::Immediate32
+                | OpKind::Immediate8to32
+                | OpKind::Immediate8to64
+                | OpKind::Immediate32to64
+        ),
+    };
+    is_plain
+        && !instruction.has_lock_prefix()
+        && instruction.segment_prefix() == Register::None
+        && (0..instruction.op_count()).all(is_near)
 }
 
 /// Whether the kernel carries an instruction out itself, since Linux 5.0 at the latest.
