@@ -11,6 +11,9 @@ const SAVED: Duration = Duration::from_secs(1);
 /// With how much of that it begins: enough to see how much it polls.
 const PILOT: f64 = 0.25;
 
+/// How much of that is kept for what is spent late, at most: some is left for each window.
+const MOST_RESERVED: f64 = 0.9;
+
 /// How soon it is looked again at a process with probes, if it will not have spent everything before.
 pub const LOOK: Duration = Duration::from_millis(5);
 
@@ -46,6 +49,8 @@ pub struct Account {
     at_ns: u64,
     /// What was spent between the last two looks, nanoseconds.
     lately_ns: f64,
+    /// What is likely to be spent after there should be no probes any more: as much as after the last times, nanoseconds.
+    reserve_ns: f64,
 }
 
 impl Account {
@@ -53,7 +58,7 @@ impl Account {
     pub fn new(budget: Budget, now_ns: u64) -> Account {
         let rate = budget.rate();
         let left_ns = rate * SAVED.as_nanos() as f64 * PILOT;
-        Account { rate, left_ns, at_ns: now_ns, lately_ns: left_ns }
+        Account { rate, left_ns, at_ns: now_ns, lately_ns: left_ns, reserve_ns: 0.0 }
     }
 
     /// The process gets probes. How much it will spend is unknown, so it may be much.
@@ -69,24 +74,35 @@ impl Account {
             return;
         }
         self.lately_ns = spent_ns as f64;
-        let most_ns = self.rate * SAVED.as_nanos() as f64;
+        let most_ns = self.most_ns();
         self.left_ns = (self.left_ns + self.rate * passed_ns as f64).min(most_ns) - self.lately_ns;
+    }
+
+    /// The process's probes are gone, and everything that they took has been spent.
+    pub fn closed(&mut self) {
+        let late_ns = self.reserve_ns - self.left_ns;
+        self.reserve_ns = late_ns.max(self.reserve_ns / 2.0).clamp(0.0, self.most_ns() * MOST_RESERVED);
     }
 
     /// What may be spent until the next look, nanoseconds; nothing if that is less than nothing.
     pub fn left_ns(&self) -> Option<u64> {
+        let left_ns = self.left_ns - self.reserve_ns;
         // What is beyond stays at the most that a number can be.
-        (self.left_ns > 0.0).then_some(self.left_ns as u64)
+        (left_ns > 0.0).then_some(left_ns as u64)
+    }
+
+    fn most_ns(&self) -> f64 {
+        self.rate * SAVED.as_nanos() as f64
     }
 
     /// Whether enough is saved for new probes.
     pub fn is_full(&self) -> bool {
-        self.rate.is_infinite() || self.left_ns >= self.rate * SAVED.as_nanos() as f64
+        self.rate.is_infinite() || self.left_ns >= self.most_ns()
     }
 
     /// When to look again at a process with probes.
     pub fn next_look(&self) -> Duration {
-        if self.left_ns < 2.0 * self.lately_ns { SOON } else { LOOK }
+        if self.left_ns - self.reserve_ns < 2.0 * self.lately_ns { SOON } else { LOOK }
     }
 }
 
@@ -110,7 +126,11 @@ mod tests {
             all_ns += spent_ns;
             account.spend(now_ns, spent_ns as u64);
             let was_probed = is_probed;
-            is_probed = if is_probed { account.left_ns().is_some() } else { account.is_full() };
+            let is_left = account.left_ns().is_some();
+            if was_probed && !is_left {
+                account.closed();
+            }
+            is_probed = if is_probed { is_left } else { account.is_full() };
             if is_probed && !was_probed {
                 account.open();
             }
@@ -159,6 +179,25 @@ mod tests {
         assert_eq!(account.next_look(), LOOK);
         account.open();
         assert_eq!(account.next_look(), SOON);
+    }
+
+    #[test]
+    fn what_was_spent_late_is_reserved_the_next_time() {
+        let mut account = Account::new(Budget::Percent(2.0), 0);
+        account.spend(0, 12_000_000);
+        account.closed();
+        account.spend(5 * SECOND_NS, 0);
+        assert!(account.is_full());
+        // 20 ms, of which 7 may be spent late.
+        assert_eq!(account.left_ns(), Some(13_000_000));
+        account.spend(5 * SECOND_NS, 15_000_000);
+        account.closed();
+        account.spend(10 * SECOND_NS, 0);
+        assert_eq!(account.left_ns(), Some(16_500_000));
+        account.spend(10 * SECOND_NS, 400_000_000);
+        account.closed();
+        account.spend(60 * SECOND_NS, 0);
+        assert_eq!(account.left_ns(), Some(2_000_000));
     }
 
     #[test]

@@ -385,7 +385,8 @@ impl Probing {
     /// A process's probes are gone.
     fn closed(&mut self, process: Tgid) {
         self.settle(process);
-        let Some(probed) = self.processes.get(&process) else { return };
+        let Some(probed) = self.processes.get_mut(&process) else { return };
+        probed.account.closed();
         let polls = self.probes.take_open(process, probed.since_ns);
         self.tell(PollNews::StillPolling(polls));
     }

@@ -15,6 +15,7 @@ use super::{
     changes::{Code, Follower},
     governor::Budget,
     modules::ModuleFile,
+    pipeline::raise_priority,
     polls::{ProbeSummary, Probing},
 };
 use crate::{kernel::PollProbes, timeline::PollNews, tokio::PollCode};
@@ -49,6 +50,8 @@ pub fn follow(probes: PollProbes, budget: Budget, news: Sender<PollNews>) -> Res
 }
 
 fn run(mut probing: Probing, orders: &Receiver<Order>) -> ProbeSummary {
+    // What it does late, recorded programs pay for.
+    raise_priority();
     let mut looked = Instant::now();
     loop {
         let order = match probing.next_look() {

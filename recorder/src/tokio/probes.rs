@@ -4,7 +4,7 @@ use std::{error, fmt, ops::Range};
 
 use super::{Program, code::x86_64};
 use crate::{
-    target::image::{Architecture, Contents, Image, ImageError, Source},
+    target::image::{Architecture, Contents, Image, ImageError, Pointers, Source},
     unwind::Bounds,
 };
 
@@ -83,7 +83,9 @@ impl PollCode {
         polls.dedup();
         let contents = Contents::new(image, source);
         code.entries = polls.into_iter().map(|poll| (poll, code.entry(&contents, poll))).collect();
-        code.likely_returns = code.calls(&contents);
+        // Without them, calls through pointers are not found before they are made.
+        let pointers = Pointers::read(image, source, &contents).unwrap_or_default();
+        code.likely_returns = code.calls(&contents, &pointers);
         code
     }
 
@@ -109,17 +111,14 @@ impl PollCode {
     }
 
     /// The calls that look like those of polls, by where they return to. What can't be read is left out.
-    fn calls<S: Source + ?Sized>(&self, contents: &Contents<'_, S>) -> Vec<u64> {
-        let mut functions = Vec::new();
+    fn calls<S: Source + ?Sized>(&self, contents: &Contents<'_, S>, pointers: &Pointers) -> Vec<u64> {
+        let (mut functions, mut handovers) = (Vec::new(), Vec::new());
         if self.architecture == Architecture::X86_64 {
-            for (range, _) in contents.ranges().filter(|(_, is_code)| *is_code) {
-                for start in range.clone().step_by(CHUNK) {
-                    // A call may reach into the next chunk.
-                    let piece = contents.piece(start, CHUNK as u64 + 1).unwrap_or_default();
-                    let calls = piece.windows(2).zip(start..).filter(|(bytes, _)| x86_64::probes::may_be_call(bytes));
-                    functions.extend(calls.filter_map(|(_, address)| self.bounds.around(address)));
-                }
-            }
+            for_code(contents, |start, code| {
+                let calls = code.windows(2).zip(start..).filter(|(bytes, _)| x86_64::probes::may_be_call(bytes));
+                functions.extend(calls.filter_map(|(_, address)| self.bounds.around(address)));
+                handovers.extend(x86_64::probes::handovers(code).map(|at| start + at));
+            });
         }
         functions.dedup();
         let returns = functions.iter().flat_map(|function| {
@@ -127,6 +126,12 @@ impl PollCode {
             x86_64::probes::likely_returns(&bytes, function)
         });
         let mut returns: Vec<u64> = returns.collect();
+        if !handovers.is_empty() {
+            let is_handover = |to: u64| handovers.binary_search(&to).is_ok();
+            for_code(contents, |start, code| {
+                returns.extend(x86_64::probes::returns_of_calls(code, start, |slot| pointers.at(slot), is_handover));
+            });
+        }
         returns.sort_unstable();
         returns.dedup();
         returns.truncate(MAX_LIKELY);
@@ -155,6 +160,18 @@ impl PollCode {
         }
         let size = (function.end - function.start).min(MAX_FUNCTION);
         Ok((contents.piece(function.start, size)?, function))
+    }
+}
+
+/// Looks at all code of a file, in pieces that overlap: an instruction may reach into the next one. What can't be read is left
+/// out.
+fn for_code<S: Source + ?Sized>(contents: &Contents<'_, S>, mut look: impl FnMut(u64, &[u8])) {
+    /// No instruction is longer.
+    const LONGEST: u64 = 16;
+    for (range, _) in contents.ranges().filter(|(_, is_code)| *is_code) {
+        for start in range.step_by(CHUNK) {
+            look(start, &contents.piece(start, CHUNK as u64 + LONGEST).unwrap_or_default());
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::example::DATA, *};
 use crate::target::image::Image;
 
 /// A program whose one function has this code.
@@ -108,4 +108,35 @@ fn calls_that_look_like_those_of_polls_are_found() {
         let found = with_function(code, |polls, _, _| polls.likely_returns().to_vec());
         assert_eq!(found, expected.map(|next| CODE + next).into_iter().collect::<Vec<u64>>(), "{claim}");
     }
+}
+
+#[test]
+fn calls_of_what_hands_polls_over_are_found() {
+    // At CODE + 0x20: mov 0x10(%rdi), %rax; jmp *(%rax)
+    let handover = [0x48, 0x8b, 0x47, 0x10, 0xff, 0x20];
+    let relative = |from: u64, to: u64| (to.wrapping_sub(from) as u32).to_le_bytes();
+    let direct = [&[0xe8][..], &relative(CODE + 5, CODE + 0x20)].concat();
+    let elsewhere = [&[0xe8][..], &relative(CODE + 5, CODE + 0x21)].concat();
+    // The first word of data is the address of the code.
+    let slot = |at: u64| [&[0xff, 0x15][..], &relative(CODE + 6, DATA + at)].concat();
+    for (claim, call, hands_over_at, expected) in [
+        ("directly", direct, 0x20, Some(5)),
+        ("something else", elsewhere, 0x20, None),
+        ("through a pointer", slot(0), 0x0, None),
+        ("through what is no pointer", slot(0x38), 0x20, None),
+    ] {
+        let mut code = vec![0x90; 0x40];
+        code[..call.len()].copy_from_slice(&call);
+        if hands_over_at > 0 {
+            code[hands_over_at..hands_over_at + handover.len()].copy_from_slice(&handover);
+        }
+        let found = with_function(&code, |polls, _, _| polls.likely_returns().to_vec());
+        assert_eq!(found, expected.map(|next| CODE + next).into_iter().collect::<Vec<u64>>(), "{claim}");
+    }
+    // The function itself hands over, and something behind it calls that through the pointer to it.
+    let mut code = handover.to_vec();
+    code.resize(0x10, 0x90);
+    code.extend([&[0xff, 0x15][..], &relative(CODE + 0x16, DATA)].concat());
+    let found = with_function(&code, |polls, _, _| polls.likely_returns().to_vec());
+    assert_eq!(found, [CODE + 0x16]);
 }

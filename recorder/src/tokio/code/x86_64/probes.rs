@@ -132,6 +132,38 @@ pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>) -> V
     found
 }
 
+/// Where functions begin that do nothing but hand a poll over: `mov 0x10(%rdi),%rax; jmp *(%rax)`. Counted from the first
+/// byte.
+pub(in crate::tokio) fn handovers(code: &[u8]) -> impl Iterator<Item = u64> {
+    const HANDOVER: [u8; 6] = [0x48, 0x8b, 0x47, 0x10, 0xff, 0x20];
+    code.windows(HANDOVER.len()).zip(0..).filter(|(bytes, _)| *bytes == HANDOVER).map(|(_, at)| at)
+}
+
+/// Where calls of these functions return to, for all that bytes look like: calls of a fixed place, and through a pointer
+/// at one. The first byte stands at `start`.
+pub(in crate::tokio) fn returns_of_calls(
+    code: &[u8],
+    start: u64,
+    pointed_to: impl Fn(u64) -> Option<u64>,
+    is_one: impl Fn(u64) -> bool,
+) -> impl Iterator<Item = u64> {
+    let called = move |bytes: &[u8], at: u64| {
+        let place = |distance: &[u8], next: u64| {
+            let distance = distance.try_into().map(i32::from_le_bytes).unwrap_or_default();
+            next.wrapping_add_signed(distance.into())
+        };
+        match bytes {
+            [0xe8, distance @ .., _] => Some((place(distance, at + 5), at + 5)),
+            [0xff, 0x15, distance @ ..] => Some((pointed_to(place(distance, at + 6))?, at + 6)),
+            _ => None,
+        }
+    };
+    code.windows(6)
+        .zip(start..)
+        .filter_map(move |(bytes, at)| called(bytes, at))
+        .filter_map(move |(to, next)| is_one(to).then_some(next))
+}
+
 /// The instructions from an address on, each with its bytes. The address must be one at which the instructions of the
 /// function arrive when they are read from its beginning.
 fn steps<'b>(
