@@ -3,6 +3,7 @@
 //! Timings on one machine differ from minute to minute. So whatever is compared runs in turns, several times, and what
 //! counts is the median of each and the ratio between them.
 
+mod attach;
 mod cost;
 mod size;
 mod stacks;
@@ -38,6 +39,8 @@ pub enum Part {
     Stacks,
     /// What it takes to find names.
     Names,
+    /// Probes that come and go a thousand times.
+    Attach,
 }
 
 /// Measures these parts, or all of them if there are none.
@@ -53,6 +56,7 @@ pub fn run(parts: &[Part]) -> Result<()> {
         Part::Size => size::run(&bench),
         Part::Stacks => stacks::run(&bench),
         Part::Names => symbols::run(&bench),
+        Part::Attach => attach::run(&bench),
     })
 }
 

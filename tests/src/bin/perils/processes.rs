@@ -76,8 +76,9 @@ fn started(number: u8) -> Child {
     Box::pin(async move { format!("program {number} ended: {}", start(&["now", "polls"])) })
 }
 
+/// What it prints would be taken for its parent's.
 fn start(arguments: &[&str]) -> ExitStatus {
-    itself(arguments).stdin(Stdio::null()).status().expect("it starts")
+    itself(arguments).stdin(Stdio::null()).stdout(Stdio::null()).status().expect("it starts")
 }
 
 fn itself(arguments: &[&str]) -> Command {
