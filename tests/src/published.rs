@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use crate::check::workspace;
@@ -16,6 +17,9 @@ pub struct Published {
     pub version: &'static str,
 }
 
+/// Held while one is built: two scenarios may want the same.
+static BUILDING: Mutex<()> = Mutex::new(());
+
 /// Serves a directory: axum, on workers.
 pub const FILE_SERVER: Published = Published { name: "simple-http-server", version: "0.8.1" };
 
@@ -28,6 +32,7 @@ impl Published {
         let directory = workspace().join("target/published");
         let root = directory.join(format!("{}-{}", self.name, self.version));
         let program = root.join("bin").join(self.name);
+        let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         if !program.is_file() {
             self.install(&root, &directory.join("build"));
         }
