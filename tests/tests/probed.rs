@@ -1,5 +1,5 @@
-//! Programs whose polls are told exactly, by probes in their code: they behave as without, and have their own code again
-//! when a recording is over, however that ends.
+//! Programs whose polls are told exactly, by probes in their code: they behave as without, and have their own code
+//! again when a recording is over, however that ends.
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
@@ -61,8 +61,8 @@ impl Acting {
         self.program.pid()
     }
 
-    /// Without the ids of the process and of its threads, and without the addresses that Rust adds to a backtrace when a
-    /// panic comes while another unwinds: they differ from run to run.
+    /// Without the ids of the process and of its threads, and without the addresses that Rust adds to a backtrace when
+    /// a panic comes while another unwinds: they differ from run to run.
     fn behaviour(self) -> Behaviour {
         let (status, mut printed) = self.program.finish();
         printed.retain(|line| !line.starts_with("ready "));
@@ -105,8 +105,8 @@ fn random_moment(at_most_ms: u64) {
     thread::sleep(Duration::from_micros(fastrand::u64(..at_most_ms * 1000)));
 }
 
-/// Polls that a recording has told from begin to end. Its trace must be without fault, but for what it says is missing: some
-/// programs do nothing but poll.
+/// Polls that a recording has told from begin to end. Its trace must be without fault, but for what it says is missing:
+/// some programs do nothing but poll.
 fn told(outcome: &Outcome) -> u64 {
     let summary = outcome.summary();
     if summary["records_lost"] == 0 {

@@ -12,8 +12,8 @@
 //! | `polls` | tasks are polled for a moment |
 //! | `endless` | tasks are polled until the process is killed |
 //!
-//! Prints `ready PID`, begins when a line comes on standard input, prints what it did and `done`, and ends with status 7
-//! when standard input closes. What it prints is the same each time, but for the ids of processes and threads.
+//! Prints `ready PID`, begins when a line comes on standard input, prints what it did and `done`, and ends with status
+//! 7 when standard input closes. What it prints is the same each time, but for the ids of processes and threads.
 
 mod endings;
 mod panics;

@@ -1,5 +1,5 @@
-//! Panics in polls. In what order they come, and by which calls, does not depend on who is faster: so their backtraces are
-//! the same each time.
+//! Panics in polls. In what order they come, and by which calls, does not depend on who is faster: so their backtraces
+//! are the same each time.
 
 use std::{
     backtrace::Backtrace,
