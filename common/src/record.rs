@@ -38,7 +38,7 @@ pub mod flags {
     /// [`super::Task`]: the thread is recorded.
     pub const RECORDED: u32 = 1 << 4;
     /// [`super::Task`]: the thread has run for the last time, and has not been waited for.
-    pub const ENDED: u32 = 1 << 13;
+    pub const ENDED: u32 = 1 << 14;
     /// [`super::Lost`]: samples, blocked stretches or stacks are missing, and no switches.
     pub const SAMPLES_LOST: u32 = 1 << 6;
     /// [`super::Sample`]: the thread ran in the kernel.

@@ -132,10 +132,10 @@ fn only(rounds: u32) {
 }
 
 /// A task panics, on the only worker, after a while of polls.
-fn panics(rounds: u32) {
+fn panics() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
     let panicked = runtime.block_on(runtime.spawn(async move {
-        for _ in 0..rounds {
+        for _ in 0..40 {
             sleep(Duration::from_millis(1)).await;
         }
         panic!("as it was told");
@@ -155,10 +155,10 @@ fn main() -> io::Result<()> {
     println!("ready {}", std::process::id());
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
-    let rounds = seconds * 20;
     if first.as_deref() == Some("--panics") {
-        panics(rounds);
+        panics();
     }
+    let rounds = seconds * 20;
     let other = thread::Builder::new().name("current".to_owned()).spawn(move || only(rounds))?;
     several(&runtime, rounds);
     other.join().expect("the thread ends well");
