@@ -37,6 +37,8 @@ pub mod flags {
     pub const TASKS_LOST: u32 = 1 << 5;
     /// [`super::Task`]: the thread is recorded.
     pub const RECORDED: u32 = 1 << 4;
+    /// [`super::Task`]: the thread has run for the last time, and has not been waited for.
+    pub const ENDED: u32 = 1 << 14;
     /// [`super::Lost`]: samples, blocked stretches or stacks are missing, and no switches.
     pub const SAMPLES_LOST: u32 = 1 << 6;
     /// [`super::Sample`]: the thread ran in the kernel.
@@ -341,7 +343,7 @@ impl StackEnding {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// When the list was made; see [`flags::KERNEL_THREAD`] and [`flags::RECORDED`].
+    /// When the list was made; see [`flags::KERNEL_THREAD`], [`flags::RECORDED`] and [`flags::ENDED`].
     pub header: Header,
     /// When the thread started, CLOCK_BOOTTIME nanoseconds.
     pub started_ns: u64,

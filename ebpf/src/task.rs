@@ -44,6 +44,9 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 /// `PF_EXITING`: the thread ends, and gives up its memory.
 const EXITING: u32 = 0x4;
 
+/// `TASK_DEAD`: the thread leaves its CPU for ever, or has left it.
+const DEAD: u32 = 0x80;
+
 /// A `task_struct` that the verifier trusts, so that it can be read without a helper.
 #[derive(Clone, Copy)]
 pub struct Task(*const task_struct);
@@ -242,8 +245,9 @@ pub fn list(context: *mut IteratorContext) {
     }
     let task = Task::new(task);
     let recorded = if scope::contains(task) { flags::RECORDED } else { 0 };
+    let ended = if task.state() & DEAD != 0 { flags::ENDED } else { 0 };
     let record = TaskRecord {
-        header: ring::header::<TaskRecord>(recorded | kernel_thread_flag(task)),
+        header: ring::header::<TaskRecord>(recorded | ended | kernel_thread_flag(task)),
         started_ns: task.started_ns(),
         exec_id: task.exec_id(),
         thread_pointer: task.thread_pointer(),

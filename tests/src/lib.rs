@@ -5,6 +5,7 @@
 
 pub mod agreement;
 pub mod check;
+pub mod code;
 pub mod debug_server;
 pub mod duties;
 pub mod generated;
@@ -13,8 +14,10 @@ pub mod oracle;
 pub mod paths;
 pub mod plugin;
 pub mod program;
+pub mod published;
 pub mod recorder;
 pub mod reference;
+pub mod served;
 pub mod symbolize;
 pub mod symbolizer;
 pub mod symbols;

@@ -134,8 +134,12 @@ pub struct Program {
 impl Program {
     /// Starts it and waits until it says `ready`.
     pub fn start(path: &Path, arguments: &[&str]) -> Program {
-        let mut command = Command::new(path);
-        let mut process = Guard::start(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()));
+        Program::start_by(Command::new(path).args(arguments))
+    }
+
+    /// As [`Program::start`], with an environment and a standard error of the scenario's choice.
+    pub fn start_by(command: &mut Command) -> Program {
+        let mut process = Guard::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let input = process.child().stdin.take();
         let mut output = Lines::of(process.child().stdout.take().expect("standard output is a pipe"));
         let line = output.find("ready ", DEADLINE).unwrap_or_else(|| panic!("{command:?} ended before it was ready"));
@@ -167,6 +171,11 @@ impl Program {
     /// Waits for a line that begins so. Panics after `deadline`.
     pub fn wait_for_at_most(&mut self, beginning: &str, deadline: Duration) -> String {
         self.output.find(beginning, deadline).unwrap_or_else(|| panic!("it ended before it said {beginning:?}"))
+    }
+
+    /// Waits for a line that begins so, or until nothing more can come.
+    pub fn wait_for_or_end(&mut self, beginning: &str) -> Option<String> {
+        self.output.find(beginning, DEADLINE)
     }
 
     /// Sends a signal to it.

@@ -114,6 +114,23 @@ fn a_target_that_is_killed_ends_the_recording_well() {
     }
 }
 
+/// Whoever started it has not asked for its exit status yet, so its id is still there.
+#[test]
+fn a_target_that_has_ended_before_it_is_recorded_ends_the_recording_at_once() {
+    let _turn = Turn::with_others();
+    for options in [&[][..], &["--follow"], &["--polls", "all", "--follow"]] {
+        let ring = endless_ring();
+        ring.signal(Signal::KILL);
+        let stat = format!("/proc/{}/stat", ring.pid());
+        let has_ended = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")).then_some(());
+        until(DEADLINE, "the target to end", has_ended);
+        let recording = Record::new().process(ring.pid()).arguments(options).start_without_waiting();
+        let outcome = recording.wait_at_most(Duration::from_secs(5)).expect_success();
+        assert_eq!(outcome.summary()["switches"], 0, "{options:?}");
+        check::check(&outcome.output, check::Loss::None);
+    }
+}
+
 #[test]
 fn a_target_that_is_not_there_is_a_clear_failure() {
     let _turn = Turn::with_others();

@@ -3,6 +3,7 @@
 //! Timings on one machine differ from minute to minute. So whatever is compared runs in turns, several times, and what
 //! counts is the median of each and the ratio between them.
 
+mod attach;
 mod cost;
 mod polls;
 mod size;
@@ -41,6 +42,8 @@ pub enum Part {
     Names,
     /// What telling polls takes from programs that poll as often as they can.
     Polls,
+    /// Probes that come and go a thousand times.
+    Attach,
 }
 
 /// Measures these parts, or all of them if there are none.
@@ -57,6 +60,7 @@ pub fn run(parts: &[Part]) -> Result<()> {
         Part::Stacks => stacks::run(&bench),
         Part::Names => symbols::run(&bench),
         Part::Polls => polls::run(&bench),
+        Part::Attach => attach::run(&bench),
     })
 }
 

@@ -31,7 +31,8 @@ enum Task {
     Demo,
     /// Runs every test, those that need the kernel included.
     Test,
-    /// Measures what recording costs, beside what perf costs, and what names cost, beside others that find them.
+    /// Measures what recording costs, beside what perf costs, and what names cost, beside others that find them; and
+    /// attaches a thousand times to a server under load.
     Bench {
         /// What is measured: everything, unless told.
         parts: Vec<bench::Part>,

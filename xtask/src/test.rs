@@ -23,16 +23,29 @@ pub fn run_prepared(kernel: Privilege) -> Result<()> {
     build::release()?;
     let mut unit = workspace::cargo("test");
     unit.args(["--workspace", "--exclude", "polletto-tests", "--locked"]);
-    let mut end_to_end = workspace::cargo("test");
-    end_to_end.args(["--package", "polletto-tests", "--release", "--locked"]);
-    end_to_end.env("POLLETTO_BIN", workspace::release_programs().join("polletto"));
-    for tests in [&mut unit, &mut end_to_end] {
-        if kernel == Privilege::Sudo {
-            tests.env(runner_variable()?, "sudo -E");
-        }
-        process::run(tests)?;
+    for tests in [&mut unit, &mut end_to_end()] {
+        run_with(kernel, tests)?;
     }
     Ok(())
+}
+
+/// Runs a scenario that takes too long for every run of the tests, and shows what it prints.
+pub fn run_long(kernel: Privilege, file: &str, name: &str) -> Result<()> {
+    run_with(kernel, end_to_end().args(["--test", file, "--", "--ignored", "--exact", "--nocapture", name]))
+}
+
+fn end_to_end() -> Command {
+    let mut tests = workspace::cargo("test");
+    tests.args(["--package", "polletto-tests", "--release", "--locked"]);
+    tests.env("POLLETTO_BIN", workspace::release_programs().join("polletto"));
+    tests
+}
+
+fn run_with(kernel: Privilege, tests: &mut Command) -> Result<()> {
+    if kernel == Privilege::Sudo {
+        tests.env(runner_variable()?, "sudo -E");
+    }
+    process::run(tests)
 }
 
 /// The variable by which cargo is told to start test programs through another one. Cargo itself keeps running as the

@@ -192,13 +192,15 @@ impl Timeline {
 
     /// Takes the threads that exist at `now_ns`.
     pub fn list(&mut self, tasks: &[record::Task], now_ns: u64, out: &mut PacketBuffer) {
+        // Those that have ended tell of it only once. Of others nobody hears any more.
+        let living = || tasks.iter().filter(|task| task.header.flags & flags::ENDED == 0);
         // After a loss, some that are known may have ended unseen.
-        let listed: FxHashSet<Tid> = tasks.iter().map(|task| task.tid).collect();
+        let listed: FxHashSet<Tid> = living().map(|task| task.tid).collect();
         for gone in self.threads.all_but(&listed) {
             // On which CPU, nobody knows.
             self.thread_ended(now_ns, 0, gone, out);
         }
-        for task in tasks {
+        for task in living() {
             self.task(task, now_ns);
         }
     }

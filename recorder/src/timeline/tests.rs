@@ -337,6 +337,28 @@ fn the_last_thread_s_end_is_its_process_s_end() {
 }
 
 #[test]
+fn what_has_ended_before_it_was_listed_does_not_live() {
+    let listed = |tid, ended| match task(tid, 10, "a") {
+        Record::Task(mut task) => {
+            task.header.flags |= if ended { flags::ENDED } else { 0 };
+            task
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut replay = replay(View::Recorded, &[]);
+    let mut out = PacketBuffer::default();
+    for (leader_ended, other_ended, living) in [(true, true, 0), (true, false, 1), (true, true, 0), (false, false, 2)] {
+        replay.timeline.list(&[listed(10, leader_ended), listed(11, other_ended)], 100, &mut out);
+        assert_eq!(replay.timeline.live_threads(), living);
+    }
+    // The first thread's id is kept until the last has ended.
+    replay.timeline.list(&[listed(10, true), listed(11, false)], 200, &mut out);
+    assert!(replay.timeline.has_process(Tgid(10)));
+    replay.timeline.list(&[listed(10, true), listed(11, true)], 300, &mut out);
+    assert!(!replay.timeline.has_process(Tgid(10)));
+}
+
+#[test]
 fn a_new_name_is_used_from_its_time_on() {
     let rename = Rename { header: header::<Rename>(150, 0), tid: Tid(10), tgid: Tgid(10), comm: comm("after") };
     let records = [

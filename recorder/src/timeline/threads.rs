@@ -91,6 +91,9 @@ impl Threads {
     pub fn end(&mut self, tid: Tid) -> End {
         let Some(&Thread { tgid, .. }) = self.threads.get(&tid) else { return End::default() };
         let process = self.processes.entry(tgid).or_default();
+        if tid == tgid.leader() && process.leader_ended {
+            return End::default();
+        }
         process.threads = process.threads.saturating_sub(1);
         let is_last = process.threads == 0;
         let mut end = End::default();
@@ -149,6 +152,15 @@ mod tests {
         let mut threads = threads(&[10, 11]);
         assert_eq!(threads.end(Tid(10)), End::default());
         assert_eq!(threads.end(Tid(11)), End { gone: vec![Tid(11), Tid(10)], process: Some(PROCESS) });
+    }
+
+    #[test]
+    fn a_leader_ends_once() {
+        let mut threads = threads(&[10, 11]);
+        for _ in 0..2 {
+            assert_eq!(threads.end(Tid(10)), End::default());
+        }
+        assert!(threads.has_process(PROCESS));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! A Tokio program that knows what it did: every poll, and every spawn.
 //!
-//! `task-oracle [--seconds 2]`
+//! `task-oracle [--seconds 2 | --panics]`
 //!
 //! Prints `ready PID`, begins when a line comes on standard input, and prints its truth as lines of JSON, then `done`. It
-//! ends when standard input closes. It is built with old versions of Tokio too, so it uses nothing new.
+//! ends when standard input closes, or in a panic of a task. It is built with old versions of Tokio too, so it uses nothing
+//! new.
 
 mod truth;
 
@@ -130,9 +131,22 @@ fn only(rounds: u32) {
     }));
 }
 
+/// A task panics, on the only worker, after a while of polls.
+fn panics() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+    let panicked = runtime.block_on(runtime.spawn(async move {
+        for _ in 0..40 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        panic!("as it was told");
+    }));
+    println!("caught: {}", panicked.is_err());
+}
+
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let seconds: u32 = match (arguments.next().as_deref(), arguments.next()) {
+    let (first, second) = (arguments.next(), arguments.next());
+    let seconds: u32 = match (first.as_deref(), second) {
         (Some("--seconds"), Some(seconds)) => seconds.parse().map_err(io::Error::other)?,
         _ => 2,
     };
@@ -141,6 +155,9 @@ fn main() -> io::Result<()> {
     println!("ready {}", std::process::id());
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
+    if first.as_deref() == Some("--panics") {
+        panics();
+    }
     let rounds = seconds * 20;
     let other = thread::Builder::new().name("current".to_owned()).spawn(move || only(rounds))?;
     several(&runtime, rounds);
