@@ -245,7 +245,9 @@ fn open_of(tid: Tid) -> Option<*mut OpenPolls> {
     if let Some(open) = OPEN_POLLS.get_ptr_mut(tid.0) {
         return Some(open);
     }
-    OPEN_POLLS.insert(tid.0, &NO_POLLS, 0).ok()?;
+    // By value, it would not fit onto the stack.
+    let none: &OpenPolls = &NO_POLLS;
+    OPEN_POLLS.insert(tid.0, none, 0).ok()?;
     OPEN_POLLS.get_ptr_mut(tid.0)
 }
 
@@ -295,9 +297,9 @@ fn end_of(tgid: Tgid, slot: u64) -> Option<(u64, u64)> {
     for _ in 0..=MAX_OUTWARDS {
         let address = read::<u64>(slot)?;
         let key = ReturnKey { address, tgid, reserved: 0 };
-        let Some(way) = RETURNS.get_ptr(&key) else {
+        let Some(way) = RETURNS.get_ptr(key) else {
             // Without room it is told that something is missing, at least.
-            RETURNS.insert(&key, Way::UNKNOWN.0, 0).ok();
+            RETURNS.insert(key, Way::UNKNOWN.0, 0).ok();
             if let Some(count) = NEW_RETURNS.get_ptr_mut(0) {
                 // SAFETY: a map's value. That two add at once matters not: it has changed.
                 unsafe { count.write_volatile(count.read_volatile().wrapping_add(1)) };
