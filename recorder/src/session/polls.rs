@@ -3,6 +3,8 @@
 //! Where polls begin, a program's vtables tell. Where they return to is learnt from the first that do: until there is a
 //! probe behind that address too, polls from it are not told.
 
+mod wakes;
+
 use std::{collections::BTreeMap, fs::File, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use polletto_common::{
@@ -15,7 +17,7 @@ use super::{changes::Code, modules::ModuleFile};
 use crate::{
     kernel::{PollLink, PollProbes, Probe},
     target::image::{Bytes, Contents, Image},
-    tokio::{AfterReturn, Place, PollCode, Program},
+    tokio::{AfterReturn, Place, PollCode, Program, WakeCode},
 };
 
 /// What an unpatched program may have in its place: a breakpoint of x86_64.
@@ -31,6 +33,10 @@ pub struct ProbeSummary {
     pub begins: u64,
     /// Places with a probe where polls have ended, of all processes.
     pub ends: u64,
+    /// Places with a probe where tasks are woken, of all processes.
+    pub wakes: u64,
+    /// Places with a probe where tasks are spawned, of all processes.
+    pub spawns: u64,
     /// Places without, by the reason why not.
     pub refused: BTreeMap<String, u64>,
 }
@@ -50,6 +56,7 @@ pub struct Probing {
 struct Polling {
     file: Arc<ModuleFile>,
     code: PollCode,
+    wakes: WakeCode,
 }
 
 /// A process with probes.
@@ -75,7 +82,7 @@ impl Wanted {
     fn end(&self, bias: u64) -> Option<(u64, u64)> {
         match self.site {
             Site::End { return_address, .. } => Some((self.place.address.wrapping_add(bias), return_address)),
-            Site::Begin { .. } => None,
+            Site::Begin { .. } | Site::Wake { .. } | Site::Spawn { .. } => None,
         }
     }
 }
@@ -104,14 +111,18 @@ impl Probing {
     }
 
     /// This file's code polls.
-    pub fn knows(&mut self, file: &Arc<ModuleFile>, image: &Image, program: &Program) {
+    ///
+    /// `bytes` are the file's, as far as they can be read.
+    pub fn knows(&mut self, file: &Arc<ModuleFile>, image: &Image, program: &Program, bytes: &[u8]) {
         let code = PollCode::read(program, image, &file.source);
         for (_, entry) in code.entries() {
             if let Err(reason) = entry {
                 self.refuse(&reason.to_string());
             }
         }
-        self.files.insert(file.index, Polling { file: Arc::clone(file), code });
+        let wakes = WakeCode::read(program, image, &file.source, bytes);
+        wakes::refusals(&wakes).for_each(|reason| self.refuse(&reason));
+        self.files.insert(file.index, Polling { file: Arc::clone(file), code, wakes });
     }
 
     /// A process has code of files that poll.
@@ -131,10 +142,17 @@ impl Probing {
         let mut wanted: Vec<Wanted> = wanted.filter(|wanted| wanted.place.moved <= 0).collect();
         let begins = wanted.len();
         wanted.extend(likely_ends(polling, code));
-        let ends: FxHashMap<u64, u64> = wanted[begins..].iter().filter_map(|wanted| wanted.end(code.bias)).collect();
+        let told = wanted.len();
+        wanted.extend(wakes::wanted(&polling.wakes));
+        let ends: FxHashMap<u64, u64> =
+            wanted[begins..told].iter().filter_map(|wanted| wanted.end(code.bias)).collect();
+        let wakes = wakes::places(&wanted[told..], code.bias);
         for place in self.attach(process, code, wanted) {
             let Some(&address) = ends.get(&place) else {
-                self.summary.begins += 1;
+                match wakes.get(&place) {
+                    None => self.summary.begins += 1,
+                    Some(told) => self.summary.count(*told),
+                }
                 continue;
             };
             self.summary.ends += 1;

@@ -251,12 +251,12 @@ impl Worker {
             return;
         }
         let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
-        if let (Some(probing), Some(program), Some(image)) = (&mut self.probing, &program, &file.image) {
-            probing.knows(file, image, program);
-        }
         let examined = program.map(|program| {
             // What can't be read has names of a lower tier, and a layout by its version.
             let bytes = file.source.read_whole(MAX_BYTES).unwrap_or_default();
+            if let (Some(probing), Some(image)) = (&mut self.probing, &file.image) {
+                probing.knows(file, image, &program, &bytes);
+            }
             let names = tokio::name(&program.vtables, &ProgramFiles { binary: &bytes, ..ProgramFiles::default() });
             let code = Arc::new(code_of(&program, &names));
             // Who drains the rings may have ended.

@@ -1,0 +1,194 @@
+//! Who woke and who spawned which task, and to which poll that led, beside what a program says that it did.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
+
+use std::collections::{BTreeMap, HashMap};
+
+use polletto_tests::{
+    oracle::{Build, NEWEST, Truth, Wake},
+    recorder::Outcome,
+    trace::{Event, Nanoseconds, Tid, Trace, TrackSlice, Value},
+    turn::Turn,
+};
+
+/// A number that an event has as an argument.
+fn number(arguments: &BTreeMap<String, Value>, name: &str) -> Option<u64> {
+    match arguments.get(name)? {
+        Value::Integer(number) => Some(u64::try_from(*number).expect("a number of 64 bits")),
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+/// The instants of a category.
+fn instants<'t>(trace: &'t Trace, category: &str) -> Vec<&'t Event> {
+    trace.events.iter().filter(|event| event.categories.iter().any(|of| of == category)).collect()
+}
+
+/// The polls that a trace shows from begin to end, by task, in the order in which they begin.
+fn polls(trace: &Trace) -> HashMap<u64, Vec<TrackSlice<'_>>> {
+    let mut polls = HashMap::<u64, Vec<TrackSlice<'_>>>::new();
+    for poll in trace.slices_of("poll") {
+        if poll.arguments.get("extent") == Some(&Value::Text("exact".into())) {
+            polls.entry(number(poll.arguments, "task_id").expect("a poll has a task")).or_default().push(poll);
+        }
+    }
+    polls.values_mut().for_each(|polls| polls.sort_by_key(|poll| poll.begin));
+    polls
+}
+
+/// A recording, beside what the program says.
+struct Beside<'t> {
+    build: Build,
+    truth: &'t Truth,
+    trace: &'t Trace,
+    polls: HashMap<u64, Vec<TrackSlice<'t>>>,
+}
+
+impl Beside<'_> {
+    /// The poll that an instant's flow leads to, and no other does.
+    fn led_to(&self, instant: &Event) -> Option<&TrackSlice<'_>> {
+        let [flow] = instant.flows[..] else { panic!("one flow begins with {instant:?}") };
+        let mut ends = self.polls.values().flatten().filter(|poll| poll.flows.contains(&flow));
+        let end = ends.next();
+        assert!(ends.next().is_none(), "{:?}: flow {flow} leads to one poll", self.build);
+        end
+    }
+
+    /// The first poll of a task that begins after this moment.
+    fn next_poll(&self, task: u64, at: Nanoseconds) -> Option<&TrackSlice<'_>> {
+        self.polls.get(&task)?.iter().find(|poll| poll.begin >= at)
+    }
+
+    /// Every wake that the program made is told with its waker, and leads to the task's next poll.
+    fn check_wakes(&self) {
+        let told = instants(self.trace, "wake");
+        let by_thread = told.iter().fold(HashMap::<Tid, Vec<&Event>>::new(), |mut by_thread, event| {
+            let tid = number(&event.arguments, "tid").expect("a wake has a thread");
+            by_thread.entry(Tid::try_from(tid).expect("an id")).or_default().push(event);
+            by_thread
+        });
+        let (mut delays, mut own) = (Vec::new(), 0);
+        for wake in &self.truth.wakes {
+            let Wake { number: woken, by, tid, begin, end } = *wake;
+            let id = self.truth.id_of(woken).expect("a task is woken");
+            let is_it = |event: &&&Event| {
+                (begin..=end).contains(&event.at) && number(&event.arguments, "task_id") == Some(id)
+            };
+            let found: Vec<&&Event> = by_thread.get(&tid).into_iter().flatten().filter(is_it).collect();
+            let [event] = found[..] else { panic!("{:?}: {wake:?} is told once: {found:?}", self.build) };
+            assert_eq!(number(&event.arguments, "waker_task_id"), self.truth.id_of(by), "{:?}: {wake:?}", self.build);
+            // Where the program's own time says that it began, just inside the poll.
+            let polls = self.truth.polls.iter().filter(|poll| poll.number == woken && poll.begin >= begin);
+            let next = polls.min_by_key(|poll| poll.begin).expect("a task that is woken is polled");
+            let led_to = self.led_to(event).unwrap_or_else(|| panic!("{:?}: {wake:?} leads to a poll", self.build));
+            assert!(
+                led_to.begin <= next.begin && next.end <= led_to.end && led_to.begin >= event.at,
+                "{:?}: {wake:?} leads to {next:?}, and not to {led_to:?}",
+                self.build
+            );
+            assert_eq!(number(led_to.arguments, "task_id"), Some(id));
+            delays.push(event.at - begin);
+            own += usize::from(woken == by);
+        }
+        assert!(delays.len() > 500 && own > 200, "{} wakes, {own} of themselves", delays.len());
+        delays.sort_unstable();
+        let (count, usual) = (delays.len(), delays[delays.len() / 2]);
+        println!("{:?}: {count} known wakes of {}, told {usual} ns after their begin", self.build, told.len());
+    }
+
+    /// All flows of all wakes lead to the next poll that is shown, or to none.
+    fn check_flows(&self) {
+        let (mut ended, mut all) = (0, 0);
+        for event in instants(self.trace, "wake").into_iter().chain(instants(self.trace, "spawn")) {
+            let task = number(&event.arguments, "task_id").expect("it has a task");
+            all += 1;
+            if let Some(led_to) = self.led_to(event) {
+                let next = self.next_poll(task, event.at).map(|poll| (poll.track, poll.begin));
+                assert_eq!(Some((led_to.track, led_to.begin)), next, "{:?}: {event:?}", self.build);
+                ended += 1;
+            }
+        }
+        println!("{:?}: {ended} of {all} wakes and spawns lead to a poll", self.build);
+    }
+
+    /// Every spawn is told with its parent, and leads to the first poll; every poll of a task says who spawned it.
+    fn check_spawns(&self, is_told: impl Fn(&str) -> bool) {
+        let told = instants(self.trace, "spawn");
+        let by_task = told.iter().fold(HashMap::<u64, Vec<&Event>>::new(), |mut by_task, event| {
+            by_task.entry(number(&event.arguments, "task_id").expect("a spawn has a task")).or_default().push(event);
+            by_task
+        });
+        let mut children = 0;
+        for spawn in self.truth.spawns.values().filter(|spawn| is_told(&spawn.name)) {
+            let [event] = by_task.get(&spawn.id).map(Vec::as_slice).unwrap_or_default() else {
+                panic!("{:?}: {spawn:?} is told once", self.build)
+            };
+            let parent = self.truth.id_of(spawn.parent);
+            assert_eq!(number(&event.arguments, "parent"), parent, "{:?}: {spawn:?}", self.build);
+            let polls = &self.polls[&spawn.id];
+            let led_to = self.led_to(event).map(|poll| poll.begin);
+            assert!(spawn.at <= event.at && event.at <= polls[0].begin, "{:?}: {spawn:?}", self.build);
+            assert_eq!(led_to, Some(polls[0].begin), "{:?}: {spawn:?}", self.build);
+            for poll in polls {
+                assert_eq!(number(poll.arguments, "parent"), parent, "{:?}: {spawn:?}", self.build);
+            }
+            children += usize::from(parent.is_some());
+        }
+        assert!(children >= 20, "{children} tasks were spawned by others");
+        println!("{:?}: {} spawns, {children} of them by tasks", self.build, self.truth.spawns.len());
+    }
+}
+
+fn recorded(build: Build) -> (Outcome, Truth) {
+    let (outcome, truth) = build.recorded(&["--polls", "all", "--no-symbols"]);
+    let summary = outcome.summary();
+    println!("{build:?}: {} and {} by {}", summary["wakes"], summary["spawns"], summary["poll_probes"]);
+    (outcome, truth)
+}
+
+fn every_wake_and_spawn_is_told(build: Build, is_told: impl Fn(&str) -> bool) {
+    let _turn = Turn::alone();
+    let (outcome, truth) = recorded(build);
+    let trace = outcome.trace();
+    let beside = Beside { build, truth: &truth, trace: &trace, polls: polls(&trace) };
+    beside.check_wakes();
+    beside.check_flows();
+    beside.check_spawns(is_told);
+}
+
+fn all(_: &str) -> bool {
+    true
+}
+
+#[test]
+fn every_wake_and_spawn_of_an_ordinary_program_is_told() {
+    every_wake_and_spawn_is_told(Build { profile: "release", tokio: NEWEST }, all);
+}
+
+#[test]
+fn every_wake_and_spawn_of_a_stripped_program_is_told() {
+    every_wake_and_spawn_is_told(Build { profile: "stripped", tokio: NEWEST }, all);
+}
+
+#[test]
+fn every_wake_and_spawn_of_a_program_that_was_optimized_as_a_whole_is_told() {
+    every_wake_and_spawn_is_told(Build { profile: "fat", tokio: NEWEST }, all);
+}
+
+#[test]
+fn every_wake_and_spawn_of_a_small_program_is_told() {
+    every_wake_and_spawn_is_told(Build { profile: "small", tokio: NEWEST }, all);
+}
+
+#[test]
+fn every_wake_and_spawn_of_a_program_with_an_old_tokio_is_told() {
+    every_wake_and_spawn_is_told(Build { profile: "release", tokio: "~1.38" }, all);
+}
+
+#[test]
+fn without_being_asked_for_no_wake_is_told() {
+    let _turn = Turn::with_others();
+    let (outcome, _) = Build { profile: "release", tokio: NEWEST }.recorded(&["--no-symbols"]);
+    let trace = outcome.trace();
+    assert!(instants(&trace, "wake").is_empty() && instants(&trace, "spawn").is_empty());
+}
