@@ -49,6 +49,8 @@ pub mod flags {
     pub const NESTED: u32 = 1 << 11;
     /// [`super::Poll`]: it has just begun, and its end will not be told.
     pub const END_UNSEEN: u32 = 1 << 12;
+    /// [`super::Wake`]: the task was being polled then, by whomever.
+    pub const WHILE_POLLED: u32 = 1 << 13;
     /// [`super::Stack`]: some frames were found by frame pointers alone, which code need not keep.
     pub const BY_FRAME_POINTERS: u32 = 1 << 8;
 }
@@ -222,7 +224,7 @@ pub struct Poll {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wake {
-    /// When, and on which CPU.
+    /// When, and on which CPU; see [`flags::WHILE_POLLED`].
     pub header: Header,
     /// The thread.
     pub tid: Tid,

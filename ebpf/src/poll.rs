@@ -305,7 +305,7 @@ pub fn described(header: u64) -> Option<(u64, u64, PollKind)> {
 
 /// Reads the current program's memory; nothing where there is none, or it is not in memory.
 #[inline(always)]
-fn read<T: Copy>(address: u64) -> Option<T> {
+pub fn read<T: Copy>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address.
     unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }

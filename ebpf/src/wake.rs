@@ -4,10 +4,13 @@ use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel, programs::ProbeConte
 use polletto_common::{
     poll::Register,
     polled::Polled,
-    record::{Spawn, Wake},
+    record::{Spawn, Wake, flags},
 };
 
 use crate::{poll, ring, task::Task};
+
+/// A bit of the word that a task begins with: it is being polled.
+const RUNNING: u64 = 1;
 
 /// What a register held when the thread came to the probe; 0 if it can't be read.
 #[inline(always)]
@@ -21,7 +24,8 @@ pub fn value(context: &ProbeContext, register: Register) -> u64 {
 /// The task that stands at `woken` is woken.
 #[inline(always)]
 pub fn wakes(task: Task, woken: u64) {
-    let header = ring::header::<Wake>(0);
+    let Some(state) = poll::read::<u64>(woken) else { return };
+    let header = ring::header::<Wake>(if state & RUNNING != 0 { flags::WHILE_POLLED } else { 0 });
     let Some((vtable, id, _)) = poll::described(woken) else { return };
     ring::emit_poll(Wake { header, tid: task.tid(), tgid: task.tgid(), vtable, task: id, polled: polled(task) });
 }

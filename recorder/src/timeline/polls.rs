@@ -21,7 +21,7 @@ use super::{
     seen::Seen,
     task_code::{Future, PollBody},
     vocabulary::Vocabulary,
-    wakes::Wakes,
+    wakes::{Running, Wakes},
     worker_tracks::{Poller, WorkerTracks},
 };
 use crate::trace::{PacketBuffer, SliceBegin, SliceCallstack};
@@ -228,7 +228,11 @@ impl Polls {
     ) {
         let record::Wake { header, tid, tgid, vtable, task, polled } = *wake;
         let woken = TaskKey { tgid, id: task };
-        let flow = self.wakes.woken(woken, header.time_ns);
+        let running = match polled.began_ns() {
+            Some(began_ns) if polled.task == task => Some(Running::Since(began_ns)),
+            _ => (header.flags & flags::WHILE_POLLED != 0).then_some(Running::Somehow),
+        };
+        let flow = self.wakes.woken(woken, header.time_ns, running);
         seen.wakes += 1;
         let waker = is_in_poll(&polled).then_some(("waker_task_id", polled.task));
         let deed = Deed { name: "wake", task: woken, by: waker, flow };
@@ -249,7 +253,7 @@ impl Polls {
         let parent = is_in_poll(&polled).then_some(polled.task);
         self.wakes.spawned(spawned, parent);
         // What it leads to is its first poll, as if it were woken.
-        let flow = self.wakes.woken(spawned, header.time_ns);
+        let flow = self.wakes.woken(spawned, header.time_ns, None);
         seen.spawns += 1;
         let deed = Deed { name: "spawn", task: spawned, by: parent.map(|parent| ("parent", parent)), flow };
         self.show_deed(header.time_ns, tid, &polled, &deed, &future_of(vtable, body), words, out);

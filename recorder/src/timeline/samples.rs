@@ -206,8 +206,15 @@ impl Samples {
 
     /// The number of a task's `AsyncContextDescriptor`, behind those of the tasks that it descends from.
     fn async_context(&mut self, task: TaskKey, out: &mut PacketBuffer) -> u64 {
-        let parent = |of: &TaskKey| self.polls.parent(*of).map(|id| TaskKey { id, ..*of });
-        let mut line: Vec<TaskKey> = std::iter::successors(Some(task), parent).take(MAX_LINE).collect();
+        let mut line = vec![task];
+        while let Some(id) = self.polls.parent(line[line.len() - 1]) {
+            let parent = TaskKey { id, ..task };
+            // A program's memory may say anything.
+            if line.len() == MAX_LINE || line.contains(&parent) {
+                break;
+            }
+            line.push(parent);
+        }
         let mut context = None;
         while let Some(task) = line.pop() {
             context = Some(self.own_async_context(task, context, out));
