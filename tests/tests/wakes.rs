@@ -61,8 +61,11 @@ impl Beside<'_> {
 
     /// The poll that a trace shows for this one; none if its end was not seen.
     fn shown(&self, poll: &Poll) -> Option<&TrackSlice<'_>> {
-        let polls = self.polls.get(&self.truth.id(poll))?;
-        polls.iter().find(|shown| shown.begin <= poll.begin && poll.end <= shown.end)
+        // A poll has given its task away before it ends: another thread's may lie within it.
+        let polls = self.polls.get(&self.truth.id(poll))?.iter();
+        let of_thread = polls.filter(|shown| number(shown.arguments, "tid") == u64::try_from(poll.tid).ok());
+        let around = of_thread.filter(|shown| shown.begin <= poll.begin && poll.end <= shown.end);
+        around.max_by_key(|shown| shown.begin)
     }
 
     /// A wake or a spawn leads to this poll, which the program says is the next of its task, unless its end was not seen.
