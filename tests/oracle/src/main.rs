@@ -218,7 +218,7 @@ fn several(runtime: &Runtime, rounds: u32, far: Arc<Bell>) {
             spawn("pinger", pinger(rounds * 5, to)),
             spawn("ponger", ponger(from)),
             spawn("listener", listener(Arc::clone(&near), rings)),
-            spawn("outside listener", listener(outside, rings)),
+            spawn("listener<outside>", listener(outside, rings)),
             spawn("ringer", ringer(vec![near, far], rings)),
             spawn("restless", restless(rings)),
         ];
@@ -237,8 +237,8 @@ fn only(rounds: u32, bell: Arc<Bell>) {
         let all = vec![
             spawn("hog", hog(rounds)),
             spawn_local("local", hog(rounds)),
-            spawn_local("local listener", listener(bell, rounds * RINGS)),
-            spawn_local("local restless", restless(rounds * RINGS)),
+            spawn_local("listener<local>", listener(bell, rounds * RINGS)),
+            spawn_local("restless<local>", restless(rounds * RINGS)),
         ];
         for task in all {
             task.await.expect("a task ends well");
