@@ -108,7 +108,16 @@ impl Build {
 
     /// Records it from before it does anything until it is done.
     pub fn recorded(&self, arguments: &[&str]) -> (Outcome, Truth) {
-        let mut program = Program::start(&self.program(), &["--seconds", "1"]);
+        self.recorded_as(&["--seconds", "1"], arguments)
+    }
+
+    /// As [`Build::recorded`], with tasks that wake one another.
+    pub fn recorded_with_wakes(&self, arguments: &[&str]) -> (Outcome, Truth) {
+        self.recorded_as(&["--seconds", "1", "--wakes"], arguments)
+    }
+
+    fn recorded_as(&self, own: &[&str], arguments: &[&str]) -> (Outcome, Truth) {
+        let mut program = Program::start(&self.program(), own);
         let recording = Record::new().process(program.pid()).arguments(arguments).start();
         program.begin();
         program.wait_for_at_most("done", Duration::from_secs(30) + DEADLINE);

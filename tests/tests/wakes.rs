@@ -153,7 +153,7 @@ impl Beside<'_> {
 }
 
 fn recorded(build: Build) -> (Outcome, Truth) {
-    let (outcome, truth) = build.recorded(&["--polls", "all", "--no-symbols"]);
+    let (outcome, truth) = build.recorded_with_wakes(&["--polls", "all", "--no-symbols"]);
     let summary = outcome.summary();
     println!("{build:?}: {} and {} by {}", summary["wakes"], summary["spawns"], summary["poll_probes"]);
     (outcome, truth)

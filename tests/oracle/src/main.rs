@@ -1,6 +1,8 @@
 //! A Tokio program that knows what it did: every poll, every spawn, and wakes that it makes itself.
 //!
-//! `task-oracle [--seconds 2]`
+//! `task-oracle [--seconds 2 [--wakes]]`
+//!
+//! With `--wakes` there are tasks that wake one another, and themselves, and say so.
 //!
 //! Prints `ready PID`, begins when a line comes on standard input, and prints its truth as lines of JSON, then `done`. It
 //! ends when standard input closes. It is built with old versions of Tokio too, so it uses nothing new.
@@ -198,13 +200,13 @@ async fn restless(rounds: u32) {
 }
 
 /// Several workers.
-fn several(runtime: &Runtime, rounds: u32, far: Arc<Bell>) {
+fn several(runtime: &Runtime, rounds: u32, rings: u32, far: Arc<Bell>) {
     let (near, outside) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
-    let (rung, rings) = (Arc::clone(&outside), rounds * RINGS);
+    let rung = Arc::clone(&outside);
     let outsider = thread::spawn(move || ring_from_outside(&rung, rings));
     runtime.block_on(async move {
         let (to, from) = mpsc::channel(8);
-        let all = vec![
+        let mut all = vec![
             spawn("hog", hog(rounds)),
             spawn("sleeper", sleeper(rounds)),
             spawn("yielder", yielder(rounds * 100)),
@@ -217,11 +219,15 @@ fn several(runtime: &Runtime, rounds: u32, far: Arc<Bell>) {
             spawn("parent", parent(rounds)),
             spawn("pinger", pinger(rounds * 5, to)),
             spawn("ponger", ponger(from)),
-            spawn("listener", listener(Arc::clone(&near), rings)),
-            spawn("listener<outside>", listener(outside, rings)),
-            spawn("ringer", ringer(vec![near, far], rings)),
-            spawn("restless", restless(rings)),
         ];
+        if rings > 0 {
+            all.extend([
+                spawn("listener", listener(Arc::clone(&near), rings)),
+                spawn("listener<outside>", listener(outside, rings)),
+                spawn("ringer", ringer(vec![near, far], rings)),
+                spawn("restless", restless(rings)),
+            ]);
+        }
         for task in all {
             task.await.expect("a task ends well");
         }
@@ -230,16 +236,15 @@ fn several(runtime: &Runtime, rounds: u32, far: Arc<Bell>) {
 }
 
 /// One worker, the thread itself, and tasks that stay on it.
-fn only(rounds: u32, bell: Arc<Bell>) {
+fn only(rounds: u32, rings: u32, bell: Arc<Bell>) {
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
     let local = task::LocalSet::new();
     runtime.block_on(local.run_until(async move {
-        let all = vec![
-            spawn("hog", hog(rounds)),
-            spawn_local("local", hog(rounds)),
-            spawn_local("listener<local>", listener(bell, rounds * RINGS)),
-            spawn_local("restless<local>", restless(rounds * RINGS)),
-        ];
+        let mut all = vec![spawn("hog", hog(rounds)), spawn_local("local", hog(rounds))];
+        if rings > 0 {
+            all.push(spawn_local("listener<local>", listener(bell, rings)));
+            all.push(spawn_local("restless<local>", restless(rings)));
+        }
         for task in all {
             task.await.expect("a task ends well");
         }
@@ -252,16 +257,18 @@ fn main() -> io::Result<()> {
         (Some("--seconds"), Some(seconds)) => seconds.parse().map_err(io::Error::other)?,
         _ => 2,
     };
+    let wakes = arguments.next().as_deref() == Some("--wakes");
     truth::begin();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     println!("ready {}", std::process::id());
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     let rounds = seconds * 20;
+    let rings = if wakes { rounds * RINGS } else { 0 };
     let bell = Arc::new(Bell::default());
     let rung = Arc::clone(&bell);
-    let other = thread::Builder::new().name("current".to_owned()).spawn(move || only(rounds, rung))?;
-    several(&runtime, rounds, bell);
+    let other = thread::Builder::new().name("current".to_owned()).spawn(move || only(rounds, rings, rung))?;
+    several(&runtime, rounds, rings, bell);
     other.join().expect("the thread ends well");
     truth::print();
     println!("done");
