@@ -51,12 +51,37 @@ pub enum Site {
         /// How far the stack pointer lies above where it was after the return, bytes; a multiple of 8.
         popped: i64,
     },
+    /// Code that every call comes by which wakes a task.
+    Wake {
+        /// Where the task is.
+        header: Register,
+    },
+    /// Code that every call comes by which spawns a task, when the task is made and nobody polls it yet.
+    Spawn {
+        /// Where the task is.
+        header: Register,
+    },
+}
+
+/// A register, by its place among the words of the kernel's `struct pt_regs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Register(pub u8);
+
+impl Register {
+    /// Where it is in that structure, bytes.
+    #[inline(always)]
+    pub const fn offset(self) -> usize {
+        self.0 as usize * 8
+    }
 }
 
 impl Cookie {
     const IS_END: u64 = 1 << 63;
     const IS_STEPPED: u64 = 1 << 62;
-    const FLAGS: u64 = Self::IS_END | Self::IS_STEPPED;
+    const IS_WAKE: u64 = 1 << 61;
+    const IS_SPAWN: u64 = 1 << 60;
+    /// None of these is set where polls begin, besides [`Cookie::IS_STEPPED`].
+    const NO_BEGIN: u64 = Self::IS_END | Self::IS_WAKE | Self::IS_SPAWN;
     const ADDRESS_BITS: u32 = 48;
     const WORDS_BITS: u32 = 14;
     const NO_WORDS: i64 = 1 << (Self::WORDS_BITS - 1);
@@ -67,7 +92,9 @@ impl Cookie {
     /// None for what no program has.
     pub const fn of(site: Site) -> Option<Cookie> {
         match site {
-            Site::Begin { pushed } if pushed & Self::FLAGS == 0 => Some(Cookie(pushed)),
+            Site::Begin { pushed } if pushed & (Self::NO_BEGIN | Self::IS_STEPPED) == 0 => Some(Cookie(pushed)),
+            Site::Wake { header } => Some(Cookie(Self::IS_WAKE | header.0 as u64)),
+            Site::Spawn { header } => Some(Cookie(Self::IS_SPAWN | header.0 as u64)),
             Site::End { return_address, popped } => {
                 let words = popped / 8 + Self::NO_WORDS;
                 if return_address >> Self::ADDRESS_BITS != 0 || words < 0 || words >> Self::WORDS_BITS != 0 {
@@ -95,9 +122,14 @@ impl Cookie {
     pub const fn site(self) -> Site {
         let Cookie(bits) = self;
         if bits & Self::IS_END == 0 {
-            return Site::Begin { pushed: bits & !Self::FLAGS };
+            let header = Register(bits as u8);
+            return match bits & Self::NO_BEGIN {
+                0 => Site::Begin { pushed: bits & !Self::IS_STEPPED },
+                Self::IS_WAKE => Site::Wake { header },
+                _ => Site::Spawn { header },
+            };
         }
-        let words = (bits & !Self::FLAGS) >> Self::ADDRESS_BITS;
+        let words = (bits & !(Self::IS_END | Self::IS_STEPPED)) >> Self::ADDRESS_BITS;
         Site::End {
             return_address: bits & ((1 << Self::ADDRESS_BITS) - 1),
             popped: (words as i64 - Self::NO_WORDS) * 8,
@@ -211,6 +243,8 @@ mod tests {
             end(0x5555_5555_4321, 0),
             end(0x7fff_ffff_ffff, 0xfff8),
             end(0x40_1000, -0x1_0000),
+            Site::Wake { header: Register(14) },
+            Site::Spawn { header: Register(0) },
         ];
         for site in sites {
             let cookie = Cookie::of(site).unwrap();

@@ -49,6 +49,10 @@ pub mod flags {
     pub const STILL_POLLING: u32 = 1 << 10;
     /// [`super::Poll`]: the thread polls another task, in the middle of whose poll this one was.
     pub const NESTED: u32 = 1 << 11;
+    /// [`super::Poll`]: it has just begun, and its end will not be told.
+    pub const END_UNSEEN: u32 = 1 << 12;
+    /// [`super::Wake`]: the task was being polled then, by whomever.
+    pub const WHILE_POLLED: u32 = 1 << 13;
     /// [`super::Stack`]: some frames were found by frame pointers alone, which code need not keep.
     pub const BY_FRAME_POINTERS: u32 = 1 << 8;
 }
@@ -205,7 +209,8 @@ pub struct PollLeft {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poll {
-    /// When the poll ended, and on which CPU; see [`flags::STILL_POLLING`] and [`flags::NESTED`].
+    /// When the poll ended, and on which CPU; see [`flags::STILL_POLLING`], [`flags::NESTED`] and
+    /// [`flags::END_UNSEEN`].
     pub header: Header,
     /// The thread.
     pub tid: Tid,
@@ -214,6 +219,42 @@ pub struct Poll {
     /// The address of the task's vtable: what was polled.
     pub vtable: u64,
     /// Which task, and as which worker. [`Polled::began_ns`] is when the poll began.
+    pub polled: Polled,
+}
+
+/// A recorded thread woke a task: the task is polled next, or again, unless it has ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wake {
+    /// When, and on which CPU; see [`flags::WHILE_POLLED`].
+    pub header: Header,
+    /// The thread.
+    pub tid: Tid,
+    /// Its process.
+    pub tgid: Tgid,
+    /// The address of the woken task's vtable.
+    pub vtable: u64,
+    /// The id of the woken task.
+    pub task: u64,
+    /// What the thread polled meanwhile: nothing, unless the end of that poll is told.
+    pub polled: Polled,
+}
+
+/// A recorded thread spawned a task, which nobody has polled yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spawn {
+    /// When, and on which CPU.
+    pub header: Header,
+    /// The thread.
+    pub tid: Tid,
+    /// Its process.
+    pub tgid: Tgid,
+    /// The address of the new task's vtable.
+    pub vtable: u64,
+    /// The id of the new task.
+    pub task: u64,
+    /// What the thread polled meanwhile: nothing, unless the end of that poll is told.
     pub polled: Polled,
 }
 
@@ -429,6 +470,8 @@ layouts! {
     Blocked = 14, 88 bytes;
     PollLeft = 15, 56 bytes;
     Poll = 16, 64 bytes;
+    Wake = 22, 72 bytes;
+    Spawn = 23, 72 bytes;
 }
 
 /// Not among the [`Record`]s, since its frames stand behind it: see [`Stack::decode`].

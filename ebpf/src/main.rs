@@ -14,6 +14,7 @@ mod sleep;
 mod stack;
 mod task;
 mod unwind;
+mod wake;
 
 use aya_ebpf::{
     macros::{btf_tracepoint, perf_event, raw_tracepoint, uprobe},
@@ -78,7 +79,8 @@ pub fn task_rename(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Attached to code of recorded programs: where polls begin, and where they have ended. Its cookie says which.
+/// Attached to code of recorded programs: where polls begin and have ended, where tasks are woken, and where they are
+/// spawned. Its cookie says which.
 #[uprobe]
 pub fn poll_probe(context: ProbeContext) -> u32 {
     poll::probe(&context);

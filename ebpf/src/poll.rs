@@ -24,6 +24,7 @@ use crate::{
     registers::{Cpu, Native},
     ring, scope,
     task::Task,
+    wake,
 };
 
 /// 1 when polls are told.
@@ -92,6 +93,8 @@ pub fn probe(context: &ProbeContext) {
         match cookie.site() {
             Site::Begin { pushed } => begins(task, call.argument, call.sp.wrapping_add(pushed), since_ns),
             Site::End { return_address, popped } => ends(task, return_address, call.sp.wrapping_sub(popped as u64)),
+            Site::Wake { header } => wake::wakes(task, wake::value(context, header)),
+            Site::Spawn { header } => wake::spawns(task, wake::value(context, header)),
         }
     }
     spend(allowance, cookie, ring::now().wrapping_sub(since_ns));
@@ -126,6 +129,7 @@ fn are_told(process: Tgid) -> bool {
 fn begins(task: Task, header: u64, slot: u64, began_ns: u64) {
     let Some((return_address, end_sp)) = end_of(task.tgid(), slot) else {
         forget_ended(task.tid(), slot.wrapping_add(8));
+        passes_unseen(task, header, began_ns);
         return unended(1);
     };
     let Some((vtable, id, kind)) = described(header) else { return unended(1) };
@@ -165,6 +169,20 @@ fn begins(task: Task, header: u64, slot: u64, began_ns: u64) {
     }
     open.tgid = task.tgid();
     open.depth = depth as u32 + 1;
+}
+
+/// The poll that begins won't be told. Whoever looks for what a wake led to learns that it was not the next that will.
+#[inline(always)]
+fn passes_unseen(task: Task, header: u64, began_ns: u64) {
+    if let Some((vtable, id, PollKind::ASYNC)) = described(header) {
+        ring::emit_poll(Poll {
+            header: ring::header_at::<Poll>(began_ns, flags::END_UNSEEN),
+            tid: task.tid(),
+            tgid: task.tgid(),
+            vtable,
+            polled: Polled { task: id, runtime: 0, worker: 0, tick: 0 },
+        });
+    }
 }
 
 /// The code is reached that stands behind `return_address`, where the stack pointer was `sp`.
@@ -318,7 +336,7 @@ fn end_of(tgid: Tgid, slot: u64) -> Option<(u64, u64)> {
 
 /// The vtable, the id and the kind of the task at `header`.
 #[inline(always)]
-fn described(header: u64) -> Option<(u64, u64, PollKind)> {
+pub fn described(header: u64) -> Option<(u64, u64, PollKind)> {
     let vtable = read::<u64>(header.wrapping_add(HEADER_VTABLE))?;
     let [_trailer, scheduler, id] = read::<[u64; 3]>(vtable.wrapping_add(VTABLE_OFFSETS))?;
     if id > LARGEST_TASK {
@@ -331,7 +349,7 @@ fn described(header: u64) -> Option<(u64, u64, PollKind)> {
 
 /// Reads the current program's memory; nothing where there is none, or it is not in memory.
 #[inline(always)]
-fn read<T: Copy>(address: u64) -> Option<T> {
+pub fn read<T: Copy>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address.
     unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }

@@ -38,6 +38,23 @@ pub struct Spawn {
     pub name: String,
     /// The number of the task that spawned it; 0 for none.
     pub parent: u64,
+    /// Shortly before.
+    pub at: Nanoseconds,
+}
+
+/// A wake as who did it wrote it down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wake {
+    /// The number of the task that was woken.
+    pub number: u64,
+    /// The number of the task that did it; 0 for none.
+    pub by: u64,
+    /// The thread.
+    pub tid: Tid,
+    /// Before it began.
+    pub begin: Nanoseconds,
+    /// After it was done.
+    pub end: Nanoseconds,
 }
 
 /// A poll as the task wrote it down.
@@ -60,6 +77,8 @@ pub struct Truth {
     pub spawns: HashMap<u64, Spawn>,
     /// In the order in which they ended.
     pub polls: Vec<Poll>,
+    /// Not all of them, but those that the program makes itself.
+    pub wakes: Vec<Wake>,
 }
 
 impl Build {
@@ -89,7 +108,16 @@ impl Build {
 
     /// Records it from before it does anything until it is done.
     pub fn recorded(&self, arguments: &[&str]) -> (Outcome, Truth) {
-        let mut program = Program::start(&self.program(), &["--seconds", "1"]);
+        self.recorded_as(&["--seconds", "1"], arguments)
+    }
+
+    /// As [`Build::recorded`], with tasks that wake one another.
+    pub fn recorded_with_wakes(&self, arguments: &[&str]) -> (Outcome, Truth) {
+        self.recorded_as(&["--seconds", "1", "--wakes"], arguments)
+    }
+
+    fn recorded_as(&self, own: &[&str], arguments: &[&str]) -> (Outcome, Truth) {
+        let mut program = Program::start(&self.program(), own);
         let recording = Record::new().process(program.pid()).arguments(arguments).start();
         program.begin();
         program.wait_for_at_most("done", Duration::from_secs(30) + DEADLINE);
@@ -105,10 +133,15 @@ impl Truth {
         for line in lines {
             if let Some(spawn) = line["spawn"].as_u64() {
                 let name = line["name"].as_str().expect("a name").to_owned();
-                truth.spawns.insert(spawn, Spawn { id: number(line, "id"), name, parent: number(line, "parent") });
+                let (id, parent, at) = (number(line, "id"), number(line, "parent"), number(line, "at"));
+                truth.spawns.insert(spawn, Spawn { id, name, parent, at });
+                continue;
+            }
+            let tid = Tid::try_from(number(line, "tid")).expect("an id");
+            let (begin, end) = (number(line, "begin"), number(line, "end"));
+            if let Some(woken) = line["wake"].as_u64() {
+                truth.wakes.push(Wake { number: woken, by: number(line, "by"), tid, begin, end });
             } else {
-                let tid = Tid::try_from(number(line, "tid")).expect("an id");
-                let (begin, end) = (number(line, "begin"), number(line, "end"));
                 truth.polls.push(Poll { number: number(line, "poll"), tid, begin, end });
             }
         }
@@ -118,6 +151,11 @@ impl Truth {
     /// The id of the task that is polled.
     pub fn id(&self, poll: &Poll) -> u64 {
         self.spawns[&poll.number].id
+    }
+
+    /// The id of the task of this number; none for 0, which is none.
+    pub fn id_of(&self, number: u64) -> Option<u64> {
+        self.spawns.get(&number).map(|spawn| spawn.id)
     }
 
     /// The innermost poll that a thread was in at that moment, and `margin` nanoseconds before and after.

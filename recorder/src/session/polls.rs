@@ -4,6 +4,8 @@
 //! probe behind that address too, polls from it are not told. Probes take the program's time, so they are there only in
 //! windows that its [`Account`] pays for.
 
+mod wakes;
+
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -31,7 +33,7 @@ use crate::{
     kernel::{PollLink, PollProbes, Probe},
     target::image::{Bytes, Contents},
     timeline::{PollNews, Unobserved},
-    tokio::{AfterReturn, Place, PollCode},
+    tokio::{AfterReturn, Place, PollCode, WakeCode},
 };
 
 /// What an unpatched program may have in its place: a breakpoint of x86_64.
@@ -47,6 +49,10 @@ pub struct ProbeSummary {
     pub begins: u64,
     /// Places with a probe where polls have ended, of all processes.
     pub ends: u64,
+    /// Places with a probe where tasks are woken, of all processes.
+    pub wakes: u64,
+    /// Places with a probe where tasks are spawned, of all processes.
+    pub spawns: u64,
     /// Places without, by the reason why not.
     pub refused: BTreeMap<String, u64>,
     /// For how long there were probes, of all processes that poll, nanoseconds.
@@ -86,6 +92,7 @@ pub struct Probing {
 struct Polling {
     file: Arc<ModuleFile>,
     code: PollCode,
+    wakes: WakeCode,
 }
 
 /// A process with probes.
@@ -174,13 +181,14 @@ impl Probing {
     }
 
     /// This file's code polls.
-    pub fn knows(&mut self, file: Arc<ModuleFile>, code: PollCode) {
+    pub fn knows(&mut self, file: Arc<ModuleFile>, code: PollCode, wakes: WakeCode) {
         for (_, entry) in code.entries() {
             if let Err(reason) = entry {
                 self.refuse(&reason.to_string());
             }
         }
-        self.files.insert(file.index, Polling { file, code });
+        wakes::refusals(&wakes).for_each(|reason| self.refuse(&reason));
+        self.files.insert(file.index, Polling { file, code, wakes });
     }
 
     /// A process has code of files that poll.
@@ -198,6 +206,7 @@ impl Probing {
         });
         let mut wanted: Vec<Wanted> = begins.filter(|wanted| wanted.place.moved <= 0).collect();
         wanted.extend(likely_ends(polling, code));
+        wanted.extend(wakes::wanted(&polling.wakes));
         let is_first = probed.files.is_empty();
         probed.files.push((code.clone(), Vec::new()));
         if is_first {
@@ -524,6 +533,8 @@ impl Probing {
                     // Without room, polls that return there are counted as without an end.
                     self.probes.set_way(key, Way::PROBE).ok();
                 }
+                Site::Wake { .. } => self.summary.wakes += u64::from(is_new),
+                Site::Spawn { .. } => self.summary.spawns += u64::from(is_new),
             }
         }
         if let Some((_, all)) = probed.files.iter_mut().find(|(known, _)| known.addresses == code.addresses) {

@@ -18,12 +18,16 @@ use super::{
     pipeline::raise_priority,
     polls::{ProbeSummary, Probing},
 };
-use crate::{kernel::PollProbes, timeline::PollNews, tokio::PollCode};
+use crate::{
+    kernel::PollProbes,
+    timeline::PollNews,
+    tokio::{PollCode, WakeCode},
+};
 
 /// What the thread is told.
 pub enum Order {
-    /// This file's code polls.
-    Knows { file: Arc<ModuleFile>, code: PollCode },
+    /// This file's code polls, wakes and spawns.
+    Knows { file: Arc<ModuleFile>, code: PollCode, wakes: WakeCode },
     /// A process has mapped code.
     Mapped { process: Tgid, code: Code },
     /// This is all the code that a process has.
@@ -74,7 +78,7 @@ fn run(mut probing: Probing, orders: &Receiver<Order>) -> ProbeSummary {
 
 fn follow_order(probing: &mut Probing, order: Order) {
     match order {
-        Order::Knows { file, code } => probing.knows(file, code),
+        Order::Knows { file, code, wakes } => probing.knows(file, code, wakes),
         Order::Mapped { process, code } => probing.add(process, &code),
         Order::Scanned { process, code } => {
             // Probes stay, unless it is other code than before.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     kernel::{PollProbes, RuntimeMap},
     timeline::{Future, Module, PollBody, PollNews, TaskCode},
-    tokio::{self, FutureName, PollCode, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, walk::Places},
+    tokio::{self, FutureName, PollCode, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, WakeCode, walk::Places},
 };
 
 /// Bytes of a program that are looked at for names: more than any honest one has.
@@ -246,13 +246,14 @@ impl Worker {
             return;
         }
         let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
-        if let (Some(probing), Some(program), Some(image)) = (&self.probing, &program, &file.image) {
-            let code = PollCode::read(program, image, &file.source);
-            probing.tell(Order::Knows { file: Arc::clone(file), code });
-        }
         let examined = program.map(|program| {
             // What can't be read has names of a lower tier, and a layout by its version.
             let bytes = file.source.read_whole(MAX_BYTES).unwrap_or_default();
+            if let (Some(probing), Some(image)) = (&self.probing, &file.image) {
+                let code = PollCode::read(&program, image, &file.source);
+                let wakes = WakeCode::read(&program, image, &file.source, &bytes);
+                probing.tell(Order::Knows { file: Arc::clone(file), code, wakes });
+            }
             let names = tokio::name(&program.vtables, &ProgramFiles { binary: &bytes, ..ProgramFiles::default() });
             let code = Arc::new(code_of(&program, &names));
             // Who drains the rings may have ended.

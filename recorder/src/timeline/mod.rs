@@ -22,6 +22,7 @@ mod task_code;
 mod task_state;
 mod threads;
 mod vocabulary;
+mod wakes;
 mod worker_tracks;
 
 use std::sync::Arc;
@@ -111,6 +112,8 @@ impl Timeline {
             Record::Sample(sample) => self.sample(sample, out),
             Record::PollLeft(left) => return self.samples.poll_left(left, &mut self.seen, out),
             Record::Poll(poll) => return self.samples.polled(poll, &mut self.stacks, &mut self.seen, out),
+            Record::Wake(wake) => return self.samples.woken(wake, &mut self.stacks, &mut self.seen, out),
+            Record::Spawn(spawn) => return self.samples.spawned(spawn, &mut self.stacks, &mut self.seen, out),
             Record::Blocked(blocked) => return self.samples.blocked(blocked, &mut self.stacks, &mut self.seen, out),
         }
         let lane = self.lane(record.header().cpu);
@@ -159,6 +162,8 @@ impl Timeline {
     pub fn poll_news(&mut self, news: &PollNews, out: &mut PacketBuffer) {
         match news {
             PollNews::Unobserved { process, since_ns, until_ns, why } => {
+                // What was woken before led to polls that nobody saw.
+                self.samples.lost();
                 self.recorder.polls_unobserved(*process, *since_ns..*until_ns, *why, out);
             }
             PollNews::StillPolling(polls) => polls.iter().for_each(|poll| self.push(&Record::Poll(*poll), out)),
@@ -332,6 +337,7 @@ impl Timeline {
         let record::Header { time_ns, cpu, flags, .. } = lost.header;
         if flags & flags::SAMPLES_LOST != 0 {
             self.seen.samples_lost += lost.count;
+            self.samples.lost();
             return;
         }
         self.seen.lost += lost.count;

@@ -21,6 +21,7 @@ use super::{
     seen::Seen,
     task_code::{Future, PollBody},
     vocabulary::Vocabulary,
+    wakes::{Running, Wakes},
     worker_tracks::{Poller, WorkerTracks},
 };
 use crate::trace::{PacketBuffer, SliceBegin, SliceCallstack};
@@ -79,6 +80,26 @@ fn unknown(vtable: u64) -> Future {
     Future { full_name: name.clone(), name, tier: "vtable", place: None }
 }
 
+fn future_of(vtable: u64, body: Option<Arc<PollBody>>) -> Arc<Future> {
+    body.map_or_else(|| Arc::new(unknown(vtable)), |body| Arc::clone(&body.future))
+}
+
+/// Whether a thread was in a task's poll, and not only in what its worker does between polls.
+fn is_in_poll(polled: &Polled) -> bool {
+    polled.began_ns().is_some() && (polled.awaits() || polled.runtime == 0)
+}
+
+/// What a thread did to a task.
+struct Deed {
+    /// Its category too.
+    name: &'static str,
+    task: TaskKey,
+    /// Under which argument it is told which task did it, if one did.
+    by: Option<(&'static str, u64)>,
+    /// What begins with it.
+    flow: u64,
+}
+
 /// What is known of polls.
 #[derive(Debug, Default)]
 pub struct Polls {
@@ -95,6 +116,7 @@ pub struct Polls {
     unfinished: FxHashMap<Tid, Vec<u64>>,
     tracks: WorkerTracks,
     counters: RuntimeCounters,
+    wakes: Wakes,
 }
 
 impl Polls {
@@ -163,6 +185,10 @@ impl Polls {
         out: &mut PacketBuffer,
     ) {
         let record::Poll { header, tid, tgid, vtable, polled } = *poll;
+        if header.flags & flags::END_UNSEEN != 0 {
+            self.wakes.polled(TaskKey { tgid, id: polled.task }, header.time_ns);
+            return;
+        }
         let Some(began_ns) = polled.began_ns() else { return };
         let found = self.take_exact(tid, &polled, words, seen, out);
         let is_finished = header.flags & flags::STILL_POLLING == 0;
@@ -182,7 +208,7 @@ impl Polls {
                 self.pollers.insert(tid);
             }
         }
-        let future = body.map_or_else(|| Arc::new(unknown(vtable)), |body| Arc::clone(&body.future));
+        let future = future_of(vtable, body);
         let (away_ns, stretches) = found.map_or((0, Vec::new()), |found| (found.away_ns, found.stretches));
         let extent = if is_finished {
             seen.polls_exact += 1;
@@ -193,8 +219,62 @@ impl Polls {
             Extent::AtLeast
         };
         let last_ns = header.time_ns.max(began_ns);
+        let flows = self.wakes.polled(task, began_ns);
+        seen.wakes_polled += flows.len() as u64;
         let shown = Presence { task, polled, since_ns: began_ns, last_ns, is_away: false, away_ns, stretches };
-        self.show(tid, &shown, &future, extent, words, out);
+        self.show(tid, &shown, &future, extent, &flows, words, out);
+    }
+
+    /// A thread has woken a task with this `body`.
+    pub fn woken(
+        &mut self,
+        wake: &record::Wake,
+        body: Option<Arc<PollBody>>,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) {
+        let record::Wake { header, tid, tgid, vtable, task, polled } = *wake;
+        let woken = TaskKey { tgid, id: task };
+        let running = match polled.began_ns() {
+            Some(began_ns) if polled.task == task => Some(Running::Since(began_ns)),
+            _ => (header.flags & flags::WHILE_POLLED != 0).then_some(Running::Somehow),
+        };
+        let flow = self.wakes.woken(woken, header.time_ns, running);
+        seen.wakes += 1;
+        let waker = is_in_poll(&polled).then_some(("waker_task_id", polled.task));
+        let deed = Deed { name: "wake", task: woken, by: waker, flow };
+        self.show_deed(header.time_ns, tid, &polled, &deed, &future_of(vtable, body), words, out);
+    }
+
+    /// A thread has spawned a task with this `body`.
+    pub fn spawned(
+        &mut self,
+        spawn: &record::Spawn,
+        body: Option<Arc<PollBody>>,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) {
+        let record::Spawn { header, tid, tgid, vtable, task, polled } = *spawn;
+        let spawned = TaskKey { tgid, id: task };
+        let parent = is_in_poll(&polled).then_some(polled.task);
+        self.wakes.spawned(spawned, parent);
+        // What it leads to is its first poll, as if it were woken.
+        let flow = self.wakes.woken(spawned, header.time_ns, None);
+        seen.spawns += 1;
+        let deed = Deed { name: "spawn", task: spawned, by: parent.map(|parent| ("parent", parent)), flow };
+        self.show_deed(header.time_ns, tid, &polled, &deed, &future_of(vtable, body), words, out);
+    }
+
+    /// Polls may be missing.
+    pub fn lost(&mut self) {
+        self.wakes.lost();
+    }
+
+    /// The task that spawned another, if that was told.
+    pub fn parent(&self, task: TaskKey) -> Option<u64> {
+        self.wakes.parent(task)
     }
 
     /// The future of a task, once it was found on a stack.
@@ -234,6 +314,7 @@ impl Polls {
     /// The process has ended or runs another program.
     pub fn forget_process(&mut self, tgid: Tgid) {
         self.futures.retain(|task, _| task.tgid != tgid);
+        self.wakes.forget_process(tgid);
         self.tracks.forget_process(tgid);
         self.counters.forget_process(tgid);
     }
@@ -363,16 +444,52 @@ impl Polls {
         seen.polls_found += 1;
         let future = Arc::clone(&body.future);
         self.unfinished(tid, &presence.polled);
-        self.show(tid, presence, &future, Extent::AtLeast, words, out);
+        self.show(tid, presence, &future, Extent::AtLeast, &[], words, out);
     }
 
-    /// Shows a poll, with what the thread slept in it.
+    /// Shows what a thread did to a task: on its worker's track in the middle of a poll, else on its own.
+    #[expect(clippy::too_many_arguments, reason = "where instants go and what they are made of")]
+    fn show_deed(
+        &mut self,
+        time_ns: u64,
+        tid: Tid,
+        polled: &Polled,
+        deed: &Deed,
+        future: &Future,
+        words: &mut Vocabulary,
+        out: &mut PacketBuffer,
+    ) {
+        let tgid = deed.task.tgid;
+        let poller = if is_in_poll(polled) { Poller::of(tgid, tid, polled) } else { Poller::Thread { tgid, tid } };
+        let track = self.tracks.track(poller, time_ns, out);
+        let mut arguments = vec![
+            words.number("task_id", deed.task.id, out),
+            words.text("future", &future.full_name, out),
+            words.text("name_tier", future.tier, out),
+            words.number("tid", u64::from(tid.0), out),
+        ];
+        arguments.extend(deed.by.map(|(name, task)| words.number(name, task, out)));
+        let instant = SliceBegin {
+            time_ns,
+            track,
+            category: words.category(deed.name, out),
+            name: words.event(deed.name, out),
+            callstack: None,
+            arguments: &arguments,
+            flows: &[deed.flow],
+        };
+        out.push_instant(&instant);
+    }
+
+    /// Shows a poll to which these `flows` lead, with what the thread slept in it.
+    #[expect(clippy::too_many_arguments, reason = "where slices go and what they are made of")]
     fn show(
         &mut self,
         tid: Tid,
         presence: &Presence,
         future: &Future,
         extent: Extent,
+        flows: &[u64],
         words: &mut Vocabulary,
         out: &mut PacketBuffer,
     ) {
@@ -386,6 +503,7 @@ impl Polls {
             words.number("tid", u64::from(tid.0), out),
             words.number("away_ns", presence.away_ns, out),
         ];
+        arguments.extend(self.wakes.parent(presence.task).map(|parent| words.number("parent", parent, out)));
         arguments.extend(future.place.as_ref().map(|place| words.text("written_at", place, out)));
         let slice = SliceBegin {
             time_ns: presence.since_ns,
@@ -394,6 +512,7 @@ impl Polls {
             name: words.event(&future.name, out),
             callstack: None,
             arguments: &arguments,
+            flows,
         };
         out.push_slice_begin(&slice);
         for Stretch { absence, callstack } in &presence.stretches {
@@ -409,6 +528,7 @@ impl Polls {
                 name: words.event("blocked", out),
                 callstack: Some(SliceCallstack { callstack: *callstack, weight_ns: weights.wall_ns() }),
                 arguments: &arguments,
+                flows: &[],
             };
             out.push_slice_begin(&slice);
             out.push_slice_end(absence.returned_ns.min(presence.last_ns), track);

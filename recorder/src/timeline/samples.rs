@@ -21,6 +21,9 @@ use super::{
 };
 use crate::trace::{InternTable, PacketBuffer, SliceBegin, SliceCallstack, StackSample, Weights};
 
+/// Tasks of which each has spawned the next that are told of a task that is polled.
+const MAX_LINE: usize = 16;
+
 /// A thread as samples and slices refer to it. Once it has ended, another that gets its id is not the same.
 #[derive(Clone, Copy, Debug)]
 struct Thread {
@@ -107,6 +110,7 @@ impl Samples {
             name: words.event("blocked", out),
             callstack: Some(SliceCallstack { callstack, weight_ns: weights.wall_ns() }),
             arguments: &arguments,
+            flows: &[],
         };
         out.push_slice_begin(&slice);
         // A slice without an end is one that outlasts the recording.
@@ -132,6 +136,23 @@ impl Samples {
     pub fn polled(&mut self, poll: &record::Poll, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
         let body = stacks.polled_by(poll.tgid, poll.vtable);
         self.polls.polled(poll, body, &mut self.words, seen, out);
+    }
+
+    /// A thread has woken a task.
+    pub fn woken(&mut self, wake: &record::Wake, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
+        let body = stacks.polled_by(wake.tgid, wake.vtable);
+        self.polls.woken(wake, body, &mut self.words, seen, out);
+    }
+
+    /// A thread has spawned a task.
+    pub fn spawned(&mut self, spawn: &record::Spawn, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
+        let body = stacks.polled_by(spawn.tgid, spawn.vtable);
+        self.polls.spawned(spawn, body, &mut self.words, seen, out);
+    }
+
+    /// Polls may be missing.
+    pub fn lost(&mut self) {
+        self.polls.lost();
     }
 
     /// A thread runs again.
@@ -183,8 +204,26 @@ impl Samples {
         self.contexts
     }
 
-    /// The number of a task's `AsyncContextDescriptor`: another once its future is known.
+    /// The number of a task's `AsyncContextDescriptor`, behind those of the tasks that it descends from.
     fn async_context(&mut self, task: TaskKey, out: &mut PacketBuffer) -> u64 {
+        let mut line = vec![task];
+        while let Some(id) = self.polls.parent(line[line.len() - 1]) {
+            let parent = TaskKey { id, ..task };
+            // A program's memory may say anything.
+            if line.len() == MAX_LINE || line.contains(&parent) {
+                break;
+            }
+            line.push(parent);
+        }
+        let mut context = None;
+        while let Some(task) = line.pop() {
+            context = Some(self.own_async_context(task, context, out));
+        }
+        context.unwrap_or_default()
+    }
+
+    /// Another once the task's future is known.
+    fn own_async_context(&mut self, task: TaskKey, parent_iid: Option<u64>, out: &mut PacketBuffer) -> u64 {
         let body = self.polls.future(task);
         self.tasks.iid(&(task, body.is_some()), |iid| {
             let future = body.map_or("task", |body| &body.future.name);
@@ -193,7 +232,7 @@ impl Samples {
                 iid: Some(iid),
                 name: Some(format!("{future} #{}", task.id)),
                 kind: Some(kind.to_owned()),
-                parent_iid: None,
+                parent_iid,
             };
             let stack_sample_async_context_descriptors = vec![context];
             out.push_interned(InternedData { stack_sample_async_context_descriptors, ..InternedData::default() });

@@ -44,6 +44,12 @@ pub struct Seen {
     pub polls_exact: u64,
     /// Polls whose begin was told, and that had not ended when the recording did.
     pub polls_unfinished: u64,
+    /// Wakes of tasks.
+    pub wakes: u64,
+    /// Those of `wakes` and `spawns` that led to a poll that was told: its task's next one.
+    pub wakes_polled: u64,
+    /// Spawns of tasks that await.
+    pub spawns: u64,
     /// Samples of threads that polled a task.
     pub samples_in_polls: u64,
     /// Polls that are shown because threads were found in them more than once.

@@ -147,7 +147,8 @@ impl<'c, 'a, S: Source + ?Sized> Code<'c, 'a, S> {
         self.bodies(vtable.poll)
     }
 
-    fn bytes(&self, function: &Range<u64>) -> Result<Vec<u8>, ImageError> {
+    /// Those of a function, as far as they are looked at.
+    pub(super) fn bytes(&self, function: &Range<u64>) -> Result<Vec<u8>, ImageError> {
         let size = function.end.saturating_sub(function.start).min(MAX_FUNCTION);
         let mut bytes = vec![0; size as usize];
         let count =

@@ -16,6 +16,7 @@ mod seeing;
 mod tests;
 mod version;
 mod vtable;
+mod wakes;
 pub mod walk;
 
 pub use self::{
@@ -27,4 +28,5 @@ pub use self::{
     seeing::Seeing,
     version::{Origins, Version},
     vtable::{SchedulerKind, Vtable, scan},
+    wakes::{Told, Untold, WakeCode},
 };

@@ -4,5 +4,6 @@ mod code;
 mod probes;
 mod program;
 mod vtable;
+mod wakes;
 
 use super::{example::*, *};

@@ -10,7 +10,7 @@ use polletto_protos::{
 
 use super::{
     PacketBuffer,
-    wire::{append_bytes, append_double, append_varint, push_varint},
+    wire::{append_bytes, append_double, append_fixed64, append_varint, push_varint},
 };
 
 /// `TracePacket.track_event`
@@ -75,7 +75,7 @@ pub(super) fn defaults() -> StackSampleDefaults {
     }
 }
 
-/// The beginning of a slice.
+/// The beginning of a slice, or an instant.
 #[derive(Clone, Copy, Debug)]
 pub struct SliceBegin<'a> {
     /// CLOCK_BOOTTIME nanoseconds.
@@ -90,6 +90,8 @@ pub struct SliceBegin<'a> {
     pub callstack: Option<SliceCallstack>,
     /// Arguments: the number of the `DebugAnnotationName`, and the value.
     pub arguments: &'a [(u64, Argument)],
+    /// Numbers of the flows that lead here, or from here.
+    pub flows: &'a [u64],
 }
 
 /// A slice's callstack.
@@ -134,8 +136,17 @@ impl PacketBuffer {
 
     /// Appends the beginning of a slice.
     pub fn push_slice_begin(&mut self, slice: &SliceBegin) {
+        self.push_event(slice, Type::SliceBegin);
+    }
+
+    /// Appends what took no time.
+    pub fn push_instant(&mut self, instant: &SliceBegin) {
+        self.push_event(instant, Type::Instant);
+    }
+
+    fn push_event(&mut self, slice: &SliceBegin, kind: Type) {
         self.push_written(slice.time_ns, TRACK_EVENT, |message| {
-            append_varint(message, 9, Type::SliceBegin as u64);
+            append_varint(message, 9, kind as u64);
             append_varint(message, 11, slice.track);
             append_varint(message, 3, slice.category);
             append_varint(message, 10, slice.name);
@@ -151,6 +162,9 @@ impl PacketBuffer {
                         Argument::Text(text) => append_varint(annotation, 17, text),
                     }
                 });
+            }
+            for &flow in slice.flows {
+                append_fixed64(message, 47, flow);
             }
         });
     }
@@ -239,6 +253,7 @@ mod tests {
             name: 2,
             callstack: Some(SliceCallstack { callstack: 3, weight_ns: 12 }),
             arguments: &arguments,
+            flows: &[5, u64::MAX],
         });
         out.push_slice_end(22, u64::MAX);
         let packets = packets(out);
@@ -255,6 +270,7 @@ mod tests {
         let values: Vec<_> = begin.debug_annotations.iter().map(|argument| argument.value.clone().unwrap()).collect();
         use debug_annotation::Value;
         assert_eq!(values, [Value::UintValue(u64::MAX), Value::StringValueIid(7)]);
+        assert_eq!(begin.flow_ids, [5, u64::MAX]);
         assert_eq!((event(1).r#type(), event(1).track_uuid()), (Type::SliceEnd, u64::MAX));
     }
 }

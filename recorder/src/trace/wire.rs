@@ -20,6 +20,12 @@ pub(super) fn append_double(message: &mut Vec<u8>, field: u32, value: f64) {
     message.extend_from_slice(&value.to_le_bytes());
 }
 
+/// Appends a `fixed64`.
+pub(super) fn append_fixed64(message: &mut Vec<u8>, field: u32, value: u64) {
+    push_tag(message, field, WireType::Fixed64);
+    message.extend_from_slice(&value.to_le_bytes());
+}
+
 /// Appends a string, bytes, a message or a packed column.
 pub(super) fn append_bytes(message: &mut Vec<u8>, field: u32, value: &[u8]) {
     push_tag(message, field, WireType::LengthDelimited);

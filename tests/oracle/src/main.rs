@@ -1,6 +1,8 @@
-//! A Tokio program that knows what it did: every poll, and every spawn.
+//! A Tokio program that knows what it did: every poll, every spawn, and wakes that it makes itself.
 //!
-//! `task-oracle [--seconds 2 | --panics]`
+//! `task-oracle [--seconds 2 [--wakes] | --panics]`
+//!
+//! With `--wakes` there are tasks that wake one another, and themselves, and say so.
 //!
 //! Prints `ready PID`, begins when a line comes on standard input, and prints its truth as lines of JSON, then `done`. It
 //! ends when standard input closes, or in a panic of a task. It is built with old versions of Tokio too, so it uses nothing
@@ -9,7 +11,11 @@
 mod truth;
 
 use std::{
+    future::Future,
     io::{self, BufRead, Read},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -21,7 +27,7 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use self::truth::{spawn, spawn_local};
+use self::truth::{spawn, spawn_local, By};
 
 /// Burns the CPU.
 fn burn(length: Duration) {
@@ -95,11 +101,113 @@ async fn ponger(mut from: mpsc::Receiver<u32>) {
     }
 }
 
+/// How often bells ring in a round.
+const RINGS: u32 = 10;
+
+/// What a task waits for until another task, or a thread, rings.
+#[derive(Default)]
+struct Bell(Mutex<Rings>);
+
+#[derive(Default)]
+struct Rings {
+    /// How often it has rung.
+    count: u32,
+    /// Who waits for it: the task's number and waker.
+    waiting: Option<(u64, Waker)>,
+}
+
+impl Bell {
+    /// Rings, and wakes who waits. False if nobody does.
+    fn ring(&self, by: By) -> bool {
+        let mut rings = self.0.lock().expect("nobody panics");
+        let Some((number, waker)) = rings.waiting.take() else { return false };
+        rings.count += 1;
+        drop(rings);
+        truth::wake(number, waker, by);
+        true
+    }
+}
+
+/// Waits until a bell has rung so often.
+struct Rung<'b> {
+    bell: &'b Bell,
+    count: u32,
+}
+
+impl Future for Rung<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut rings = self.bell.0.lock().expect("nobody panics");
+        if rings.count >= self.count {
+            return Poll::Ready(());
+        }
+        rings.waiting = Some((truth::polling(), context.waker().clone()));
+        Poll::Pending
+    }
+}
+
+/// Is woken by nothing but a bell.
+async fn listener(bell: Arc<Bell>, rounds: u32) {
+    for count in 1..=rounds {
+        Rung { bell: &bell, count }.await;
+        burn(Duration::from_micros(30));
+    }
+}
+
+/// Rings for each of them so often, both ways in turn.
+async fn ringer(bells: Vec<Arc<Bell>>, rounds: u32) {
+    let mut left: Vec<(Arc<Bell>, u32)> = bells.into_iter().map(|bell| (bell, rounds)).collect();
+    while left.iter().any(|(_, rounds)| *rounds > 0) {
+        for (bell, rounds) in left.iter_mut().filter(|(_, rounds)| *rounds > 0) {
+            let by = if *rounds % 2 == 0 { By::Value } else { By::Reference };
+            *rounds -= u32::from(bell.ring(by));
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Rings from a thread that polls nothing.
+fn ring_from_outside(bell: &Bell, rounds: u32) {
+    for round in 0..rounds {
+        let by = if round % 2 == 0 { By::Value } else { By::Reference };
+        while !bell.ring(by) {
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+}
+
+/// Wakes its own task in the middle of its poll.
+struct Again(bool);
+
+impl Future for Again {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        truth::wake(truth::polling(), context.waker().clone(), By::Reference);
+        burn(Duration::from_micros(10));
+        Poll::Pending
+    }
+}
+
+async fn restless(rounds: u32) {
+    for _ in 0..rounds {
+        Again(false).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Several workers.
-fn several(runtime: &Runtime, rounds: u32) {
+fn several(runtime: &Runtime, rounds: u32, rings: u32, far: Arc<Bell>) {
+    let (near, outside) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+    let rung = Arc::clone(&outside);
+    let outsider = thread::spawn(move || ring_from_outside(&rung, rings));
     runtime.block_on(async move {
         let (to, from) = mpsc::channel(8);
-        let all = vec![
+        let mut all = vec![
             spawn("hog", hog(rounds)),
             spawn("sleeper", sleeper(rounds)),
             spawn("yielder", yielder(rounds * 100)),
@@ -113,18 +221,31 @@ fn several(runtime: &Runtime, rounds: u32) {
             spawn("pinger", pinger(rounds * 5, to)),
             spawn("ponger", ponger(from)),
         ];
+        if rings > 0 {
+            all.extend([
+                spawn("listener", listener(Arc::clone(&near), rings)),
+                spawn("listener<outside>", listener(outside, rings)),
+                spawn("ringer", ringer(vec![near, far], rings)),
+                spawn("restless", restless(rings)),
+            ]);
+        }
         for task in all {
             task.await.expect("a task ends well");
         }
     });
+    outsider.join().expect("the thread ends well");
 }
 
 /// One worker, the thread itself, and tasks that stay on it.
-fn only(rounds: u32) {
+fn only(rounds: u32, rings: u32, bell: Arc<Bell>) {
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
     let local = task::LocalSet::new();
     runtime.block_on(local.run_until(async move {
-        let all = vec![spawn("hog", hog(rounds)), spawn_local("local", hog(rounds))];
+        let mut all = vec![spawn("hog", hog(rounds)), spawn_local("local", hog(rounds))];
+        if rings > 0 {
+            all.push(spawn_local("listener<local>", listener(bell, rings)));
+            all.push(spawn_local("restless<local>", restless(rings)));
+        }
         for task in all {
             task.await.expect("a task ends well");
         }
@@ -150,6 +271,7 @@ fn main() -> io::Result<()> {
         (Some("--seconds"), Some(seconds)) => seconds.parse().map_err(io::Error::other)?,
         _ => 2,
     };
+    let wakes = arguments.next().as_deref() == Some("--wakes");
     truth::begin();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     println!("ready {}", std::process::id());
@@ -159,8 +281,11 @@ fn main() -> io::Result<()> {
         panics();
     }
     let rounds = seconds * 20;
-    let other = thread::Builder::new().name("current".to_owned()).spawn(move || only(rounds))?;
-    several(&runtime, rounds);
+    let rings = if wakes { rounds * RINGS } else { 0 };
+    let bell = Arc::new(Bell::default());
+    let rung = Arc::clone(&bell);
+    let other = thread::Builder::new().name("current".to_owned()).spawn(move || only(rounds, rings, rung))?;
+    several(&runtime, rounds, rings, bell);
     other.join().expect("the thread ends well");
     truth::print();
     println!("done");

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
         Mutex, OnceLock,
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::task::JoinHandle;
@@ -60,9 +60,17 @@ const MAX_POLLS: usize = 1 << 17;
 /// What writes a poll down is still part of it, so it must take no time: no lock, and memory that is there already.
 type Polled = [AtomicU64; 4];
 
+/// Wakes that can be written down.
+const MAX_WAKES: usize = 1 << 14;
+
+/// A task was woken: its number, that of the task that did it or 0, the thread, and when it began and was done.
+type Woken = [AtomicU64; 5];
+
 static SPAWNS: Mutex<Vec<Spawn>> = Mutex::new(Vec::new());
 static POLLS: OnceLock<Vec<Polled>> = OnceLock::new();
 static POLLED: AtomicUsize = AtomicUsize::new(0);
+static WAKES: OnceLock<Vec<Woken>> = OnceLock::new();
+static WOKEN: AtomicUsize = AtomicUsize::new(0);
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
@@ -102,7 +110,37 @@ impl<F: Future> Future for Told<F> {
 /// Makes room for what will be written down.
 pub fn begin() {
     let polls = (0..MAX_POLLS).map(|_| Polled::default()).collect();
-    assert!(POLLS.set(polls).is_ok(), "it begins once");
+    let wakes = (0..MAX_WAKES).map(|_| Woken::default()).collect();
+    assert!(POLLS.set(polls).is_ok() && WAKES.set(wakes).is_ok(), "it begins once");
+}
+
+/// The number of the task that the calling thread polls.
+pub fn polling() -> u64 {
+    POLLING.get()
+}
+
+/// How a task is woken.
+#[derive(Clone, Copy)]
+pub enum By {
+    /// The waker is used up.
+    Value,
+    /// It is not.
+    Reference,
+}
+
+/// Wakes the task of this number, and writes that down.
+pub fn wake(number: u64, waker: Waker, by: By) {
+    let begin = now();
+    match by {
+        By::Value => waker.wake(),
+        By::Reference => waker.wake_by_ref(),
+    }
+    let end = now();
+    let at = WOKEN.fetch_add(1, Ordering::Relaxed);
+    let wakes = WAKES.get().expect("there is room from the beginning");
+    for (slot, value) in wakes[at].iter().zip([number, POLLING.get(), TID.with(|tid| *tid) as u64, begin, end]) {
+        slot.store(value, Ordering::Relaxed);
+    }
 }
 
 /// Begins a task, and writes that down.
@@ -147,5 +185,10 @@ pub fn print() {
         let [number, tid, begin, end] = [0, 1, 2, 3].map(|at: usize| poll[at].load(Ordering::Relaxed));
         let is_last = end & 1 == 1;
         println!(r#"{{"poll":{number},"tid":{tid},"begin":{begin},"end":{end},"last":{is_last}}}"#);
+    }
+    let wakes = WAKES.get().expect("there is room from the beginning");
+    for wake in &wakes[..WOKEN.load(Ordering::Relaxed)] {
+        let [number, by, tid, begin, end] = [0, 1, 2, 3, 4].map(|at: usize| wake[at].load(Ordering::Relaxed));
+        println!(r#"{{"wake":{number},"by":{by},"tid":{tid},"begin":{begin},"end":{end}}}"#);
     }
 }

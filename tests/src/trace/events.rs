@@ -45,6 +45,8 @@ pub struct Event {
     pub arguments: BTreeMap<String, Value>,
     /// The stack that it came from.
     pub stack: Option<Arc<Callstack>>,
+    /// Numbers of the arrows that begin, go through or end here.
+    pub flows: Vec<u64>,
 }
 
 /// What an event does.
@@ -157,7 +159,8 @@ impl Sequence {
         let arguments = event.debug_annotations.iter().map(|annotation| self.argument(annotation)).collect();
         let interned = event.category_iids.iter().map(|iid| known(&self.categories, *iid));
         let categories = event.categories.iter().cloned().chain(interned).collect();
-        Event { at, track, kind, name, categories, arguments, stack: None }
+        let flows = event.flow_ids.clone();
+        Event { at, track, kind, name, categories, arguments, stack: None, flows }
     }
 
     fn argument(&self, annotation: &DebugAnnotation) -> (String, Value) {

@@ -17,6 +17,8 @@ pub struct TrackSlice<'a> {
     pub name: &'a str,
     /// Debug annotations by their name.
     pub arguments: &'a BTreeMap<String, Value>,
+    /// Numbers of the arrows that lead to its beginning, or from there.
+    pub flows: &'a [u64],
 }
 
 impl Trace {
@@ -31,8 +33,8 @@ impl Trace {
                     let begin = open.entry(event.track).or_default().pop();
                     let begin = begin.unwrap_or_else(|| panic!("an end without a beginning: {event:?}"));
                     if begin.categories.iter().any(|of| of == category) {
-                        let Event { at, track, name, arguments, .. } = begin;
-                        slices.push(TrackSlice { track: *track, begin: *at, end: event.at, name, arguments });
+                        let Event { at, track, name, arguments, flows, .. } = begin;
+                        slices.push(TrackSlice { track: *track, begin: *at, end: event.at, name, arguments, flows });
                     }
                 }
                 EventKind::Instant | EventKind::Counter(_) => {}

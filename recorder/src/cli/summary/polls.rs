@@ -23,6 +23,12 @@ pub struct PollSummary {
     polls_found: u64,
     /// Such polls that are not shown, since it is unknown what was polled.
     polls_unnamed: u64,
+    /// Wakes of tasks.
+    wakes: u64,
+    /// Those of them whose task's next poll was told too, and spawns whose task's first was.
+    wakes_polled: u64,
+    /// Spawns of tasks that await.
+    spawns: u64,
     /// Probes in the programs' code; none where polls were not to be told exactly.
     poll_probes: Option<ProbeSummary>,
 }
@@ -36,6 +42,9 @@ impl PollSummary {
             polls_without_end: kernel.polls_without_end,
             polls_found: seen.polls_found,
             polls_unnamed: seen.polls_unnamed,
+            wakes: seen.wakes,
+            wakes_polled: seen.wakes_polled,
+            spawns: seen.spawns,
             poll_probes: tasks.probes.clone(),
         }
     }
@@ -44,7 +53,7 @@ impl PollSummary {
 impl fmt::Display for PollSummary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(probes) = &self.poll_probes else { return Ok(()) };
-        let ProbeSummary { begins, ends, refused, .. } = probes;
+        let ProbeSummary { begins, ends, wakes, spawns, refused, .. } = probes;
         writeln!(out, "  polls     {} from begin to end", several(self.polls_exact, "poll", "polls"))?;
         if *begins > 0 {
             writeln!(
@@ -63,6 +72,11 @@ impl fmt::Display for PollSummary {
             if count > 0 {
                 writeln!(out, "            {} {what}", Count(count))?;
             }
+        }
+        if *wakes > 0 || *spawns > 0 {
+            let counts = (several(self.wakes, "wake", "wakes"), several(self.spawns, "spawn", "spawns"));
+            writeln!(out, "            {} and {} of tasks that await", counts.0, counts.1)?;
+            writeln!(out, "            by probes in {wakes} places where they are woken, and {spawns} where spawned")?;
         }
         for (reason, count) in refused.iter().take(NAMED_REASONS) {
             writeln!(out, "            {} without a probe: {reason}", several(*count, "place", "places"))?;

@@ -8,14 +8,14 @@ use polletto_protos::{
 
 use super::{stacks::Recording, *};
 
-const PROCESS: Tgid = Tgid(10);
+pub(super) const PROCESS: Tgid = Tgid(10);
 /// In the program of the recordings, whose addresses are 0x4fffbe00 lower in its file.
 const HANDLER: u64 = 0x5000_1000;
 const WORKER: u64 = 0x5000_2000;
 const ELSEWHERE: u64 = 0x5000_3000;
 const BIAS: u64 = 0x5000_0000 - 0x4200;
 
-const VTABLE: u64 = 0x5020_0000;
+pub(super) const VTABLE: u64 = 0x5020_0000;
 const BLOCKING_VTABLE: u64 = 0x5020_0080;
 
 const RUNTIME: u64 = 0x7777;
@@ -27,7 +27,7 @@ fn body(address: u64, name: &str, may_block: bool) -> PollBody {
     PollBody { addresses: address - BIAS..address - BIAS + 0x100, future: Arc::new(future), may_block }
 }
 
-fn recording() -> Recording {
+pub(super) fn recording() -> Recording {
     let mut recording = Recording::new();
     let module = Module { path: "/usr/bin/tasks".into(), build_id: vec![1], load_bias: 0 };
     let module = Arc::new(module);
@@ -51,12 +51,12 @@ fn recording() -> Recording {
     recording
 }
 
-fn polled(task: u64, tick: u64) -> Polled {
+pub(super) fn polled(task: u64, tick: u64) -> Polled {
     Polled { task, runtime: RUNTIME, worker: 3, tick }
 }
 
 impl Recording {
-    fn polls(&mut self, time_ns: u64, stack: u64, polled: Polled) {
+    pub(super) fn polls(&mut self, time_ns: u64, stack: u64, polled: Polled) {
         let header = header::<Sample>(time_ns, 0);
         let tid = Tid(10);
         self.push(Record::Sample(Sample { header, stack, tid, tgid: PROCESS, period_ns: 1_000, polled }));
@@ -215,7 +215,7 @@ fn the_workers_of_another_runtime_are_another_group() {
     assert_eq!(groups, expected);
 }
 
-fn exact(task: u64, began_ns: u64) -> Polled {
+pub(super) fn exact(task: u64, began_ns: u64) -> Polled {
     Polled { tick: Polled::EXACT | began_ns, ..polled(task, 0) }
 }
 

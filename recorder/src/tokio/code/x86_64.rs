@@ -2,6 +2,7 @@
 
 pub(in crate::tokio) mod probes;
 mod registers;
+pub(in crate::tokio) mod wakes;
 
 use std::ops::Range;
 

@@ -246,7 +246,7 @@ fn is_the_same_elsewhere(instruction: &Instruction) -> bool {
 }
 
 /// Whether the kernel carries an instruction out itself, since Linux 5.0 at the latest.
-fn is_emulated(code: &[u8]) -> bool {
+pub(super) fn is_emulated(code: &[u8]) -> bool {
     match code {
         // nop; push of a register; jcc and jmp of a byte's distance
         [0x90 | 0x50..=0x57] | [0x41, 0x50..=0x57] | [0x70..=0x7f | 0xeb, _] => true,

@@ -1,0 +1,20 @@
+//! Which probes tell who wakes and who spawns tasks.
+
+use polletto_common::poll::Site;
+
+use super::Wanted;
+use crate::tokio::{Told, WakeCode};
+
+/// All of them for a file.
+pub(super) fn wanted(code: &WakeCode) -> impl Iterator<Item = Wanted> {
+    let wakes = code.wakes.iter().flatten().map(|Told { place, header }| (place, Site::Wake { header: *header }));
+    let spawns = code.spawns.iter().flatten().map(|Told { place, header }| (place, Site::Spawn { header: *header }));
+    wakes.chain(spawns).map(|(place, site)| Wanted { place: place.clone(), site })
+}
+
+/// Why a file's wakes or spawns are not told.
+pub(super) fn refusals(code: &WakeCode) -> impl Iterator<Item = String> {
+    let wakes = code.wakes.as_ref().err().map(|reason| format!("where tasks are woken: {reason}"));
+    let spawns = code.spawns.as_ref().err().map(|reason| format!("where tasks are spawned: {reason}"));
+    wakes.into_iter().chain(spawns)
+}

@@ -1,0 +1,142 @@
+use super::*;
+use crate::target::image::Image;
+
+/// `mov $0x40, %eax; lock xadd %rax, (%rdi)`
+const COUNTS_UP: &[u8] = &[0xb8, 0x40, 0, 0, 0, 0xf0, 0x48, 0x0f, 0xc1, 0x07];
+/// `mov $-0x40, %rax; lock xadd %rax, (%rdi); ret`
+const COUNTS_DOWN: &[u8] = &[0x48, 0xc7, 0xc0, 0xc0, 0xff, 0xff, 0xff, 0xf0, 0x48, 0x0f, 0xc1, 0x07, 0xc3];
+/// `push %rbx; mov 0x10(%rdi), %rax; call *8(%rax); pop %rbx; ret`
+const WAKES: &[u8] = &[0x53, 0x48, 0x8b, 0x47, 0x10, 0xff, 0x50, 0x08, 0x5b, 0xc3];
+/// `mov 0x10(%rdi), %rax; L: test $2, %al; jne L; test %al, %al; je R; jmp *8(%rax); R: ret`
+const WAKES_IN_A_LOOP: &[u8] =
+    &[0x48, 0x8b, 0x47, 0x10, 0xa8, 0x02, 0x75, 0xfc, 0x84, 0xc0, 0x74, 0x03, 0xff, 0x60, 0x08, 0xc3];
+
+/// Where the vtables of wakers stand, behind that of a task.
+const WAKERS: u64 = DATA + 0x80;
+
+/// A program of these functions, and words behind the vtable of a task, which is polled by the first.
+fn look(functions: &[&[u8]], words: &[Word]) -> WakeCode {
+    let mut code = functions.concat();
+    let sizes = functions.iter().map(|function| function.len() as u32).collect();
+    code.resize(0x1000, 0xc3);
+    let mut data = vtable(CODE, 0x100, 0x20, 0x28);
+    data.resize(16, Word::Number(0));
+    data.extend(words);
+    let example = ExampleProgram { code, functions: sizes, data, ..ExampleProgram::default() };
+    let bytes = example.bytes();
+    let image = Image::read(&bytes).unwrap();
+    let program = examine(&image, &bytes).unwrap();
+    WakeCode::read(&program, &image, &bytes, &bytes)
+}
+
+/// A function that counts up and returns the address of a vtable. `before` are the bytes of code before it.
+fn clone(before: usize, vtable: u64) -> Vec<u8> {
+    let next = CODE + (before + COUNTS_UP.len() + 7) as u64;
+    // lea vtable(%rip), %rax; ret
+    [COUNTS_UP, &[0x48, 0x8d, 0x05], &((vtable - next) as u32).to_le_bytes(), &[0xc3]].concat()
+}
+
+/// Where probes stand in the functions of one waker, by where they are behind the first.
+fn wakes(wake: &[u8], wake_by_ref: &[u8], vtable: u64, drop: &[u8]) -> Result<Vec<u64>, Untold> {
+    let clone = clone(0, vtable);
+    let functions = [&clone, wake, wake_by_ref, drop];
+    let starts = [0, 1, 2, 3].map(|at| CODE + functions[..at].iter().map(|one| one.len() as u64).sum::<u64>());
+    let found = look(&functions, &starts.map(Word::Address)).wakes?;
+    assert!(found.iter().all(|told| told.header == polletto_common::poll::Register(14)), "in %rdi");
+    Ok(found.iter().map(|told| told.place.address - starts[1]).collect())
+}
+
+#[test]
+fn wakers_are_found_by_what_the_functions_of_their_vtable_do() {
+    let behind = WAKES.len() as u64;
+    assert_eq!(wakes(WAKES, WAKES_IN_A_LOOP, WAKERS, COUNTS_DOWN), Ok(vec![0, behind + 10]));
+    for (claim, wake, vtable, drop) in [
+        ("the clone returns another vtable", WAKES, WAKERS + 8, COUNTS_DOWN),
+        ("what should wake calls nothing", &[0x53, 0x5b, 0xc3], WAKERS, COUNTS_DOWN),
+        ("what should give back counts nothing", WAKES, WAKERS, &[0x90, 0xc3]),
+    ] {
+        assert_eq!(wakes(wake, WAKES_IN_A_LOOP, vtable, drop), Err(Untold::NotFound), "{claim}");
+    }
+}
+
+#[test]
+fn two_kinds_of_wakers_are_no_waker() {
+    let (one, other) = (clone(0, WAKERS), clone(18, WAKERS + 40));
+    assert_eq!(one.len(), 18);
+    let functions = [&one, &other, WAKES, WAKES_IN_A_LOOP, COUNTS_DOWN];
+    let start = |at: usize| Word::Address(CODE + functions[..at].iter().map(|one| one.len() as u64).sum::<u64>());
+    let rows = [start(0), start(2), start(3), start(4), Word::Number(0), start(1), start(3), start(2), start(4)];
+    assert_eq!(look(&functions, &rows).wakes, Err(Untold::Ambiguous));
+}
+
+#[test]
+fn a_probe_stands_where_every_call_comes_by_once_with_the_task() {
+    for (claim, wake, expected) in [
+        ("at the first instruction", WAKES, Ok(0)),
+        ("behind a loop", WAKES_IN_A_LOOP, Ok(10)),
+        // mov 0x10(%rdi), %rax; mov %rsi, %rdi; nop; jmp *8(%rax)
+        ("the task is gone", &[0x48, 0x8b, 0x47, 0x10, 0x48, 0x89, 0xf7, 0x90, 0xff, 0x60, 0x08], Err(())),
+        // mov 0x10(%rdi), %rax; call *8(%rax); nop; ret
+        ("a call may change it", &[0x48, 0x8b, 0x47, 0x10, 0xff, 0x50, 0x08, 0x90, 0xc3], Err(())),
+        // test %al, %al; mov 0x10(%rdi), %rax; L: jne L; jmp *8(%rax)
+        ("it may come by again", &[0x84, 0xc0, 0x48, 0x8b, 0x47, 0x10, 0x75, 0xfe, 0xff, 0x60, 0x08], Err(())),
+        // mov 0x10(%rdi), %rax; jmp *8(%rax)
+        ("nothing takes a probe", &[0x48, 0x8b, 0x47, 0x10, 0xff, 0x60, 0x08], Err(())),
+        // mov 0x10(%rdi), %rax; jmp into an instruction; jmp *8(%rax)
+        ("its instructions overlap", &[0x48, 0x8b, 0x47, 0x10, 0xeb, 0xfb, 0xff, 0x60, 0x08], Err(())),
+    ] {
+        let found = wakes(wake, WAKES, WAKERS, COUNTS_DOWN);
+        let told =
+            found.map(|places| places[0]).map_err(|error| assert!(matches!(error, Untold::Unprobed(_)), "{claim}"));
+        assert_eq!(told, expected, "{claim}");
+    }
+}
+
+/// Where the probes stand in a function, and which register holds the task there.
+fn spawns(code: &[u8]) -> Result<Vec<(u64, u8)>, Untold> {
+    let found = look(&[code], &[]).spawns?;
+    Ok(found.iter().map(|told| (told.place.address - CODE, told.header.0)).collect())
+}
+
+#[test]
+fn spawns_are_found_by_what_is_done_to_a_new_task() {
+    // mov 0x28(%rdi), %rax; mov %rax, 0x18(%rsi)
+    let argument = [0x48, 0x8b, 0x47, 0x28, 0x48, 0x89, 0x46, 0x18];
+    // mov 0x10(%rsi), %rax; mov 0x48(%rax), %rax; mov (%rsi, %rax), %rcx; ret
+    let by_id = [0x48, 0x8b, 0x46, 0x10, 0x48, 0x8b, 0x40, 0x48, 0x48, 0x8b, 0x0c, 0x06, 0xc3];
+    // mov (%r15), %rax; mov %rax, 0x18(%rbx); test %al, %al; je .
+    let own = [0x49, 0x8b, 0x07, 0x48, 0x89, 0x43, 0x18, 0x84, 0xc0, 0x74, 0x00];
+    // mov 0x10(%rbx), %rcx; mov 0x38(%rcx), %rcx; mov %rax, 8(%rbx, %rcx); ret
+    let by_trailer = [0x48, 0x8b, 0x4b, 0x10, 0x48, 0x8b, 0x49, 0x38, 0x48, 0x89, 0x44, 0x0b, 0x08, 0xc3];
+    const RSI: u8 = 13;
+    const RBX: u8 = 5;
+    for (claim, code, expected) in [
+        ("the task is an argument", [&[0x55][..], &argument, &by_id].concat(), Ok(vec![(0, RSI)])),
+        ("it is made here", [&[0x55][..], &own, &by_trailer].concat(), Ok(vec![(10, RBX)])),
+        ("it is not listed", [&[0x55][..], &own, &[0xc3]].concat(), Err(Untold::NotFound)),
+        ("another is listed", [&[0x55][..], &own, &by_id].concat(), Err(Untold::NotFound)),
+        ("its owner is not loaded", [&[0x55][..], &own[3..], &by_trailer].concat(), Err(Untold::NotFound)),
+        ("no place is near", [&own[..7], &[0xc3], &by_trailer].concat(), Err(Untold::NotFound)),
+    ] {
+        assert_eq!(spawns(&code), expected, "{claim}");
+    }
+}
+
+#[test]
+fn a_spawn_is_found_by_the_vtable_that_a_task_gets() {
+    let code = |vtable: u64| {
+        let mut code = vec![0x55, 0x48, 0x8d, 0x05];
+        code.extend(((vtable - (CODE + 8)) as u32).to_le_bytes());
+        // mov %rax, 0x10(%rbx); mov (%r15), %rax; mov %rax, 0x18(%rbx); je .; ret
+        code.extend([0x48, 0x89, 0x43, 0x10, 0x49, 0x8b, 0x07, 0x48, 0x89, 0x43, 0x18, 0x74, 0x00, 0xc3]);
+        code
+    };
+    assert_eq!(spawns(&code(DATA)), Ok(vec![(19, 5)]));
+    assert_eq!(spawns(&code(DATA + 0x200)), Err(Untold::NotFound));
+}
+
+#[test]
+fn bytes_that_are_no_instructions_tell_nothing() {
+    let code = look(&[&[0x06; 64]], &[]);
+    assert_eq!((code.wakes, code.spawns), (Err(Untold::NotFound), Err(Untold::NotFound)));
+}

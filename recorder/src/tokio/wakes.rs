@@ -1,0 +1,239 @@
+//! Where probes can stand that tell who wakes and who spawns which task.
+
+use std::{error, fmt};
+
+use object::{Object, ObjectSymbol};
+use polletto_common::poll::Register;
+use rustc_hash::FxHashSet;
+
+use super::{
+    Code, Place, Program, Reference, SchedulerKind, Unprobed,
+    code::x86_64::wakes::{self, Argument},
+};
+use crate::{
+    symbols::file::ElfObject,
+    target::image::{Architecture, Contents, Image, Pointers, Source},
+};
+
+/// Symbols that are read: several times what the largest programs have.
+const MAX_SYMBOLS: usize = 1 << 25;
+
+/// Places that spawn in one file. Where compilers write the code anew for every future, there are as many as futures.
+const MAX_SPAWNS: usize = 1 << 13;
+
+/// Functions of which each calls the next until one makes a task.
+const MAX_MAKERS: usize = 2;
+
+/// Bytes in which code is looked for at once.
+const CHUNK: u64 = 1 << 20;
+
+/// A place that tells of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Where a probe can stand.
+    pub place: Place,
+    /// What holds the address of the task there.
+    pub header: Register,
+}
+
+/// Why wakes or spawns can't be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Untold {
+    /// No code in the file is known to do it.
+    NotFound,
+    /// Several functions could.
+    Ambiguous,
+    /// A probe can't stand where it is done.
+    Unprobed(Unprobed),
+}
+
+/// Where a file's code wakes and spawns tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WakeCode {
+    /// All of its code that wakes tasks: both ways in which a waker does.
+    pub wakes: Result<Vec<Told>, Untold>,
+    /// Its code that spawns tasks which await, as far as it is recognised; at least one place.
+    pub spawns: Result<Vec<Told>, Untold>,
+}
+
+impl WakeCode {
+    /// Of a program, whose file this is: its image and `bytes`, which may lack their end.
+    pub fn read<S: Source + ?Sized>(program: &Program, image: &Image, source: &S, bytes: &[u8]) -> WakeCode {
+        let untold = |reason: Untold| WakeCode { wakes: Err(reason), spawns: Err(reason) };
+        if image.architecture != Architecture::X86_64 {
+            return untold(Untold::Unprobed(Unprobed::Architecture));
+        }
+        let contents = Contents::new(image, source);
+        let Ok(pointers) = Pointers::read(image, source, &contents) else {
+            return untold(Untold::Unprobed(Unprobed::Unreadable));
+        };
+        let Ok(code) = Code::read(image, source, &contents, &pointers) else {
+            return untold(Untold::Unprobed(Unprobed::NoFunction));
+        };
+        let reader = Reader { contents: &contents, pointers: &pointers, code: &code };
+        let spawns = reader.spawns(program, &list_functions(bytes)).unwrap_or_default();
+        let spawns = if spawns.is_empty() { Err(Untold::NotFound) } else { Ok(spawns) };
+        WakeCode { wakes: reader.wakes(), spawns }
+    }
+}
+
+struct Reader<'c, 'a, S: ?Sized> {
+    contents: &'c Contents<'a, S>,
+    pointers: &'c Pointers,
+    code: &'c Code<'c, 'a, S>,
+}
+
+impl<S: Source + ?Sized> Reader<'_, '_, S> {
+    /// Wakers of tasks have one vtable, which is four addresses of code: clone, wake, wake by reference, drop. The first
+    /// counts a reference and returns the vtable's own address, and the last gives a reference back.
+    fn wakes(&self) -> Result<Vec<Told>, Untold> {
+        let sorted = self.pointers.sorted();
+        let mut found = None;
+        for four in sorted.windows(4) {
+            let is_row = four.windows(2).all(|two| two[1].at.wrapping_sub(two[0].at) == 8);
+            if !is_row || !self.is_waker([four[0].to, four[1].to, four[2].to, four[3].to], four[0].at) {
+                continue;
+            }
+            if found.replace([four[1].to, four[2].to]).is_some_and(|other| other != [four[1].to, four[2].to]) {
+                return Err(Untold::Ambiguous);
+            }
+        }
+        let mut functions = found.ok_or(Untold::NotFound)?.to_vec();
+        functions.dedup();
+        let places = functions.into_iter().map(|function| self.passed_once(function, Argument::First));
+        places.collect::<Result<_, _>>().map_err(Untold::Unprobed)
+    }
+
+    fn is_waker(&self, [clone, wake, wake_by_ref, drop]: [u64; 4], vtable: u64) -> bool {
+        let is = |function: u64, check: fn(&[u8], &std::ops::Range<u64>) -> bool| {
+            let Some(bounds) = self.code.function(function).filter(|bounds| bounds.start == function) else {
+                return false;
+            };
+            self.code.bytes(&bounds).is_ok_and(|bytes| check(&bytes, &bounds))
+        };
+        is(clone, wakes::counts_up)
+            && is(drop, wakes::counts_down)
+            && is(wake, wakes::schedules)
+            && is(wake_by_ref, wakes::schedules)
+            && self.refers_to(clone, vtable)
+    }
+
+    /// Whether a function takes an address, from its own instructions or from a word that holds it.
+    fn refers_to(&self, function: u64, address: u64) -> bool {
+        let references = self.code.function(function).and_then(|bounds| self.code.references(&bounds).ok());
+        references.unwrap_or_default().iter().any(|reference| match *reference {
+            Reference::Data(at) => at == address || self.pointers.at(at) == Some(address),
+            _ => false,
+        })
+    }
+
+    fn passed_once(&self, function: u64, argument: Argument) -> Result<Told, Unprobed> {
+        let bounds = self.code.function(function).filter(|bounds| bounds.start == function);
+        let bounds = bounds.ok_or(Unprobed::NoFunction)?;
+        wakes::passed_once(&self.code.bytes(&bounds)?, &bounds, argument)
+    }
+
+    /// The code that puts new tasks into the lists of their owners: recognised by what it does, else by its symbol.
+    fn spawns(&self, program: &Program, symbols: &ListFunctions) -> Result<Vec<Told>, Unprobed> {
+        let tasks: FxHashSet<u64> =
+            program.vtables.iter().filter(|one| one.kind() == SchedulerKind::Async).map(|one| one.address).collect();
+        let mut found: Vec<Told> = Vec::new();
+        let mut recognised = FxHashSet::default();
+        for function in self.owner_stores()? {
+            let told = wakes::spawns(&self.code.bytes(&function)?, &function, |address| tasks.contains(&address));
+            if !told.is_empty() {
+                recognised.insert(function.start);
+                found.extend(told);
+            }
+            if found.len() > MAX_SPAWNS {
+                return Ok(Vec::new());
+            }
+        }
+        for &binder in symbols.bind_inner.iter().filter(|binder| !recognised.contains(binder)) {
+            found.extend(self.passed_once(binder, Argument::Second));
+        }
+        for &binder in symbols.bind_local.iter().filter(|binder| !recognised.contains(binder)) {
+            let Some(bounds) = self.code.function(binder).filter(|bounds| bounds.start == binder) else { continue };
+            let makes_task = |function: u64| self.makes_task(function, &tasks, MAX_MAKERS);
+            found.extend(wakes::behind_call(&self.code.bytes(&bounds)?, &bounds, makes_task));
+        }
+        found.sort_by_key(|told| told.place.address);
+        found.dedup_by_key(|told| told.place.address);
+        Ok(found)
+    }
+
+    /// Whether a function gives a task one of these vtables, or one that it calls does.
+    fn makes_task(&self, function: u64, vtables: &FxHashSet<u64>, depth: usize) -> bool {
+        let references = self.code.function(function).and_then(|bounds| self.code.references(&bounds).ok());
+        references.unwrap_or_default().iter().any(|reference| match *reference {
+            Reference::Data(at) => vtables.contains(&at),
+            Reference::Call(called) => depth > 1 && self.makes_task(called, vtables, depth - 1),
+            Reference::Jump(_) => false,
+        })
+    }
+
+    /// Functions that store eight bytes where a task has its owner's id. Many do.
+    fn owner_stores(&self) -> Result<Vec<std::ops::Range<u64>>, Unprobed> {
+        let mut functions: Vec<std::ops::Range<u64>> = Vec::new();
+        for (range, _) in self.contents.ranges().filter(|(_, is_code)| *is_code) {
+            let mut start = range.start;
+            while start < range.end {
+                // A store may reach into the next chunk.
+                let piece = self.contents.piece(start, CHUNK + wakes::STORE_BYTES as u64)?;
+                for (at, bytes) in piece.windows(wakes::STORE_BYTES).enumerate() {
+                    let address = start + at as u64;
+                    if wakes::may_be_owner_store(bytes) && functions.last().is_none_or(|last| last.end <= address) {
+                        functions.extend(self.code.function(address));
+                    }
+                }
+                start += CHUNK;
+            }
+        }
+        Ok(functions)
+    }
+}
+
+/// Functions of Tokio's lists of tasks that a symbol names.
+#[derive(Debug, Default)]
+struct ListFunctions {
+    /// `OwnedTasks::bind_inner`
+    bind_inner: Vec<u64>,
+    /// `LocalOwnedTasks::bind`, one for each future
+    bind_local: Vec<u64>,
+}
+
+fn list_functions(bytes: &[u8]) -> ListFunctions {
+    let mut found = ListFunctions::default();
+    let Ok(file) = ElfObject::parse(bytes) else { return found };
+    let symbols = file.elf().symbols().take(MAX_SYMBOLS).filter(|symbol| symbol.is_definition());
+    for symbol in symbols {
+        let Ok(name) = symbol.name_bytes() else { continue };
+        // `tokio::runtime::task::list`, as both ways of mangling have it.
+        let Ok(name) = std::str::from_utf8(name) else { continue };
+        if !name.contains("4task4list") {
+            continue;
+        }
+        if name.contains("10bind_inner") {
+            found.bind_inner.push(symbol.address());
+        } else if name.contains("LocalOwnedTasks") && name.contains("4bind") {
+            found.bind_local.push(symbol.address());
+        }
+    }
+    for functions in [&mut found.bind_inner, &mut found.bind_local] {
+        functions.sort_unstable();
+        functions.dedup();
+    }
+    found
+}
+
+impl fmt::Display for Untold {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Untold::NotFound => out.write_str("no code was recognised that does it"),
+            Untold::Ambiguous => out.write_str("more than one piece of code could do it"),
+            Untold::Unprobed(reason) => reason.fmt(out),
+        }
+    }
+}
+
+impl error::Error for Untold {}
