@@ -4,15 +4,14 @@
 //! probe behind that address too, polls from it are not told. Probes take the program's time, so they are there only in
 //! windows that its [`Account`] pays for.
 
+mod checking;
+mod process;
+mod summary;
 mod wakes;
 
 use std::{
-    collections::BTreeMap,
     fs::File,
-    ops::Range,
-    os::unix::fs::FileExt,
     sync::{Arc, mpsc::Sender},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -22,10 +21,15 @@ use polletto_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
+pub use self::summary::ProbeSummary;
+use self::{
+    checking::is_as_in_file,
+    process::{Probed, Taken, Wanted, Window},
+};
 use super::{
     calibration::ProbeCost,
     changes::Code,
-    governor::{Account, Budget, LOOK},
+    governor::{Budget, LOOK},
     modules::ModuleFile,
     preamble::boottime_ns,
 };
@@ -33,46 +37,8 @@ use crate::{
     kernel::{PollLink, PollProbes, Probe},
     target::image::{Bytes, Contents},
     timeline::{PollNews, Unobserved},
-    tokio::{AfterReturn, Place, PollCode, WakeCode},
+    tokio::{AfterReturn, PollCode, WakeCode},
 };
-
-/// What an unpatched program may have in its place: a breakpoint of x86_64.
-const BREAKPOINT: u8 = 0xcc;
-
-/// Reasons that are kept, so that a program of thousands of vtables does not fill a summary.
-const MAX_REASONS: usize = 64;
-
-/// What became of the probes, for people to read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct ProbeSummary {
-    /// Places with a probe where polls begin, of all processes.
-    pub begins: u64,
-    /// Places with a probe where polls have ended, of all processes.
-    pub ends: u64,
-    /// Places with a probe where tasks are woken, of all processes.
-    pub wakes: u64,
-    /// Places with a probe where tasks are spawned, of all processes.
-    pub spawns: u64,
-    /// Places without, by the reason why not.
-    pub refused: BTreeMap<String, u64>,
-    /// For how long there were probes, of all processes that poll, nanoseconds.
-    pub observed_ns: u64,
-    /// For how long there were none, nanoseconds.
-    pub unobserved_ns: u64,
-    /// How often probes were reached.
-    pub hits: u64,
-    /// What that took of the processes' time, for all that was measured, nanoseconds.
-    pub spent_ns: u64,
-    /// What one takes besides the kernel program, as it was measured; nothing before it was.
-    pub cost: ProbeCost,
-}
-
-impl ProbeSummary {
-    /// There are none at all.
-    pub fn refused(reason: String) -> ProbeSummary {
-        ProbeSummary { refused: BTreeMap::from([(reason, 1)]), ..ProbeSummary::default() }
-    }
-}
 
 /// Attaches probes to processes that poll tasks.
 pub struct Probing {
@@ -95,50 +61,6 @@ struct Polling {
     wakes: WakeCode,
 }
 
-/// A process with probes.
-struct Probed {
-    /// Where its files are that poll, and where there are probes in each as long as there are any.
-    files: Vec<(Code, Vec<Wanted>)>,
-    /// Where probes are, in the process.
-    places: FxHashSet<u64>,
-    /// Where there ever were any.
-    ever: FxHashSet<u64>,
-    /// Addresses that polls return to, and about which nothing can be done.
-    refused: FxHashSet<u64>,
-    account: Account,
-    window: Window,
-    /// Since when that is so, CLOCK_BOOTTIME nanoseconds.
-    since_ns: u64,
-    /// Why it has none, when it has none.
-    why: Unobserved,
-}
-
-/// What probes have taken between two looks.
-#[derive(Clone, Copy, Debug, Default)]
-struct Taken {
-    /// On how many CPUs they were reached.
-    cpus: usize,
-    /// When one of these had nothing left, CLOCK_BOOTTIME nanoseconds.
-    over_ns: Option<u64>,
-}
-
-/// Whether a process has its probes.
-enum Window {
-    /// It has, and what they may take has been granted until the next look.
-    Open(Vec<PollLink>),
-    /// They are being removed.
-    Closing(JoinHandle<()>),
-    /// It has none.
-    Closed,
-}
-
-/// A place in a file, and what the probe there tells.
-#[derive(Clone)]
-struct Wanted {
-    place: Place,
-    site: Site,
-}
-
 /// Where polls end, for all that the calls look like: so that the first ones need not be missed.
 fn likely_ends(polling: &Polling, code: &Code) -> Vec<Wanted> {
     let Some(image) = &polling.file.image else { return Vec::new() };
@@ -149,22 +71,6 @@ fn likely_ends(polling: &Polling, code: &Code) -> Vec<Wanted> {
         Some(Wanted { place, site })
     });
     wanted.collect()
-}
-
-impl Probed {
-    fn new(budget: Budget) -> Probed {
-        let now_ns = boottime_ns();
-        Probed {
-            files: Vec::new(),
-            places: FxHashSet::default(),
-            ever: FxHashSet::default(),
-            refused: FxHashSet::default(),
-            account: Account::new(budget, now_ns),
-            window: Window::Closed,
-            since_ns: now_ns,
-            why: Unobserved::NotYet,
-        }
-    }
 }
 
 impl Probing {
@@ -184,10 +90,10 @@ impl Probing {
     pub fn knows(&mut self, file: Arc<ModuleFile>, code: PollCode, wakes: WakeCode) {
         for (_, entry) in code.entries() {
             if let Err(reason) = entry {
-                self.refuse(&reason.to_string());
+                self.summary.refuse(1, &reason.to_string());
             }
         }
-        wakes::refusals(&wakes).for_each(|reason| self.refuse(&reason));
+        wakes::refusals(&wakes).for_each(|reason| self.summary.refuse(1, &reason));
         self.files.insert(file.index, Polling { file, code, wakes });
     }
 
@@ -213,6 +119,9 @@ impl Probing {
             self.open(process);
         }
         self.attach(process, code, wanted);
+        if is_first {
+            self.opened(process);
+        }
     }
 
     /// A process began as a copy of another. Its memory has the probes too, which tell nothing until they are attached there.
@@ -304,14 +213,20 @@ impl Probing {
         if self.summary.cost == ProbeCost::default() {
             self.summary.cost = ProbeCost::measured(&self.probes);
         }
-        let now_ns = boottime_ns();
-        self.unobserved_until(process, now_ns);
         let Some(probed) = self.processes.get_mut(&process) else { return };
         probed.window = Window::Open(Vec::new());
-        probed.since_ns = now_ns;
         probed.account.open();
         let left_ns = probed.account.left_ns().unwrap_or_default();
         self.grant(process, left_ns, 1);
+    }
+
+    /// A process has its probes from now on. Attaching them took a while.
+    fn opened(&mut self, process: Tgid) {
+        let now_ns = boottime_ns();
+        self.unobserved_until(process, now_ns);
+        if let Some(probed) = self.processes.get_mut(&process) {
+            probed.since_ns = now_ns;
+        }
     }
 
     /// Attaches a process's probes again.
@@ -323,6 +238,7 @@ impl Probing {
         for (code, wanted) in files {
             self.attach(process, &code, wanted);
         }
+        self.opened(process);
     }
 
     /// Lets a process's probes take so much until the next look, on so many CPUs.
@@ -338,7 +254,7 @@ impl Probing {
         let allowance = Allowance { trap_ns, step_ns, ..allowance };
         if let Err(error) = self.probes.allow(process, allowance) {
             // Its probes tell nothing.
-            self.refuse(&format!("{error:#}"));
+            self.summary.refuse(1, &format!("{error:#}"));
         }
     }
 
@@ -434,7 +350,7 @@ impl Probing {
                 probed.refused.insert(key.address);
             }
             if let Some(reason) = reason {
-                self.refuse(&format!("where polls return to: {reason}"));
+                self.summary.refuse(1, &format!("where polls return to: {reason}"));
             }
         }
     }
@@ -461,8 +377,14 @@ impl Probing {
     }
 
     /// Attaches probes to a process's code, where it is what the file has, and remembers them for when they are attached
-    /// again. False if none was.
+    /// again: all of them where the process must not have any now. False if none can be.
     fn attach(&mut self, process: Tgid, code: &Code, wanted: Vec<Wanted>) -> bool {
+        if let Some(probed) = self.processes.get_mut(&process)
+            && !matches!(probed.window, Window::Open(_))
+        {
+            probed.remember(code, wanted);
+            return true;
+        }
         let Some(Polling { file, .. }) = code.file.as_ref().and_then(|file| self.files.get(&file.index)) else {
             return false;
         };
@@ -471,7 +393,7 @@ impl Probing {
         let memory = match File::open(format!("/proc/{process}/mem")) {
             Ok(memory) => memory,
             Err(error) => {
-                self.refuse_all(wanted.len(), &format!("the memory of its process can't be read: {error}"));
+                self.summary.refuse(wanted.len(), &format!("the memory of its process can't be read: {error}"));
                 return false;
             }
         };
@@ -499,7 +421,7 @@ impl Probing {
                 Err(reason) => reasons.push(reason),
             }
         }
-        reasons.into_iter().for_each(|reason| self.refuse(reason));
+        reasons.into_iter().for_each(|reason| self.summary.refuse(1, reason));
         if probes.is_empty() {
             return false;
         }
@@ -509,7 +431,7 @@ impl Probing {
                 true
             }
             Err(error) => {
-                self.refuse_all(probes.len(), &format!("the kernel attached no probe: {error}"));
+                self.summary.refuse(probes.len(), &format!("the kernel attached no probe: {error}"));
                 false
             }
         }
@@ -524,22 +446,16 @@ impl Probing {
         for wanted in &wanted {
             let address = wanted.place.address.wrapping_add(code.bias);
             probed.places.insert(address);
-            let is_new = probed.ever.insert(address);
-            match wanted.site {
-                Site::Begin { .. } => self.summary.begins += u64::from(is_new),
-                Site::End { return_address, .. } => {
-                    self.summary.ends += u64::from(is_new);
-                    let key = ReturnKey { address: return_address, tgid: process, reserved: 0 };
-                    // Without room, polls that return there are counted as without an end.
-                    self.probes.set_way(key, Way::PROBE).ok();
-                }
-                Site::Wake { .. } => self.summary.wakes += u64::from(is_new),
-                Site::Spawn { .. } => self.summary.spawns += u64::from(is_new),
+            if probed.ever.insert(address) {
+                self.summary.count(wanted.site);
+            }
+            if let Site::End { return_address, .. } = wanted.site {
+                let key = ReturnKey { address: return_address, tgid: process, reserved: 0 };
+                // Without room, polls that return there are counted as without an end.
+                self.probes.set_way(key, Way::PROBE).ok();
             }
         }
-        if let Some((_, all)) = probed.files.iter_mut().find(|(known, _)| known.addresses == code.addresses) {
-            all.extend(wanted);
-        }
+        probed.remember(code, wanted);
     }
 
     /// The file's own addresses at which any process has probes: one that was forked from it has them in its memory.
@@ -553,42 +469,5 @@ impl Probing {
             probed.places.iter().filter_map(owns)
         });
         places.collect()
-    }
-
-    fn refuse_all(&mut self, count: usize, reason: &str) {
-        (0..count).for_each(|_| self.refuse(reason));
-    }
-
-    fn refuse(&mut self, reason: &str) {
-        let refused = &mut self.summary.refused;
-        if refused.len() < MAX_REASONS || refused.contains_key(reason) {
-            *refused.entry(reason.to_owned()).or_default() += 1;
-        }
-    }
-}
-
-/// Whether a process has in its memory what its file has at these addresses, but for our own probes.
-fn is_as_in_file(
-    contents: &Contents<'_, Bytes>,
-    memory: &File,
-    bias: u64,
-    addresses: &Range<u64>,
-    is_patched: impl Fn(u64) -> bool,
-) -> Result<(), &'static str> {
-    let size = addresses.end.saturating_sub(addresses.start) as usize;
-    let (mut decoded, mut there) = (vec![0; size], vec![0; size]);
-    let is_whole = contents.read(addresses.start, &mut decoded).is_ok_and(|count| count == size);
-    if !is_whole || memory.read_exact_at(&mut there, addresses.start.wrapping_add(bias)).is_err() {
-        return Err("its code can't be read");
-    }
-    let same = addresses
-        .clone()
-        .zip(decoded.iter().zip(&there))
-        .all(|(address, (decoded, there))| decoded == there || (*there == BREAKPOINT && is_patched(address)));
-    let is_breakpoint = decoded.iter().zip(&there).any(|(decoded, there)| decoded != there && *there == BREAKPOINT);
-    match (same, is_breakpoint) {
-        (true, _) => Ok(()),
-        (false, true) => Err("another tracer or debugger has a breakpoint there"),
-        (false, false) => Err("its process has other code there than its file"),
     }
 }

@@ -1,0 +1,32 @@
+//! Any bytes as a program with tasks: where probes could stand in its code.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use polletto::{
+    target::image::Image,
+    tokio::{AfterReturn, Place, PollCode, WakeCode, examine},
+};
+
+/// A probe stands at the last of the instructions that lead to it.
+fn check(place: &Place) {
+    assert!(place.seen.contains(&place.address), "{place:?}");
+    // No instruction is longer.
+    assert!(place.seen.end - place.address <= 15, "{place:?}");
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(image) = Image::read(bytes) else { return };
+    let Some(program) = examine(&image, bytes) else { return };
+    let code = PollCode::read(&program, &image, bytes);
+    code.entries().iter().filter_map(|(_, entry)| entry.as_ref().ok()).for_each(check);
+    for &address in code.likely_returns() {
+        match code.after_return(&image, bytes, address) {
+            Ok(AfterReturn::Place(place)) => check(&place),
+            Ok(AfterReturn::Outwards { bytes }) => assert!(bytes >= 8),
+            Err(_) => {}
+        }
+    }
+    let wakes = WakeCode::read(&program, &image, bytes, bytes);
+    wakes.wakes.iter().chain(&wakes.spawns).flatten().for_each(|told| check(&told.place));
+});

@@ -1,0 +1,87 @@
+//! What is known of a process with probes.
+
+use std::thread::JoinHandle;
+
+use polletto_common::poll::Site;
+use rustc_hash::FxHashSet;
+
+use crate::{
+    kernel::PollLink,
+    session::{
+        changes::Code,
+        governor::{Account, Budget},
+        preamble::boottime_ns,
+    },
+    timeline::Unobserved,
+    tokio::Place,
+};
+
+/// A process with probes.
+pub(super) struct Probed {
+    /// Where its files are that poll, and where there are probes in each as long as there are any.
+    pub(super) files: Vec<(Code, Vec<Wanted>)>,
+    /// Where probes are, in the process.
+    pub(super) places: FxHashSet<u64>,
+    /// Where there ever were any.
+    pub(super) ever: FxHashSet<u64>,
+    /// Addresses that polls return to, and about which nothing can be done.
+    pub(super) refused: FxHashSet<u64>,
+    pub(super) account: Account,
+    pub(super) window: Window,
+    /// Since when that is so, CLOCK_BOOTTIME nanoseconds.
+    pub(super) since_ns: u64,
+    /// Why it has none, when it has none.
+    pub(super) why: Unobserved,
+}
+
+/// What probes have taken between two looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    /// On how many CPUs they were reached.
+    pub(super) cpus: usize,
+    /// When one of these had nothing left, CLOCK_BOOTTIME nanoseconds.
+    pub(super) over_ns: Option<u64>,
+}
+
+/// Whether a process has its probes.
+pub(super) enum Window {
+    /// It has, and what they may take has been granted until the next look.
+    Open(Vec<PollLink>),
+    /// They are being removed.
+    Closing(JoinHandle<()>),
+    /// It has none.
+    Closed,
+}
+
+/// A place in a file, and what the probe there tells.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub(super) place: Place,
+    pub(super) site: Site,
+}
+
+impl Probed {
+    pub(super) fn new(budget: Budget) -> Probed {
+        let now_ns = boottime_ns();
+        Probed {
+            files: Vec::new(),
+            places: FxHashSet::default(),
+            ever: FxHashSet::default(),
+            refused: FxHashSet::default(),
+            account: Account::new(budget, now_ns),
+            window: Window::Closed,
+            since_ns: now_ns,
+            why: Unobserved::NotYet,
+        }
+    }
+
+    /// Probes are wanted at these places of a file, whenever there may be any.
+    pub(super) fn remember(&mut self, code: &Code, wanted: Vec<Wanted>) {
+        let Some((_, all)) = self.files.iter_mut().find(|(known, _)| known.addresses == code.addresses) else { return };
+        for wanted in wanted {
+            if all.iter().all(|known| known.place.address != wanted.place.address) {
+                all.push(wanted);
+            }
+        }
+    }
+}
