@@ -11,6 +11,12 @@ pub const MAX_NESTED: usize = 4;
 /// Addresses that polls return to, of all processes.
 pub const MAX_RETURNS: usize = 4096;
 
+/// Where Tokio's `Header` of a task has the address of its vtable, bytes: so since 2022.
+pub const HEADER_VTABLE: u64 = 0x10;
+
+/// Where Tokio's `Vtable` begins to say where things are in a task, bytes: the trailer, the scheduler, the id.
+pub const VTABLE_OFFSETS: u64 = 0x38;
+
 /// Processes with probes, at the same time.
 pub const MAX_PROBED: usize = 1024;
 

@@ -12,8 +12,8 @@ use aya_ebpf::{
 use polletto_common::{
     id::{Tgid, Tid},
     poll::{
-        Allowance, Cookie, MAX_NESTED, MAX_POLLING, MAX_PROBED, MAX_RETURNS, OpenPoll, OpenPolls, PollKind, ReturnKey,
-        Site, Way,
+        Allowance, Cookie, HEADER_VTABLE, MAX_NESTED, MAX_POLLING, MAX_PROBED, MAX_RETURNS, OpenPoll, OpenPolls,
+        PollKind, ReturnKey, Site, VTABLE_OFFSETS, Way,
     },
     polled::Polled,
     record::{Poll, flags},
@@ -59,10 +59,6 @@ const MAX_OUTWARDS: usize = 3;
 static LAST_NESTED: Global<u64> = Global::new(MAX_NESTED as u64 - 1);
 
 const _: () = assert!(MAX_NESTED.is_power_of_two());
-
-/// Offsets within Tokio's `Header` and `Vtable`, bytes.
-const HEADER_VTABLE: u64 = 0x10;
-const VTABLE_OFFSETS: u64 = 0x38;
 
 /// Larger ones than this are none.
 const LARGEST_TASK: u64 = 1 << 28;

@@ -192,6 +192,15 @@ fn what_fits_the_budget_is_told_all_the_time() {
 }
 
 #[test]
+fn the_end_of_a_recording_is_not_the_budgets() {
+    let _turn = Turn::with_others();
+    let program = Program::start(program!("many-tasks"), &[]);
+    let outcome = Record::new().process(program.pid()).arguments(["-d", "0.5", "--no-symbols"]).run().expect_success();
+    assert!(outcome.summary()["poll_probes"]["begins"].as_u64().is_some_and(|begins| begins > 0));
+    assert_eq!(unobserved(&outcome.trace()), []);
+}
+
+#[test]
 fn where_that_is_not_wanted_no_poll_is_told_exactly() {
     let _turn = Turn::with_others();
     let (outcome, _) = Build { profile: "release", tokio: NEWEST }.recorded(&["--polls", "off", "--no-symbols"]);

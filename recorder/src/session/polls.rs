@@ -184,7 +184,8 @@ impl Probing {
 
     /// The process has ended, or begins another program.
     pub fn forget(&mut self, process: Tgid) {
-        self.close(process);
+        self.begin_to_end(process);
+        self.finish_closing(process);
         if self.processes.remove(&process).is_some() {
             self.probes.forget(process);
         }
@@ -194,11 +195,8 @@ impl Probing {
     pub fn stop(&mut self) {
         let processes: Vec<Tgid> = self.processes.keys().copied().collect();
         // All at once, since each takes a while.
-        for &process in &processes {
-            let taken = self.settle(process);
-            self.begin_to_close(process, taken);
-        }
-        processes.iter().for_each(|&process| self.close(process));
+        processes.iter().for_each(|&process| self.begin_to_end(process));
+        processes.iter().for_each(|&process| self.finish_closing(process));
         self.processes.clear();
         self.files.clear();
     }
@@ -316,13 +314,14 @@ impl Probing {
         self.tell(PollNews::StillPolling(polls));
     }
 
-    /// Removes a process's probes, and waits for that.
-    fn close(&mut self, process: Tgid) {
-        let now_ns = boottime_ns();
+    /// A process is of no interest any more. Its probes are removed if it has any; else it had none until now.
+    fn begin_to_end(&mut self, process: Tgid) {
         let taken = self.settle(process);
-        self.begin_to_close(process, taken);
-        self.finish_closing(process);
-        self.unobserved_until(process, now_ns);
+        match self.processes.get(&process).map(|probed| &probed.window) {
+            Some(Window::Open(_)) => self.begin_to_close(process, taken),
+            Some(Window::Closing(_) | Window::Closed) => self.unobserved_until(process, boottime_ns()),
+            None => {}
+        }
     }
 
     /// A process without probes gets them now, or is of no interest any more.

@@ -5,6 +5,8 @@
 //! that was found twice, or that left its CPU and came back, lasted at least from the first time to the last. Of one that
 //! was found once it is only known that there was one.
 
+mod showing;
+
 use std::sync::Arc;
 
 use polletto_common::{
@@ -15,6 +17,7 @@ use polletto_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::showing::{Deed, Extent, is_in_poll};
 use super::{
     blocked::Absence,
     runtimes::{RuntimeCounters, WalkedProcess},
@@ -22,12 +25,15 @@ use super::{
     task_code::{Future, PollBody},
     vocabulary::Vocabulary,
     wakes::{Running, Wakes},
-    worker_tracks::{Poller, WorkerTracks},
+    worker_tracks::WorkerTracks,
 };
-use crate::trace::{PacketBuffer, SliceBegin, SliceCallstack};
+use crate::trace::PacketBuffer;
 
 /// Stretches of sleep that are shown within one poll.
 const MAX_STRETCHES: usize = 256;
+
+/// Polls of one thread that wait to be shown until it is known which task that is itself. Mostly it is within milliseconds.
+const MAX_UNDECIDED: usize = 1024;
 
 /// A task of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,22 +64,6 @@ struct Stretch {
     callstack: u64,
 }
 
-/// How long a poll lasted: as long as it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Extent {
-    Exact,
-    AtLeast,
-}
-
-impl Extent {
-    fn name(self) -> &'static str {
-        match self {
-            Extent::Exact => "exact",
-            Extent::AtLeast => "at least",
-        }
-    }
-}
-
 /// A future of a vtable of which nothing else is known.
 fn unknown(vtable: u64) -> Future {
     let name = format!("vtable {vtable:#x}");
@@ -82,22 +72,6 @@ fn unknown(vtable: u64) -> Future {
 
 fn future_of(vtable: u64, body: Option<Arc<PollBody>>) -> Arc<Future> {
     body.map_or_else(|| Arc::new(unknown(vtable)), |body| Arc::clone(&body.future))
-}
-
-/// Whether a thread was in a task's poll, and not only in what its worker does between polls.
-fn is_in_poll(polled: &Polled) -> bool {
-    polled.began_ns().is_some() && (polled.awaits() || polled.runtime == 0)
-}
-
-/// What a thread did to a task.
-struct Deed {
-    /// Its category too.
-    name: &'static str,
-    task: TaskKey,
-    /// Under which argument it is told which task did it, if one did.
-    by: Option<(&'static str, u64)>,
-    /// What begins with it.
-    flow: u64,
 }
 
 /// What is known of polls.
@@ -111,6 +85,9 @@ pub struct Polls {
     learnt: Vec<(Tid, u64)>,
     /// Several of a thread where their ends will be told, the outermost first: it polls one in the middle of another.
     present: FxHashMap<Tid, Vec<Presence>>,
+    /// By worker, the polls that it was found in before it was known which task it is itself: between a poll's last
+    /// instructions and its end, a stack still shows that poll, and the thread's variables the worker.
+    undecided: FxHashMap<Tid, Vec<Presence>>,
     /// By thread, [`Polled::tick`] of the last polls that are shown though their end was not told yet, the latest last: they
     /// are not shown again.
     unfinished: FxHashMap<Tid, Vec<u64>>,
@@ -305,9 +282,10 @@ impl Polls {
 
     /// The thread has ended, or its id is another's now.
     pub fn forget_thread(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.end(tid, words, seen, out);
+        self.decide(tid, words, seen, out);
         self.own.remove(&tid);
         self.pollers.remove(&tid);
-        self.end(tid, words, seen, out);
         self.unfinished.remove(&tid);
     }
 
@@ -321,10 +299,12 @@ impl Polls {
 
     /// Shows what is still being polled.
     pub fn finish(&mut self, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
-        let mut threads: Vec<Tid> = self.present.keys().copied().collect();
+        let mut threads: Vec<Tid> = self.present.keys().chain(self.undecided.keys()).copied().collect();
         threads.sort_unstable();
+        threads.dedup();
         for tid in threads {
             self.end(tid, words, seen, out);
+            self.decide(tid, words, seen, out);
         }
     }
 
@@ -340,6 +320,7 @@ impl Polls {
             if body.may_block && is_worker {
                 self.own.insert(tid, polled.task);
                 self.learnt.push((tid, polled.task));
+                self.futures.remove(&task);
                 return None;
             }
             self.futures.entry(task).or_insert_with(|| Arc::clone(body));
@@ -417,9 +398,29 @@ impl Polls {
         found
     }
 
-    /// Shows the polls that the thread was found in.
+    /// Shows the polls that the thread was found in, once it is certain that they are any.
     fn end(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        if self.own.contains_key(&tid) {
+            self.decide(tid, words, seen, out);
+        }
         for presence in self.present.remove(&tid).into_iter().flatten() {
+            let Polled { runtime, worker, .. } = presence.polled;
+            let is_decided = self.own.contains_key(&tid)
+                || presence.polled.began_ns().is_some()
+                || runtime == 0
+                || worker == Polled::ONLY_WORKER;
+            let undecided = self.undecided.get(&tid).map_or(0, Vec::len);
+            if is_decided || undecided >= MAX_UNDECIDED {
+                self.end_one(tid, &presence, words, seen, out);
+            } else {
+                self.undecided.entry(tid).or_default().push(presence);
+            }
+        }
+    }
+
+    /// Shows what the thread was found in while it was not known which task it is itself.
+    fn decide(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        for presence in self.undecided.remove(&tid).into_iter().flatten() {
             self.end_one(tid, &presence, words, seen, out);
         }
     }
@@ -433,7 +434,8 @@ impl Polls {
         seen: &mut Seen,
         out: &mut PacketBuffer,
     ) {
-        if presence.last_ns == presence.since_ns {
+        let is_own = self.own.get(&tid) == Some(&presence.task.id);
+        if presence.last_ns == presence.since_ns || is_own {
             return;
         }
         // Without a stack, it could be the task that the thread is itself.
@@ -445,94 +447,5 @@ impl Polls {
         let future = Arc::clone(&body.future);
         self.unfinished(tid, &presence.polled);
         self.show(tid, presence, &future, Extent::AtLeast, &[], words, out);
-    }
-
-    /// Shows what a thread did to a task: on its worker's track in the middle of a poll, else on its own.
-    #[expect(clippy::too_many_arguments, reason = "where instants go and what they are made of")]
-    fn show_deed(
-        &mut self,
-        time_ns: u64,
-        tid: Tid,
-        polled: &Polled,
-        deed: &Deed,
-        future: &Future,
-        words: &mut Vocabulary,
-        out: &mut PacketBuffer,
-    ) {
-        let tgid = deed.task.tgid;
-        let poller = if is_in_poll(polled) { Poller::of(tgid, tid, polled) } else { Poller::Thread { tgid, tid } };
-        let track = self.tracks.track(poller, time_ns, out);
-        let mut arguments = vec![
-            words.number("task_id", deed.task.id, out),
-            words.text("future", &future.full_name, out),
-            words.text("name_tier", future.tier, out),
-            words.number("tid", u64::from(tid.0), out),
-        ];
-        arguments.extend(deed.by.map(|(name, task)| words.number(name, task, out)));
-        let instant = SliceBegin {
-            time_ns,
-            track,
-            category: words.category(deed.name, out),
-            name: words.event(deed.name, out),
-            callstack: None,
-            arguments: &arguments,
-            flows: &[deed.flow],
-        };
-        out.push_instant(&instant);
-    }
-
-    /// Shows a poll to which these `flows` lead, with what the thread slept in it.
-    #[expect(clippy::too_many_arguments, reason = "where slices go and what they are made of")]
-    fn show(
-        &mut self,
-        tid: Tid,
-        presence: &Presence,
-        future: &Future,
-        extent: Extent,
-        flows: &[u64],
-        words: &mut Vocabulary,
-        out: &mut PacketBuffer,
-    ) {
-        let poller = Poller::of(presence.task.tgid, tid, &presence.polled);
-        let track = self.tracks.track(poller, presence.since_ns, out);
-        let mut arguments = vec![
-            words.number("task_id", presence.task.id, out),
-            words.text("future", &future.full_name, out),
-            words.text("name_tier", future.tier, out),
-            words.text("extent", extent.name(), out),
-            words.number("tid", u64::from(tid.0), out),
-            words.number("away_ns", presence.away_ns, out),
-        ];
-        arguments.extend(self.wakes.parent(presence.task).map(|parent| words.number("parent", parent, out)));
-        arguments.extend(future.place.as_ref().map(|place| words.text("written_at", place, out)));
-        let slice = SliceBegin {
-            time_ns: presence.since_ns,
-            track,
-            category: words.category("poll", out),
-            name: words.event(&future.name, out),
-            callstack: None,
-            arguments: &arguments,
-            flows,
-        };
-        out.push_slice_begin(&slice);
-        for Stretch { absence, callstack } in &presence.stretches {
-            let weights = absence.weights();
-            let arguments = [
-                words.number("sleep_ns", weights.off_cpu_ns, out),
-                words.number("runqueue_ns", weights.run_queue_ns, out),
-            ];
-            let slice = SliceBegin {
-                time_ns: absence.left_ns,
-                track,
-                category: words.category("blocked", out),
-                name: words.event("blocked", out),
-                callstack: Some(SliceCallstack { callstack: *callstack, weight_ns: weights.wall_ns() }),
-                arguments: &arguments,
-                flows: &[],
-            };
-            out.push_slice_begin(&slice);
-            out.push_slice_end(absence.returned_ns.min(presence.last_ns), track);
-        }
-        out.push_slice_end(presence.last_ns, track);
     }
 }

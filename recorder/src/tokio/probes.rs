@@ -114,11 +114,12 @@ impl PollCode {
     fn calls<S: Source + ?Sized>(&self, contents: &Contents<'_, S>, pointers: &Pointers) -> Vec<u64> {
         let (mut functions, mut handovers) = (Vec::new(), Vec::new());
         if self.architecture == Architecture::X86_64 {
-            for_code(contents, |start, code| {
+            for (start, code) in pieces_of_code(contents) {
+                let code = code.unwrap_or_default();
                 let calls = code.windows(2).zip(start..).filter(|(bytes, _)| x86_64::probes::may_be_call(bytes));
                 functions.extend(calls.filter_map(|(_, address)| self.bounds.around(address)));
-                handovers.extend(x86_64::probes::handovers(code).map(|at| start + at));
-            });
+                handovers.extend(x86_64::probes::handovers(&code).map(|at| start + at));
+            }
         }
         functions.dedup();
         let returns = functions.iter().flat_map(|function| {
@@ -128,9 +129,10 @@ impl PollCode {
         let mut returns: Vec<u64> = returns.collect();
         if !handovers.is_empty() {
             let is_handover = |to: u64| handovers.binary_search(&to).is_ok();
-            for_code(contents, |start, code| {
-                returns.extend(x86_64::probes::returns_of_calls(code, start, |slot| pointers.at(slot), is_handover));
-            });
+            for (start, code) in pieces_of_code(contents) {
+                let code = code.unwrap_or_default();
+                returns.extend(x86_64::probes::returns_of_calls(&code, start, |slot| pointers.at(slot), is_handover));
+            }
         }
         returns.sort_unstable();
         returns.dedup();
@@ -163,16 +165,14 @@ impl PollCode {
     }
 }
 
-/// Looks at all code of a file, in pieces that overlap: an instruction may reach into the next one. What can't be read is left
-/// out.
-fn for_code<S: Source + ?Sized>(contents: &Contents<'_, S>, mut look: impl FnMut(u64, &[u8])) {
+/// All code of a file, in pieces that overlap, each with its address: an instruction may reach into the next one.
+pub(super) fn pieces_of_code<S: Source + ?Sized>(
+    contents: &Contents<'_, S>,
+) -> impl Iterator<Item = (u64, Result<Vec<u8>, ImageError>)> {
     /// No instruction is longer.
     const LONGEST: u64 = 16;
-    for (range, _) in contents.ranges().filter(|(_, is_code)| *is_code) {
-        for start in range.step_by(CHUNK) {
-            look(start, &contents.piece(start, CHUNK as u64 + LONGEST).unwrap_or_default());
-        }
-    }
+    let code = contents.ranges().filter(|(_, is_code)| *is_code);
+    code.flat_map(|(range, _)| range.step_by(CHUNK)).map(|start| (start, contents.piece(start, CHUNK as u64 + LONGEST)))
 }
 
 impl From<ImageError> for Unprobed {

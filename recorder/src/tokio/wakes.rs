@@ -9,6 +9,7 @@ use rustc_hash::FxHashSet;
 use super::{
     Code, Place, Program, Reference, SchedulerKind, Unprobed,
     code::x86_64::wakes::{self, Argument},
+    probes::pieces_of_code,
 };
 use crate::{
     symbols::file::ElfObject,
@@ -23,9 +24,6 @@ const MAX_SPAWNS: usize = 1 << 13;
 
 /// Functions of which each calls the next until one makes a task.
 const MAX_MAKERS: usize = 2;
-
-/// Bytes in which code is looked for at once.
-const CHUNK: u64 = 1 << 20;
 
 /// A place that tells of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,18 +173,11 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
     /// Functions that store eight bytes where a task has its owner's id. Many do.
     fn owner_stores(&self) -> Result<Vec<std::ops::Range<u64>>, Unprobed> {
         let mut functions: Vec<std::ops::Range<u64>> = Vec::new();
-        for (range, _) in self.contents.ranges().filter(|(_, is_code)| *is_code) {
-            let mut start = range.start;
-            while start < range.end {
-                // A store may reach into the next chunk.
-                let piece = self.contents.piece(start, CHUNK + wakes::STORE_BYTES as u64)?;
-                for (at, bytes) in piece.windows(wakes::STORE_BYTES).enumerate() {
-                    let address = start + at as u64;
-                    if wakes::may_be_owner_store(bytes) && functions.last().is_none_or(|last| last.end <= address) {
-                        functions.extend(self.code.function(address));
-                    }
+        for (start, piece) in pieces_of_code(self.contents) {
+            for (bytes, address) in piece?.windows(wakes::STORE_BYTES).zip(start..) {
+                if wakes::may_be_owner_store(bytes) && functions.last().is_none_or(|last| last.end <= address) {
+                    functions.extend(self.code.function(address));
                 }
-                start += CHUNK;
             }
         }
         Ok(functions)

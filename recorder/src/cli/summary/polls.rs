@@ -31,6 +31,9 @@ pub struct PollSummary {
     spawns: u64,
     /// Probes in the programs' code; none where polls were not to be told exactly.
     poll_probes: Option<ProbeSummary>,
+    /// Whether any program polls tasks: of others there is nothing to tell.
+    #[serde(skip)]
+    is_of_tasks: bool,
 }
 
 impl PollSummary {
@@ -46,40 +49,52 @@ impl PollSummary {
             wakes_polled: seen.wakes_polled,
             spawns: seen.spawns,
             poll_probes: tasks.probes.clone(),
+            is_of_tasks: !tasks.programs.is_empty(),
         }
     }
 }
 
-impl fmt::Display for PollSummary {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(probes) = &self.poll_probes else { return Ok(()) };
-        let ProbeSummary { begins, ends, wakes, spawns, refused, .. } = probes;
-        writeln!(out, "  polls     {} from begin to end", several(self.polls_exact, "poll", "polls"))?;
-        if *begins > 0 {
-            writeln!(
-                out,
-                "            by probes in {begins} places where polls begin, and {ends} where they have ended"
-            )?;
-        }
-        if let Some(cost) = Cost::of(probes) {
-            writeln!(out, "            {cost}")?;
+impl PollSummary {
+    /// What there is to tell, the most important first.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(probes) = self.poll_probes.as_ref().filter(|probes| probes.begins > 0) {
+            let ProbeSummary { begins, ends, .. } = probes;
+            lines.push(format!("{} from begin to end", several(self.polls_exact, "poll", "polls")));
+            lines.push(format!("by probes in {begins} places where polls begin, and {ends} where they have ended"));
+            lines.extend(Cost::of(probes).map(|cost| cost.to_string()));
         }
         for (count, what) in [
             (self.polls_unfinished, "had not ended when their ends were told no more"),
             (self.polls_without_end, "whose end was not seen, most of them before it was known where it is"),
             (self.polls_found, "of which samples and switches tell how long they lasted at least"),
+            (self.polls_unnamed, "that lasted, by no known future"),
         ] {
             if count > 0 {
-                writeln!(out, "            {} {what}", Count(count))?;
+                lines.push(format!("{} {what}", Count(count)));
             }
         }
+        let Some(ProbeSummary { wakes, spawns, refused, .. }) = &self.poll_probes else { return lines };
         if *wakes > 0 || *spawns > 0 {
             let counts = (several(self.wakes, "wake", "wakes"), several(self.spawns, "spawn", "spawns"));
-            writeln!(out, "            {} and {} of tasks that await", counts.0, counts.1)?;
-            writeln!(out, "            by probes in {wakes} places where they are woken, and {spawns} where spawned")?;
+            lines.push(format!("{} and {} of tasks that await", counts.0, counts.1));
+            lines.push(format!("by probes in {wakes} places where they are woken, and {spawns} where spawned"));
         }
-        for (reason, count) in refused.iter().take(NAMED_REASONS) {
-            writeln!(out, "            {} without a probe: {reason}", several(*count, "place", "places"))?;
+        let refused = refused.iter().take(NAMED_REASONS);
+        lines.extend(
+            refused.map(|(reason, count)| format!("{} without a probe: {reason}", several(*count, "place", "places"))),
+        );
+        lines
+    }
+}
+
+impl fmt::Display for PollSummary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_of_tasks {
+            return Ok(());
+        }
+        for (at, line) in self.lines().into_iter().enumerate() {
+            writeln!(out, "  {:<10}{line}", if at == 0 { "polls" } else { "" })?;
         }
         Ok(())
     }

@@ -17,22 +17,11 @@ pub struct TaskSummary {
     tasks: Vec<TaskProgram>,
     /// Samples of threads that polled a task.
     samples_in_polls: u64,
-    /// Polls that are shown, since they outlasted a sample or left their CPU. Scripts find them among all polls.
-    #[serde(skip)]
-    polls_found: u64,
-    /// Such polls that are not shown, since no stack told what was polled.
-    #[serde(skip)]
-    polls_unnamed: u64,
 }
 
 impl TaskSummary {
     pub fn new(outcome: &Outcome) -> TaskSummary {
-        TaskSummary {
-            tasks: outcome.tasks.programs.clone(),
-            samples_in_polls: outcome.seen.samples_in_polls,
-            polls_found: outcome.seen.polls_found,
-            polls_unnamed: outcome.seen.polls_unnamed,
-        }
+        TaskSummary { tasks: outcome.tasks.programs.clone(), samples_in_polls: outcome.seen.samples_in_polls }
     }
 }
 
@@ -41,12 +30,7 @@ impl fmt::Display for TaskSummary {
         if self.tasks.is_empty() {
             return Ok(());
         }
-        let (samples, polls) = (several(self.samples_in_polls, "sample", "samples"), Count(self.polls_found));
-        write!(out, "  tasks     {samples} in polls; {polls} polls lasted long enough to be shown")?;
-        if self.polls_unnamed > 0 {
-            write!(out, ", {} more by no known future", Count(self.polls_unnamed))?;
-        }
-        writeln!(out)?;
+        writeln!(out, "  tasks     {} in polls", several(self.samples_in_polls, "sample", "samples"))?;
         for program in self.tasks.iter().take(SHOWN_PROGRAMS) {
             write_program(program, out)?;
         }

@@ -167,6 +167,26 @@ fn a_worker_that_polls_nothing_is_no_poll_once_a_stack_has_told_so() {
 }
 
 #[test]
+fn a_worker_that_has_just_polled_is_no_poll_though_the_stack_still_shows_one() {
+    let mut recording = recording();
+    for time_ns in [100, 200] {
+        recording.polls(time_ns, 1, polled(OWN, 40));
+    }
+    recording.polls(300, 1, polled(7, 41));
+    recording.polls(400, 1, polled(7, 41));
+    recording.polls(500, 2, polled(OWN, 42));
+    assert_eq!(recording.shown(), [poll(300, 400)]);
+}
+
+#[test]
+fn what_a_worker_polls_all_the_time_is_shown_though_it_is_never_found_idle() {
+    let mut recording = recording();
+    recording.polls(100, 1, polled(7, 41));
+    recording.polls(900, 1, polled(7, 41));
+    assert_eq!(recording.shown(), [poll(100, 900)]);
+}
+
+#[test]
 fn a_poll_of_which_there_is_no_stack_is_counted_and_not_shown() {
     let mut recording = recording();
     recording.leaves(150, polled(9, 1));

@@ -11,6 +11,7 @@ use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
     Register,
 };
+use polletto_common::poll::HEADER_VTABLE;
 
 use crate::tokio::probes::{AfterReturn, Place, Unprobed};
 
@@ -91,8 +92,6 @@ pub(in crate::tokio) fn may_be_call(bytes: &[u8]) -> bool {
 /// Where the calls return to that are made as those of polls: `call *(vtable)`, with the `Header` as the argument from which
 /// the vtable was read.
 pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>) -> Vec<u64> {
-    /// Of the vtable within Tokio's `Header`, bytes.
-    const VTABLE: u64 = 0x10;
     /// Instructions before the call.
     const NEAR: usize = 6;
     let mut before: VecDeque<Instruction> = VecDeque::with_capacity(NEAR + 1);
@@ -109,7 +108,7 @@ pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>) -> V
                     && earlier.op0_register() == vtable
                     && earlier.op1_kind() == OpKind::Memory
                     && earlier.memory_index() == Register::None
-                    && earlier.memory_displacement64() == VTABLE;
+                    && earlier.memory_displacement64() == HEADER_VTABLE;
                 is_load.then_some(earlier.memory_base())
             });
             let is_argument = |header: Register| {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
-use polletto_common::poll::Register as Saved;
+use polletto_common::poll::{HEADER_VTABLE, Register as Saved, VTABLE_OFFSETS};
 
 use super::probes::is_emulated;
 use crate::tokio::{
@@ -11,13 +11,12 @@ use crate::tokio::{
     wakes::Told,
 };
 
-/// Of the vtable and the owner's id within Tokio's `Header`, bytes.
-const HEADER_VTABLE: u64 = 0x10;
+/// Of the owner's id within Tokio's `Header`, bytes.
 const HEADER_OWNER: u64 = 0x18;
 /// Of `schedule`, and of the offsets of the trailer and the id, within Tokio's `Vtable`, bytes.
 const VTABLE_SCHEDULE: u64 = 0x8;
-const VTABLE_TRAILER: u64 = 0x38;
-const VTABLE_ID: u64 = 0x48;
+const VTABLE_TRAILER: u64 = VTABLE_OFFSETS;
+const VTABLE_ID: u64 = VTABLE_OFFSETS + 0x10;
 
 /// What one more reference adds to the word that a task begins with.
 const ONE_REFERENCE: i64 = 0x40;
