@@ -56,6 +56,8 @@ pub mod flags {
     pub const END_UNSEEN: u32 = 1 << 12;
     /// [`super::Wake`]: the task was being polled then, by whomever.
     pub const WHILE_POLLED: u32 = 1 << 13;
+    /// [`super::PollLeft`]: the thread sleeps from then on. Otherwise it could have gone on.
+    pub const FELL_ASLEEP: u32 = 1 << 15;
     /// [`super::Stack`]: some frames were found by frame pointers alone, which code need not keep.
     pub const BY_FRAME_POINTERS: u32 = 1 << 8;
 }
@@ -215,6 +217,10 @@ pub struct Blocked {
     pub waker_tid: Tid,
     /// `__state` in which it left, as [`Switch::prev_state`].
     pub prev_state: u32,
+    /// The number of the system call in which it slept; negative if it was in none, or that is unknown.
+    pub system_call: i32,
+    /// Always 0.
+    pub reserved: u32,
     /// What it polled when it left.
     pub polled: Polled,
 }
@@ -235,8 +241,8 @@ pub struct Sleeper {
     pub prev_state: u32,
     /// Its process.
     pub tgid: Tgid,
-    /// Always 0.
-    pub reserved: u32,
+    /// See [`Blocked::system_call`].
+    pub system_call: i32,
     /// See [`Blocked::polled`].
     pub polled: Polled,
 }
@@ -403,7 +409,7 @@ layouts! {
     Lost = 8, 32 bytes;
     Task = 21, 72 bytes;
     Sample = 13, 72 bytes;
-    Blocked = 14, 88 bytes;
+    Blocked = 24, 96 bytes;
     PollLeft = 15, 56 bytes;
     Poll = 16, 64 bytes;
     Wake = 22, 72 bytes;

@@ -3,7 +3,7 @@
 use aya_ebpf::{btf_maps::HashMap, helpers::bpf_probe_read_user, macros::btf_map};
 use polletto_common::{
     polled::{MAX_OWN_TASKS, MAX_RUNTIMES, Polled, RuntimeLayout},
-    record::PollLeft,
+    record::{PollLeft, flags},
 };
 
 use crate::{poll, ring, task::Task};
@@ -119,7 +119,7 @@ fn at(base: u64, offset: u32) -> u64 {
 
 /// Tells the recorder that a thread leaves its CPU while it polls a task.
 #[inline(always)]
-pub fn left(task: Task, polled: Polled, time_ns: u64) {
+pub fn left(task: Task, polled: Polled, falls_asleep: bool, time_ns: u64) {
     if polled.is_nothing() {
         return;
     }
@@ -130,7 +130,7 @@ pub fn left(task: Task, polled: Polled, time_ns: u64) {
         return;
     }
     ring::emit_sample(PollLeft {
-        header: ring::header_at::<PollLeft>(time_ns, 0),
+        header: ring::header_at::<PollLeft>(time_ns, if falls_asleep { flags::FELL_ASLEEP } else { 0 }),
         tid: task.tid(),
         tgid: task.tgid(),
         polled,

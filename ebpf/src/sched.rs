@@ -59,15 +59,16 @@ pub fn switch<U: Unwinder>(context: &BtfTracePointContext) {
     }
     // SAFETY: until the switch is done, the thread that leaves is the current one.
     let polled = unsafe { polled::by(prev) };
-    polled::left(prev, polled, time_ns);
+    let falls_asleep = preempted as u8 == 0 && prev_state != 0;
+    polled::left(prev, polled, falls_asleep, time_ns);
     if WATCH_SLEEP.load() == 0 {
         return;
     }
-    if preempted as u8 != 0 || prev_state == 0 {
-        sleep::ran(prev);
-    } else {
+    if falls_asleep {
         // SAFETY: this program's context. Until the switch is done, the thread that leaves is the current one.
         unsafe { sleep::leave::<U>(context.as_ptr(), prev, prev_state, polled, time_ns) };
+    } else {
+        sleep::ran(prev);
     }
 }
 

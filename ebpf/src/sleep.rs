@@ -62,6 +62,8 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
     }
     // SAFETY: as the caller says.
     let stack = unsafe { stack::capture::<U>(context, User::Switch, prev, None, time_ns) };
+    // SAFETY: the current thread.
+    let system_call = unsafe { U::system_call(prev) };
     match SLEEPERS.get_ptr_mut(tid.0) {
         // SAFETY: a thread leaves on one CPU at a time; its waker only touches other fields.
         Some(sleeper) => unsafe {
@@ -69,6 +71,7 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
             (*sleeper).left_ns = time_ns;
             (*sleeper).prev_state = prev_state;
             (*sleeper).tgid = prev.tgid();
+            (*sleeper).system_call = system_call;
             (*sleeper).polled = polled;
         },
         None => {
@@ -80,7 +83,7 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
                 waker_tid: Tid::IDLE,
                 prev_state,
                 tgid,
-                reserved: 0,
+                system_call,
                 polled,
             };
             if SLEEPERS.insert(tid.0, sleeper, 0).is_err()
@@ -132,6 +135,8 @@ pub fn back(next: Task, time_ns: u64) {
         tgid: next.tgid(),
         waker_tid: slept.waker_tid,
         prev_state: slept.prev_state,
+        system_call: slept.system_call,
+        reserved: 0,
         polled: slept.polled,
     });
 }

@@ -81,6 +81,12 @@ pub trait Unwinder {
     /// # Safety
     /// `context` is the running program's, and `task` the current thread.
     unsafe fn add(context: *mut c_void, task: Task, interrupted: Option<Entry>, scratch: Work) -> StackEnding;
+
+    /// The number of the system call that a thread is in; negative if it is in none, or that is not known.
+    ///
+    /// # Safety
+    /// `task` is the current thread.
+    unsafe fn system_call(task: Task) -> i32;
 }
 
 /// Where an [`Unwinder`] works.
@@ -106,6 +112,12 @@ impl Unwinder for ByTables {
             return StackEnding::FOREIGN_CODE;
         }
         unwind::frames(task, entry, work.walk, work.frames)
+    }
+
+    #[inline(always)]
+    unsafe fn system_call(task: Task) -> i32 {
+        // SAFETY: the helper takes any task that the verifier trusts, and returns what it trusts as well.
+        unsafe { Native::system_call(bpf_task_pt_regs(task.as_ptr().cast_mut()) as *const c_void) }
     }
 }
 
@@ -138,6 +150,11 @@ impl Unwinder for ByFramePointers {
             // Whether the last frame is the thread's first function, frame pointers don't tell.
             if found < FRAMES_BY_HELPER as u64 { StackEnding::FRAME_POINTERS_END } else { StackEnding::TOO_DEEP }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn system_call(_: Task) -> i32 {
+        -1
     }
 }
 

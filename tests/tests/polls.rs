@@ -31,6 +31,15 @@ struct Poll {
     end: Nanoseconds,
 }
 
+/// A poll as a trace shows it.
+#[derive(Clone, Debug)]
+struct Shown {
+    poll: Poll,
+    track: u64,
+    future: String,
+    tier: String,
+}
+
 /// What the program says of its own polls, by thread.
 fn told(truth: &Truth) -> BTreeMap<Tid, Vec<Poll>> {
     let mut polls = BTreeMap::<Tid, Vec<Poll>>::new();
@@ -43,8 +52,8 @@ fn told(truth: &Truth) -> BTreeMap<Tid, Vec<Poll>> {
 }
 
 /// The polls that a trace shows from begin to end, by thread.
-fn shown(trace: &Trace) -> BTreeMap<Tid, Vec<Poll>> {
-    let mut polls = BTreeMap::<Tid, Vec<Poll>>::new();
+fn shown(trace: &Trace) -> BTreeMap<Tid, Vec<Shown>> {
+    let mut polls = BTreeMap::<Tid, Vec<Shown>>::new();
     for slice in trace.slices_of("poll") {
         if slice.arguments.get("extent") != Some(&Value::Text("exact".into())) {
             continue;
@@ -55,7 +64,13 @@ fn shown(trace: &Trace) -> BTreeMap<Tid, Vec<Poll>> {
         };
         let task = u64::try_from(number("task_id")).expect("an id");
         let thread = Tid::try_from(number("tid")).expect("a thread");
-        polls.entry(thread).or_default().push(Poll { task, begin: slice.begin, end: slice.end });
+        let text = |name: &str| match slice.arguments.get(name) {
+            Some(Value::Text(text)) => text.clone(),
+            other => panic!("{name} is {other:?} of {slice:?}"),
+        };
+        let poll = Poll { task, begin: slice.begin, end: slice.end };
+        let (track, future, tier) = (slice.track, text("future"), text("name_tier"));
+        polls.entry(thread).or_default().push(Shown { poll, track, future, tier });
     }
     polls
 }
@@ -64,6 +79,21 @@ fn shown(trace: &Trace) -> BTreeMap<Tid, Vec<Poll>> {
 fn usual(mut times: Vec<u64>) -> u64 {
     times.sort_unstable();
     times[((times.len() - 1) as f64 * MOST) as usize]
+}
+
+/// What polls are said to poll.
+#[derive(Debug, Default)]
+struct Names {
+    /// By task, what it was called when it was spawned.
+    spawned: BTreeMap<u64, String>,
+    all: BTreeMap<(String, String, String), u64>,
+}
+
+impl Names {
+    fn check(&mut self, shown: &Shown) {
+        let spawned = self.spawned[&shown.poll.task].clone();
+        *self.all.entry((spawned, shown.future.clone(), shown.tier.clone())).or_default() += 1;
+    }
 }
 
 /// Where an unoptimized program's polls return to is only learnt from its first ones.
@@ -77,6 +107,7 @@ fn every_poll_is_told_from_its_begin_to_its_end(profile: &'static str) {
 fn every_poll_is_told_once_it_is_known_how(build: Build, learning_ns: u64) {
     let _turn = Turn::alone();
     let (outcome, truth) = build.recorded(&["--polls", "all", "--no-symbols"]);
+    let spawned = truth.spawns.values().map(|spawn| (spawn.id, spawn.name.clone())).collect();
     let mut truth = told(&truth);
     let first = truth.values().flatten().map(|poll| poll.begin).min().expect("the program polls");
     let known_from = first + learning_ns;
@@ -86,18 +117,24 @@ fn every_poll_is_told_once_it_is_known_how(build: Build, learning_ns: u64) {
     let trace = outcome.trace();
     let shown = shown(&trace);
     let (mut early, mut late, mut polls) = (Vec::new(), Vec::new(), 0);
+    let (mut names, mut workers) = (Names { spawned, ..Names::default() }, BTreeMap::new());
     for (thread, truth) in &truth {
         let shown = shown.get(thread).map(Vec::as_slice).unwrap_or_default();
         for poll in truth {
             polls += 1;
-            let around = shown.iter().filter(|shown| shown.task == poll.task && shown.begin <= poll.begin);
-            let own = around.max_by_key(|shown| shown.begin).filter(|shown| shown.end >= poll.end);
+            let of_task = shown.iter().filter(|shown| shown.poll.task == poll.task);
+            let around = of_task.filter(|shown| shown.poll.begin <= poll.begin);
+            let own = around.max_by_key(|shown| shown.poll.begin).filter(|shown| shown.poll.end >= poll.end);
             let own = own.unwrap_or_else(|| panic!("thread {thread} has polled this: {poll:?}"));
-            early.push(poll.begin - own.begin);
-            late.push(own.end - poll.end);
+            early.push(poll.begin - own.poll.begin);
+            late.push(own.poll.end - poll.end);
+            names.check(own);
+            let worker = *workers.entry(*thread).or_insert(own.track);
+            assert_eq!(worker, own.track, "{build:?}: thread {thread} is one worker: {own:?}");
         }
         let from = truth.first().map_or(Nanoseconds::MAX, |poll| poll.begin);
-        let is_known = |shown: &&Poll| truth.iter().any(|poll| poll.task == shown.task) && shown.end >= from;
+        let is_known =
+            |Shown { poll: shown, .. }: &&Shown| truth.iter().any(|poll| poll.task == shown.task) && shown.end >= from;
         let shown_of_known = shown.iter().filter(is_known);
         assert_eq!(shown_of_known.count(), truth.len(), "{build:?}: thread {thread} has polled as often as it says");
     }
@@ -105,6 +142,10 @@ fn every_poll_is_told_once_it_is_known_how(build: Build, learning_ns: u64) {
     let (early, late) = (usual(early), usual(late));
     println!("{build:?}: {polls} polls, most from {early} ns before to {late} ns after what they do");
     assert!(early < SAME_NS && late < SAME_NS, "{build:?}: {early} ns early and {late} ns late");
+    let mut workers: Vec<&str> = workers.values().map(|track| trace.tracks[track].name.as_str()).collect();
+    workers.sort_unstable();
+    assert_eq!(workers, ["current thread", "worker 0", "worker 1"], "{build:?}");
+    println!("{build:?}: {names:?}");
 }
 
 #[test]
@@ -171,7 +212,7 @@ fn more_polls_than_the_budget_allows_are_told_in_windows() {
     let trace = outcome.trace();
     let unobserved = unobserved(&trace);
     assert!(unobserved.len() >= 2, "{unobserved:?}");
-    let shown: Vec<Poll> = shown(&trace).into_values().flatten().collect();
+    let shown: Vec<Poll> = shown(&trace).into_values().flatten().map(|shown| shown.poll).collect();
     assert!(shown.len() > 1000, "{} polls", shown.len());
     let within = |poll: &&Poll| {
         let is_far = |&(begin, end): &(Nanoseconds, Nanoseconds)| {

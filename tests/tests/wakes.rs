@@ -197,6 +197,13 @@ fn every_wake_and_spawn_of_a_program_with_an_old_tokio_is_told() {
 }
 
 #[test]
+fn every_wake_and_spawn_is_told_whatever_tokio_it_is() {
+    for tokio in ["~1.42", "~1.46", "~1.50"] {
+        every_wake_and_spawn_is_told(Build { profile: "release", tokio });
+    }
+}
+
+#[test]
 fn where_that_is_not_wanted_no_wake_is_told() {
     let _turn = Turn::with_others();
     let (outcome, _) = Build { profile: "release", tokio: NEWEST }.recorded(&["--polls", "off", "--no-symbols"]);

@@ -10,7 +10,7 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollLeft {
-    /// When it left, and which CPU.
+    /// When it left, which CPU, and whether to sleep: see [`super::flags::FELL_ASLEEP`].
     pub header: Header,
     /// The thread.
     pub tid: Tid,

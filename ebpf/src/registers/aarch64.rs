@@ -56,6 +56,14 @@ impl Cpu for Native {
     }
 
     #[inline(always)]
+    unsafe fn system_call(saved: *const c_void) -> i32 {
+        // SAFETY: as the caller says.
+        let (number, pstate) = unsafe { (word(saved, SYSCALLNO), word(saved, PSTATE)) };
+        // 32-bit programs have other numbers.
+        if pstate & AARCH32 == 0 { number as i32 } else { -1 }
+    }
+
+    #[inline(always)]
     unsafe fn interrupted(event: *const c_void) -> Option<Entry> {
         // SAFETY: as the caller says: the context begins with a `user_pt_regs`, and has no system call's number.
         unsafe {

@@ -58,6 +58,12 @@ pub trait Cpu {
     /// `saved` comes from `bpf_task_pt_regs`.
     unsafe fn entry(saved: *const c_void) -> Entry;
 
+    /// The number of the system call by which the program entered the kernel; negative if by none.
+    ///
+    /// # Safety
+    /// As for [`Cpu::entry`].
+    unsafe fn system_call(saved: *const c_void) -> i32;
+
     /// What an event interrupted, if that was a program and not the kernel.
     ///
     /// # Safety

@@ -50,6 +50,14 @@ impl Cpu for Native {
     }
 
     #[inline(always)]
+    unsafe fn system_call(saved: *const c_void) -> i32 {
+        // SAFETY: as the caller says.
+        let (number, cs) = unsafe { (word(saved, ORIG_RAX), word(saved, CS)) };
+        // 32-bit programs have other numbers.
+        if cs & 0xffff == USER_CODE { number as i32 } else { -1 }
+    }
+
+    #[inline(always)]
     unsafe fn interrupted(event: *const c_void) -> Option<Entry> {
         // SAFETY: as the caller says: the context begins with a `pt_regs`.
         let (entry, cs) = unsafe { (Self::entry(event), word(event, CS)) };

@@ -240,6 +240,13 @@ pub struct RecordArguments {
     #[arg(long, value_name = "HZ", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub task_walk: u32,
 
+    /// What is told as a finding: polls that last as long, and tasks that wait as long for one; milliseconds, 0 for nothing
+    ///
+    /// Of Tokio programs: polls that ran, slept or had to make room for others, and tasks that were woken and not polled. They
+    /// are marked on the workers' tracks, and the summary tells the longest. All else is recorded just the same.
+    #[arg(long, value_name = "MS", default_value = "5", value_parser = milliseconds)]
+    pub threshold: Duration,
+
     /// Record scheduling alone, at the least cost
     #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind", "clock"])]
     pub no_stacks: bool,
@@ -317,6 +324,11 @@ impl RecordArguments {
     /// How often tasks are to be walked, if they are.
     pub fn task_walk(&self) -> Option<Duration> {
         Duration::from_secs(1).checked_div(self.task_walk)
+    }
+
+    /// What is to be told as a finding.
+    pub fn threshold(&self) -> Option<Duration> {
+        Some(self.threshold).filter(|threshold| !self.no_stacks && !threshold.is_zero())
     }
 
     /// Which polls they ask for.

@@ -367,6 +367,8 @@ impl Detached {
                 tgid: sleeper.tgid,
                 waker_tid: Tid::IDLE,
                 prev_state: sleeper.prev_state,
+                system_call: sleeper.system_call,
+                reserved: 0,
                 polled: sleeper.polled,
             })
         });

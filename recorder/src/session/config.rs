@@ -57,6 +57,8 @@ pub struct Config {
     pub budget_percent: f64,
     /// How often the tasks of programs are walked that poll any. Default: twice a second. None: never.
     pub task_walk: Option<Duration>,
+    /// What lasts as long is told as a finding. Default: 5 ms. None: nothing is.
+    pub threshold: Option<Duration>,
     /// How functions are named when the recording is over; not at all if `None`.
     pub symbols: Option<symbols::Options>,
 }
@@ -165,6 +167,7 @@ impl Config {
         attributes.push(text("polletto.polls", polls));
         attributes
             .extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
+        attributes.extend(self.threshold.map(|threshold| number("polletto.threshold_ns", threshold.as_nanos() as u64)));
         if let Some(duration) = self.duration {
             attributes.push(number("polletto.duration_ms", duration.as_millis() as u64));
         }

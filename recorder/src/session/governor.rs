@@ -3,7 +3,7 @@
 //! What a process may spend comes in evenly as time goes by. While it has something left it has its probes; when it has
 //! nothing left they are removed, until it has saved enough for it to be worth while to attach them again.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// What a process saves at most, as the time in which it comes in.
 const SAVED: Duration = Duration::from_secs(1);
@@ -14,11 +14,21 @@ const PILOT: f64 = 0.25;
 /// How much of that is kept for what is spent late, at most: some is left for each window.
 const MOST_RESERVED: f64 = 0.9;
 
-/// How soon it is looked again at a process with probes, if it will not have spent everything before.
-pub const LOOK: Duration = Duration::from_millis(5);
+/// How soon it is looked again at a process, at the latest: where polls return to is learnt then, too.
+const LOOK: Duration = Duration::from_millis(10);
 
-/// How soon at one that may have.
+/// And at the earliest.
 const SOON: Duration = Duration::from_millis(1);
+
+/// Taken for what a process spends in each nanosecond before it is known: all of a CPU.
+const UNKNOWN_PACE: f64 = 1.0;
+
+/// So many nanoseconds, but not less or more than that; the most if it is never.
+fn within(nanoseconds: f64, bounds: RangeInclusive<Duration>) -> Duration {
+    let [least, most] = [bounds.start(), bounds.end()].map(|bound| bound.as_nanos() as f64);
+    // Nothing by nothing is no number.
+    Duration::from_nanos(if nanoseconds < most { nanoseconds.max(least) } else { most } as u64)
+}
 
 /// What probes may take of each process's time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,8 +57,8 @@ pub struct Account {
     left_ns: f64,
     /// When that was so, nanoseconds of any clock.
     at_ns: u64,
-    /// What was spent between the last two looks, nanoseconds.
-    lately_ns: f64,
+    /// How much is likely to be spent in a nanosecond: as much as between the last two looks.
+    pace: f64,
     /// What is likely to be spent after there should be no probes any more: as much as after the last times, nanoseconds.
     reserve_ns: f64,
 }
@@ -58,12 +68,12 @@ impl Account {
     pub fn new(budget: Budget, now_ns: u64) -> Account {
         let rate = budget.rate();
         let left_ns = rate * SAVED.as_nanos() as f64 * PILOT;
-        Account { rate, left_ns, at_ns: now_ns, lately_ns: left_ns, reserve_ns: 0.0 }
+        Account { rate, left_ns, at_ns: now_ns, pace: UNKNOWN_PACE, reserve_ns: 0.0 }
     }
 
     /// The process gets probes. How much it will spend is unknown, so it may be much.
     pub fn open(&mut self) {
-        self.lately_ns = self.left_ns;
+        self.pace = UNKNOWN_PACE;
     }
 
     /// So much was spent since the last call.
@@ -73,9 +83,12 @@ impl Account {
         if self.rate.is_infinite() {
             return;
         }
-        self.lately_ns = spent_ns as f64;
+        // Two looks in a moment tell nothing of the pace.
+        if passed_ns >= SOON.as_nanos() as u64 / 2 {
+            self.pace = spent_ns as f64 / passed_ns as f64;
+        }
         let most_ns = self.most_ns();
-        self.left_ns = (self.left_ns + self.rate * passed_ns as f64).min(most_ns) - self.lately_ns;
+        self.left_ns = (self.left_ns + self.rate * passed_ns as f64).min(most_ns) - spent_ns as f64;
     }
 
     /// The process's probes are gone, and everything that they took has been spent.
@@ -100,9 +113,15 @@ impl Account {
         self.rate.is_infinite() || self.left_ns >= self.most_ns()
     }
 
-    /// When to look again at a process with probes.
+    /// When to look again at a process with probes: when half of what is left may have been spent.
     pub fn next_look(&self) -> Duration {
-        if self.left_ns - self.reserve_ns < 2.0 * self.lately_ns { SOON } else { LOOK }
+        let left_ns = self.left_ns - self.reserve_ns;
+        within(left_ns / 2.0 / self.pace, SOON..=LOOK)
+    }
+
+    /// When to look again at a process without: when it will have saved enough.
+    pub fn is_full_in(&self) -> Duration {
+        within((self.most_ns() - self.left_ns) / self.rate, SOON..=SAVED)
     }
 }
 
@@ -170,15 +189,31 @@ mod tests {
     #[test]
     fn one_that_spends_fast_is_looked_at_sooner() {
         let mut account = Account::new(Budget::Percent(2.0), 0);
-        assert_eq!(account.next_look(), SOON);
+        // 5 ms, and nobody knows yet how soon they will be spent.
+        assert_eq!(account.next_look(), Duration::from_micros(2_500));
         account.spend(5_000_000, 1_000);
         assert_eq!(account.next_look(), LOOK);
-        account.spend(10_000_000, 1_900_000);
+        account.spend(6_000_000, 119_000);
+        assert_eq!(account.next_look(), LOOK);
+        account.spend(7_000_000, 500_000);
+        assert_eq!(account.next_look(), Duration::from_micros(4_520));
+        account.spend(11_000_000, 3_800_000);
         assert_eq!(account.next_look(), SOON);
         account.spend(2 * SECOND_NS, 0);
         assert_eq!(account.next_look(), LOOK);
         account.open();
-        assert_eq!(account.next_look(), SOON);
+        assert_eq!(account.next_look(), LOOK);
+    }
+
+    #[test]
+    fn one_that_has_spent_all_is_looked_at_when_it_has_saved_enough() {
+        let mut account = Account::new(Budget::Percent(2.0), 0);
+        assert_eq!(account.is_full_in(), Duration::from_millis(750));
+        account.spend(0, 7_000_000);
+        assert_eq!(account.is_full_in(), SAVED);
+        account.spend(2 * SECOND_NS, 0);
+        assert_eq!(account.is_full_in(), SOON);
+        assert_eq!(Account::new(Budget::Unlimited, 0).is_full_in(), SAVED);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod calibration;
 mod changes;
 mod config;
 mod ending;
+mod findings;
 mod governor;
 mod memory;
 mod modules;
@@ -33,6 +34,7 @@ use anyhow::{Context, Result};
 pub use self::{
     config::{Config, Subject, default_ring_bytes},
     ending::{Ending, Signals},
+    findings::{FindingSummary, Located},
     memory::CodeSummary,
     modules::Unreadable,
     own_use::{NamingUse, OwnUse},
@@ -44,6 +46,7 @@ pub use self::{
 };
 use self::{
     ending::Waiter,
+    findings::Locator,
     memory::Memory,
     pipeline::{Finished, Pipeline, Sources},
     tasks::WantedProbes,
@@ -83,6 +86,8 @@ pub struct Outcome {
     pub tasks: TaskSummary,
     /// What became of walking their tasks; none where that was not wanted.
     pub walks: Option<WalkSummary>,
+    /// What was found to be wrong; none where nothing was looked for.
+    pub findings: Option<FindingSummary>,
     /// How the functions of each of them were named.
     pub names: Vec<ModuleReport>,
     /// The recorder's own use of the machine.
@@ -152,11 +157,15 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     let ending = waiter.wait(running.progress(), observer)?;
     running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
     waiter.wait_for_pipeline()?;
-    let Finished { lasted, seen, kernel, records, code, tasks, walks, requests, refused, output } = running
-        .join()
-        .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
+    let Finished { lasted, seen, kernel, records, code, tasks, walks, mut findings, requests, refused, output } =
+        running
+            .join()
+            .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
     let (names, naming_use) = own_use::of_naming(|peak_memory_bytes| match &config.symbols {
-        Some(options) => naming::name(requests, options, &output, signals, observer, peak_memory_bytes),
+        Some(options) => {
+            let locator = findings.as_mut().map(Locator::new);
+            naming::name(requests, options, &output, signals, observer, locator, peak_memory_bytes)
+        }
         None => Ok(Vec::new()),
     });
     let written = output.close().context("could not write the trace")?;
@@ -176,6 +185,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         code,
         tasks,
         walks,
+        findings,
         names,
         own_use,
         naming_use,

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use anyhow::{Result, anyhow};
 
-use super::{Observer, Signals, symbolizing::NameWriter};
+use super::{Observer, Signals, findings::Locator, symbolizing::NameWriter};
 use crate::{
     symbols::{self, Answer, ModuleReport, Request},
     timeline::path_in_trace,
@@ -19,11 +19,16 @@ pub fn name(
     output: &Output,
     signals: &Signals,
     observer: &mut dyn Observer,
+    locator: Option<Locator<'_>>,
     peak_memory_bytes: &mut u64,
 ) -> Result<Vec<ModuleReport>> {
     let is_cancelled = Cell::new(false);
-    let mut namer = Namer { names: NameWriter::default(), output, signals, observer, is_cancelled, peak_memory_bytes };
+    let names = NameWriter::default();
+    let mut namer = Namer { names, output, signals, observer, locator, is_cancelled, peak_memory_bytes };
     let reports = symbols::resolve(requests, options, &mut namer)?;
+    if let Some(locator) = namer.locator {
+        locator.locate();
+    }
     namer
         .names
         .take_all()
@@ -37,12 +42,17 @@ struct Namer<'a> {
     output: &'a Output,
     signals: &'a Signals,
     observer: &'a mut dyn Observer,
+    /// Wants to hear of them too.
+    locator: Option<Locator<'a>>,
     is_cancelled: Cell<bool>,
     peak_memory_bytes: &'a mut u64,
 }
 
 impl symbols::Observer for Namer<'_> {
     fn answer(&mut self, answer: Answer) -> Result<()> {
+        if let Some(locator) = &mut self.locator {
+            locator.learn(&answer);
+        }
         self.names.push(Answer { path: path_in_trace(&answer.path), ..answer });
         let mut full = self.names.take_full();
         full.try_for_each(|batch| self.output.send(batch)).map_err(|_| anyhow!("the trace can't be written any more"))

@@ -19,6 +19,7 @@ use rustix::{
 
 use super::{
     Config,
+    findings::FindingSummary,
     memory::{CodeSummary, Memory},
     own_use, preamble,
     running::{Progress, RunningPipeline, Stop},
@@ -64,6 +65,8 @@ pub struct Finished {
     pub code: CodeSummary,
     pub tasks: TaskSummary,
     pub walks: Option<WalkSummary>,
+    /// What was found to be wrong; none where nothing was looked for.
+    pub findings: Option<FindingSummary>,
     /// What is to be named.
     pub requests: Vec<Request>,
     /// What can't be.
@@ -90,6 +93,8 @@ pub struct Pipeline {
     output: Output,
     progress: Arc<Progress>,
     began: Clocks,
+    /// What lasts as long is a finding.
+    threshold: Option<Duration>,
     /// Ends by itself when no recorded thread is left.
     ends_with_threads: bool,
     needs_mappings: bool,
@@ -134,6 +139,7 @@ impl Pipeline {
             if config.stacks.are_recorded() { PacketBuffer::with_stack_samples() } else { PacketBuffer::default() };
         preamble::preamble(config, began)?.write(&mut packets);
         let mut timeline = Timeline::new(config.subject.view(), began.boottime_ns, &mut packets);
+        config.threshold.iter().for_each(|&threshold| timeline.find(threshold));
         if config.stacks.kernel {
             let functions = KernelFunctions::read().context("could not read the names of the kernel's functions")?;
             timeline.name_kernel_frames(Arc::new(functions));
@@ -154,6 +160,7 @@ impl Pipeline {
             output,
             progress: Arc::new(progress),
             began,
+            threshold: config.threshold,
             ends_with_threads: config.ends_with_threads(),
             needs_mappings: config.needs_mappings(),
             flush: Every::new(FLUSH_PERIOD),
@@ -195,7 +202,18 @@ impl Pipeline {
     fn run(mut self, stop: &Stop) -> Result<Finished> {
         raise_priority();
         let ended = self.record_until(stop);
-        let Pipeline { attached, mut timeline, mut memory, mut walks, mut packets, output, progress, began, .. } = self;
+        let Pipeline {
+            attached,
+            mut timeline,
+            mut memory,
+            mut walks,
+            mut packets,
+            output,
+            progress,
+            began,
+            threshold,
+            ..
+        } = self;
         // In this order: nobody takes the polls of a program that is still patched.
         memory.unprobe();
         let mut detached = attached.detach();
@@ -221,7 +239,8 @@ impl Pipeline {
         let (requests, refused) = memory.requests(timeline.addresses());
         let (code, tasks) = memory.finish();
         let walks = walks.map(Walks::finish);
-        Ok(Finished { lasted, seen, kernel, records, code, tasks, walks, requests, refused, output })
+        let findings = threshold.map(|threshold| FindingSummary::of(&timeline, threshold));
+        Ok(Finished { lasted, seen, kernel, records, code, tasks, walks, findings, requests, refused, output })
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.

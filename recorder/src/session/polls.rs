@@ -27,10 +27,7 @@ use self::{
     process::{Probed, Taken, Wanted, Window},
 };
 use super::{
-    calibration::ProbeCost,
-    changes::Code,
-    governor::{Budget, LOOK},
-    modules::ModuleFile,
+    calibration::ProbeCost, changes::Code, governor::Budget, modules::ModuleFile, own_use::thread_cpu_ns,
     preamble::boottime_ns,
 };
 use crate::{
@@ -118,7 +115,9 @@ impl Probing {
         if is_first {
             self.open(process);
         }
+        let began_ns = thread_cpu_ns();
         self.attach(process, code, wanted);
+        self.charge(process, thread_cpu_ns() - began_ns);
         if is_first {
             self.opened(process);
         }
@@ -145,7 +144,7 @@ impl Probing {
 
     /// When to call [`Probing::look`]; never while no process polls.
     pub fn next_look(&self) -> Option<Duration> {
-        self.processes.values().map(|probed| probed.account.next_look().min(LOOK)).min()
+        self.processes.values().map(Probed::next_look).min()
     }
 
     /// Learns where polls return to, and lets every process have what it can pay for.
@@ -229,6 +228,7 @@ impl Probing {
 
     /// Attaches a process's probes again.
     fn reopen(&mut self, process: Tgid) {
+        let began_ns = thread_cpu_ns();
         self.open(process);
         let Some(probed) = self.processes.get_mut(&process) else { return };
         let files = std::mem::take(&mut probed.files);
@@ -236,7 +236,16 @@ impl Probing {
         for (code, wanted) in files {
             self.attach(process, &code, wanted);
         }
+        self.charge(process, thread_cpu_ns() - began_ns);
         self.opened(process);
+    }
+
+    /// Attaching or removing a process's probes has taken so much, which is no less the machine's time than what they take.
+    fn charge(&mut self, process: Tgid, cpu_ns: u64) {
+        self.summary.attaching_ns += cpu_ns;
+        if let Some(probed) = self.processes.get_mut(&process) {
+            probed.account.spend(boottime_ns(), cpu_ns);
+        }
     }
 
     /// Lets a process's probes take so much until the next look, on so many CPUs.
@@ -288,7 +297,10 @@ impl Probing {
         probed.places.clear();
         self.allow(process, Allowance { over_ns, ..Allowance::default() });
         // Meanwhile other processes may have nothing left either. Without a thread, they have to wait.
-        let removing = std::thread::Builder::new().name("polletto-unprobe".to_owned()).spawn(move || drop(links));
+        let removing = std::thread::Builder::new().name("polletto-unprobe".to_owned()).spawn(move || {
+            drop(links);
+            thread_cpu_ns()
+        });
         match (removing, self.processes.get_mut(&process)) {
             (Ok(removing), Some(probed)) => probed.window = Window::Closing(removing),
             _ => self.closed(process),
@@ -300,7 +312,8 @@ impl Probing {
         let Some(probed) = self.processes.get_mut(&process) else { return };
         if let Window::Closing(removing) = std::mem::replace(&mut probed.window, Window::Closed) {
             // It does nothing that could panic.
-            removing.join().ok();
+            let cpu_ns = removing.join().unwrap_or_default();
+            self.charge(process, cpu_ns);
             self.closed(process);
         }
     }

@@ -19,10 +19,14 @@ pub struct Absence {
 impl Absence {
     /// All of it is sleep if nobody saw when it was woken.
     pub fn of(blocked: &Blocked) -> Absence {
-        let left_ns = blocked.left_ns;
-        let returned_ns = blocked.header.time_ns.max(left_ns);
-        let is_unknown = blocked.woken_ns == 0 || left_ns.saturating_sub(blocked.woken_ns) >= EARLIEST_WAKING_NS;
-        let woken_ns = if is_unknown { returned_ns } else { blocked.woken_ns.clamp(left_ns, returned_ns) };
+        Absence::between(blocked.left_ns, blocked.woken_ns, blocked.header.time_ns)
+    }
+
+    /// As [`Absence::of`]; `woken_ns` is 0 if nobody saw that.
+    pub fn between(left_ns: u64, woken_ns: u64, returned_ns: u64) -> Absence {
+        let returned_ns = returned_ns.max(left_ns);
+        let is_unknown = woken_ns == 0 || left_ns.saturating_sub(woken_ns) >= EARLIEST_WAKING_NS;
+        let woken_ns = if is_unknown { returned_ns } else { woken_ns.clamp(left_ns, returned_ns) };
         Absence { left_ns, woken_ns, returned_ns }
     }
 
@@ -61,6 +65,8 @@ mod tests {
                 tgid: Tgid(1),
                 waker_tid: Tid(0),
                 prev_state: 1,
+                system_call: -1,
+                reserved: 0,
                 polled: Polled::default(),
             };
             let weights = Absence::of(&blocked).weights();

@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use polletto_protos::{Frame, InternedData, Mapping, frame::Kind};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::mappings::{AddressSpace, Code, Region};
+use super::{
+    mappings::{AddressSpace, Code, Region},
+    waits::Wait,
+};
 use crate::{pieces::Piece, trace::InternTable};
 
 /// The names of the kernel's functions.
@@ -92,6 +95,23 @@ impl Frames {
             symbol.module == Some("bpf")
                 || ["bpf_trace_run", "__bpf_trace_", "__traceiter_"].into_iter().any(starts_with)
         })
+    }
+
+    /// What a thread waits for that sleeps in these functions of the kernel, the innermost first.
+    pub fn wait(&self, kernel: &[u64]) -> Wait {
+        let Some(symbols) = &self.kernel_symbols else { return Wait::Other };
+        Wait::of(kernel.iter().filter_map(|&address| symbols.find(address)).map(|symbol| symbol.name))
+    }
+
+    /// The program's code that a frame is at, and the address there as its file's own symbols have it.
+    pub fn code_at(&self, frame: u32) -> Option<(&Code, u64)> {
+        let (key, _) = self.frames.iter().find(|(_, iid)| *iid == u64::from(frame))?;
+        let FrameKey::Address { mapping, rel_pc } = *key else { return None };
+        let (key, _) = self.mappings.iter().find(|(_, iid)| *iid == mapping)?;
+        match key {
+            MappingKey::Program(region) => Some((&region.code, rel_pc)),
+            MappingKey::Kernel(_) => None,
+        }
     }
 
     /// The program's code at each of these addresses.

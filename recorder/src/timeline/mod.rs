@@ -5,6 +5,7 @@
 //! It is pure: no clock, no files, no threads, so that a recorded stream of records replays to the same packets.
 
 mod blocked;
+mod findings;
 mod frames;
 mod lane;
 mod lives;
@@ -22,10 +23,11 @@ mod task_code;
 mod task_state;
 mod threads;
 mod vocabulary;
+mod waits;
 mod wakes;
 mod worker_tracks;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use polletto_common::{
     id::{Tgid, Tid},
@@ -40,6 +42,7 @@ use self::{
 use crate::trace::PacketBuffer;
 
 pub use self::{
+    findings::{Fault, Finding, Findings},
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
     mappings::{Code, Mapped, Module},
     poll_news::{PollNews, Unobserved},
@@ -48,6 +51,8 @@ pub use self::{
     runtimes::{RuntimeCounter, WalkedProcess, WalkedRuntime},
     seen::{Endings, Seen},
     task_code::{Future, PollBody, TaskCode},
+    waits::Wait,
+    worker_tracks::Poller,
 };
 
 /// How much of the machine a trace shows.
@@ -95,6 +100,22 @@ impl Timeline {
             listing_wanted: false,
             scan_wanted: false,
         }
+    }
+
+    /// Polls that last as long, and tasks that wait as long to be polled, are told as findings. None are before this.
+    pub fn find(&mut self, threshold: Duration) {
+        self.samples.find(threshold.as_nanos() as u64);
+    }
+
+    /// What was found.
+    pub fn findings(&self) -> &Findings {
+        self.samples.findings()
+    }
+
+    /// The program's code that a finding's callstack leads through, the innermost first, with the addresses as the files'
+    /// own symbols have them.
+    pub fn code_of(&self, finding: &Finding) -> Vec<(Code, u64)> {
+        finding.callstack.map_or_else(Vec::new, |callstack| self.stacks.code_of(callstack))
     }
 
     /// Takes one record. Records of one CPU come in the order in which they were written, those of several CPUs nearly so.
@@ -256,7 +277,7 @@ impl Timeline {
 
     /// Writes everything and ends what is still open.
     pub fn finish(&mut self, now_ns: u64, out: &mut PacketBuffer) {
-        self.samples.finish(&mut self.seen, out);
+        self.samples.finish(now_ns, &mut self.seen, out);
         self.flush(out);
         self.recorder.finish(now_ns, out);
     }
@@ -330,6 +351,7 @@ impl Timeline {
         self.seen.wakings += 1;
         let at = self.lane_index(waking.header.cpu);
         self.lanes[at].waking(waking, &self.threads);
+        self.samples.wakes(waking.header.time_ns, waking.tid);
     }
 
     fn lost(&mut self, lost: &record::Lost, out: &mut PacketBuffer) {

@@ -5,6 +5,7 @@
 //! that was found twice, or that left its CPU and came back, lasted at least from the first time to the last. Of one that
 //! was found once it is only known that there was one.
 
+mod presence;
 mod showing;
 
 use std::sync::Arc;
@@ -17,20 +18,22 @@ use polletto_common::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use self::showing::{Deed, Extent, is_in_poll};
+use self::{
+    presence::Presence,
+    showing::{Deed, Extent, Shown, is_in_poll},
+};
 use super::{
     blocked::Absence,
+    findings::Findings,
     runtimes::{RuntimeCounters, WalkedProcess},
     seen::Seen,
     task_code::{Future, PollBody},
     vocabulary::Vocabulary,
-    wakes::{Running, Wakes},
+    waits::Wait,
+    wakes::{Led, Running, Wakes},
     worker_tracks::WorkerTracks,
 };
 use crate::trace::PacketBuffer;
-
-/// Stretches of sleep that are shown within one poll.
-const MAX_STRETCHES: usize = 256;
 
 /// Polls of one thread that wait to be shown until it is known which task that is itself. Mostly it is within milliseconds.
 const MAX_UNDECIDED: usize = 1024;
@@ -41,27 +44,6 @@ pub struct TaskKey {
     pub tgid: Tgid,
     /// [`Polled::task`], never 0.
     pub id: u64,
-}
-
-/// A poll that a thread was found in.
-#[derive(Debug)]
-struct Presence {
-    task: TaskKey,
-    polled: Polled,
-    since_ns: u64,
-    last_ns: u64,
-    /// It left its CPU in the middle of the poll and has not come back.
-    is_away: bool,
-    /// How long it was away, nanoseconds.
-    away_ns: u64,
-    stretches: Vec<Stretch>,
-}
-
-/// A stretch of sleep in the middle of a poll.
-#[derive(Debug)]
-struct Stretch {
-    absence: Absence,
-    callstack: u64,
 }
 
 /// A future of a vtable of which nothing else is known.
@@ -94,21 +76,40 @@ pub struct Polls {
     tracks: WorkerTracks,
     counters: RuntimeCounters,
     wakes: Wakes,
+    /// What lasts as long is told as a finding, nanoseconds.
+    threshold_ns: u64,
+    findings: Findings,
 }
 
 impl Polls {
+    /// Tells polls that last as long, and tasks that wait as long, as findings.
+    pub fn find(&mut self, threshold_ns: u64) {
+        self.threshold_ns = threshold_ns;
+    }
+
+    /// What was found.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
     /// The timer found a thread running with `body` on its stack. Tells which task it polled, if any.
     pub fn sample(
         &mut self,
         sample: &record::Sample,
         body: Option<&Arc<PollBody>>,
+        callstack: u64,
         words: &mut Vocabulary,
         seen: &mut Seen,
         out: &mut PacketBuffer,
     ) -> Option<TaskKey> {
-        let record::Sample { header, tid, tgid, polled, .. } = *sample;
+        let record::Sample { header, tid, tgid, polled, period_ns, .. } = *sample;
         let task = self.task(tid, tgid, polled, body);
         self.found(header.time_ns, tid, task, polled, words, seen, out);
+        if let Some(presence) = self.innermost(tid)
+            && task == Some(presence.task)
+        {
+            presence.callstacks.push(callstack, None, period_ns);
+        }
         task
     }
 
@@ -118,18 +119,21 @@ impl Polls {
         let task = self.task(tid, tgid, polled, None);
         self.found(header.time_ns, tid, task, polled, words, seen, out);
         if let Some(presence) = self.innermost(tid) {
-            presence.is_away = true;
+            presence.leave(header.time_ns, header.flags & flags::FELL_ASLEEP != 0);
+        }
+    }
+
+    /// A thread is woken.
+    pub fn wakes(&mut self, time_ns: u64, tid: Tid) {
+        if let Some(presence) = self.innermost(tid) {
+            presence.wake(time_ns);
         }
     }
 
     /// A thread runs again.
     pub fn back(&mut self, time_ns: u64, tid: Tid) {
-        if let Some(presence) = self.innermost(tid)
-            && presence.is_away
-        {
-            presence.is_away = false;
-            presence.away_ns += time_ns.saturating_sub(presence.last_ns);
-            presence.last_ns = presence.last_ns.max(time_ns);
+        if let Some(presence) = self.innermost(tid) {
+            presence.come_back(time_ns);
         }
     }
 
@@ -139,15 +143,14 @@ impl Polls {
         blocked: &record::Blocked,
         absence: Absence,
         body: Option<&Arc<PollBody>>,
-        callstack: u64,
+        (callstack, wait): (u64, Wait),
     ) -> Option<TaskKey> {
         let task = self.task(blocked.tid, blocked.tgid, blocked.polled, body)?;
         if let Some(presence) = self.innermost(blocked.tid)
             && presence.task == task
-            && presence.since_ns <= absence.left_ns
-            && presence.stretches.len() < MAX_STRETCHES
         {
-            presence.stretches.push(Stretch { absence, callstack });
+            presence.sleep(absence, callstack);
+            presence.callstacks.push(callstack, Some(wait), absence.weights().off_cpu_ns);
         }
         Some(task)
     }
@@ -185,8 +188,8 @@ impl Polls {
                 self.pollers.insert(tid);
             }
         }
+        let may_block = body.as_ref().map_or(!polled.awaits(), |body| body.may_block);
         let future = future_of(vtable, body);
-        let (away_ns, stretches) = found.map_or((0, Vec::new()), |found| (found.away_ns, found.stretches));
         let extent = if is_finished {
             seen.polls_exact += 1;
             Extent::Exact
@@ -196,10 +199,11 @@ impl Polls {
             Extent::AtLeast
         };
         let last_ns = header.time_ns.max(began_ns);
-        let flows = self.wakes.polled(task, began_ns);
-        seen.wakes_polled += flows.len() as u64;
-        let shown = Presence { task, polled, since_ns: began_ns, last_ns, is_away: false, away_ns, stretches };
-        self.show(tid, &shown, &future, extent, &flows, words, out);
+        let led = self.wakes.polled(task, began_ns);
+        seen.wakes_polled += led.flows.len() as u64;
+        let found = found.unwrap_or_else(|| Presence::new(task, polled, began_ns));
+        let shown = Shown { tid, presence: found.lasted(began_ns, last_ns), future, extent, may_block, led };
+        self.show(&shown, words, out);
     }
 
     /// A thread has woken a task with this `body`.
@@ -297,8 +301,12 @@ impl Polls {
         self.counters.forget_process(tgid);
     }
 
-    /// Shows what is still being polled.
-    pub fn finish(&mut self, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+    /// Shows what is still being polled at `now_ns`, be it asleep.
+    pub fn finish(&mut self, now_ns: u64, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.present
+            .values_mut()
+            .filter_map(|nested| nested.last_mut())
+            .for_each(|presence| presence.come_back(now_ns));
         let mut threads: Vec<Tid> = self.present.keys().chain(self.undecided.keys()).copied().collect();
         threads.sort_unstable();
         threads.dedup();
@@ -354,10 +362,7 @@ impl Polls {
         if let Some(task) = task
             && !self.is_unfinished(tid, &polled)
         {
-            let (since_ns, last_ns) = (time_ns, time_ns);
-            let stretches = Vec::new();
-            let presence = Presence { task, polled, since_ns, last_ns, is_away: false, away_ns: 0, stretches };
-            self.present.entry(tid).or_default().push(presence);
+            self.present.entry(tid).or_default().push(Presence::new(task, polled, time_ns));
         }
     }
 
@@ -393,7 +398,7 @@ impl Polls {
         let within = nested.split_off(at + 1);
         let found = nested.pop();
         for presence in within {
-            self.end_one(tid, &presence, words, seen, out);
+            self.end_one(tid, presence, words, seen, out);
         }
         found
     }
@@ -411,7 +416,7 @@ impl Polls {
                 || worker == Polled::ONLY_WORKER;
             let undecided = self.undecided.get(&tid).map_or(0, Vec::len);
             if is_decided || undecided >= MAX_UNDECIDED {
-                self.end_one(tid, &presence, words, seen, out);
+                self.end_one(tid, presence, words, seen, out);
             } else {
                 self.undecided.entry(tid).or_default().push(presence);
             }
@@ -421,7 +426,7 @@ impl Polls {
     /// Shows what the thread was found in while it was not known which task it is itself.
     fn decide(&mut self, tid: Tid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
         for presence in self.undecided.remove(&tid).into_iter().flatten() {
-            self.end_one(tid, &presence, words, seen, out);
+            self.end_one(tid, presence, words, seen, out);
         }
     }
 
@@ -429,7 +434,7 @@ impl Polls {
     fn end_one(
         &mut self,
         tid: Tid,
-        presence: &Presence,
+        presence: Presence,
         words: &mut Vocabulary,
         seen: &mut Seen,
         out: &mut PacketBuffer,
@@ -444,8 +449,9 @@ impl Polls {
             return;
         };
         seen.polls_found += 1;
-        let future = Arc::clone(&body.future);
+        let (future, may_block) = (Arc::clone(&body.future), body.may_block);
         self.unfinished(tid, &presence.polled);
-        self.show(tid, presence, &future, Extent::AtLeast, &[], words, out);
+        let (extent, led) = (Extent::AtLeast, Led::default());
+        self.show(&Shown { tid, presence, future, extent, may_block, led }, words, out);
     }
 }

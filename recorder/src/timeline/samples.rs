@@ -12,12 +12,14 @@ use rustc_hash::FxHashMap;
 
 use super::{
     blocked::Absence,
+    findings::Findings,
     polls::{Polls, TaskKey},
     runtimes::WalkedProcess,
     seen::Seen,
     stacks::{Found, Origin, Stacks},
     task_state,
     vocabulary::Vocabulary,
+    waits::Wait,
 };
 use crate::trace::{InternTable, PacketBuffer, SliceBegin, SliceCallstack, StackSample, Weights};
 
@@ -66,7 +68,8 @@ impl Samples {
         }
         let record::Header { time_ns, cpu, flags, .. } = sample.header;
         let mode = if flags & flags::IN_KERNEL != 0 { Mode::Kernel } else { Mode::User };
-        let task = self.polls.sample(sample, found.body.as_ref(), &mut self.words, seen, out);
+        let body = found.body.as_ref();
+        let task = self.polls.sample(sample, body, found.callstack, &mut self.words, seen, out);
         seen.samples_in_polls += u64::from(task.is_some());
         let task_context = self.task_context(sample.tgid, sample.tid, task, out);
         let execution_context = self.execution_context(cpu, mode, out);
@@ -82,16 +85,21 @@ impl Samples {
 
     /// A thread that had slept runs again.
     pub fn blocked(&mut self, blocked: &record::Blocked, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
-        let Found { callstack, unwind_error, origin, body } = stacks.find(blocked.stack, blocked.tgid, out);
+        let Found { callstack, unwind_error, origin, body, wait } = stacks.find(blocked.stack, blocked.tgid, out);
         seen.blocked += 1;
         match origin {
             Origin::Unwound { ending, .. } => seen.blocked_by_ending.count(ending),
             Origin::Lost => seen.stacks_lost += 1,
             Origin::NotKept => seen.stacks_not_kept += 1,
         }
+        let wait = match wait {
+            // The kernel's own frames are mostly not recorded.
+            Wait::Other => Wait::of_call(blocked.system_call, task_state::is_uninterruptible(blocked.prev_state)),
+            told => told,
+        };
         let absence = Absence::of(blocked);
         let weights = absence.weights();
-        let task = self.polls.blocked(blocked, absence, body.as_ref(), callstack);
+        let task = self.polls.blocked(blocked, absence, body.as_ref(), (callstack, wait));
         let task_context = self.task_context(blocked.tgid, blocked.tid, task, out);
         let track = self.track(blocked, absence.left_ns, out);
         let words = &mut self.words;
@@ -155,6 +163,11 @@ impl Samples {
         self.polls.lost();
     }
 
+    /// A thread is woken.
+    pub fn wakes(&mut self, time_ns: u64, tid: Tid) {
+        self.polls.wakes(time_ns, tid);
+    }
+
     /// A thread runs again.
     pub fn back(&mut self, time_ns: u64, tid: Tid) {
         self.polls.back(time_ns, tid);
@@ -181,9 +194,19 @@ impl Samples {
         self.polls.forget_process(tgid);
     }
 
-    /// Shows what is still going on.
-    pub fn finish(&mut self, seen: &mut Seen, out: &mut PacketBuffer) {
-        self.polls.finish(&mut self.words, seen, out);
+    /// Shows what is still going on at `now_ns`.
+    pub fn finish(&mut self, now_ns: u64, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.polls.finish(now_ns, &mut self.words, seen, out);
+    }
+
+    /// See [`Polls::find`].
+    pub fn find(&mut self, threshold_ns: u64) {
+        self.polls.find(threshold_ns);
+    }
+
+    /// See [`Polls::findings`].
+    pub fn findings(&self) -> &Findings {
+        self.polls.findings()
     }
 
     /// The number of the thread's `TaskContext` while it polls `task`.

@@ -14,6 +14,7 @@ use super::{
     mappings::{AddressSpaces, Code, Mapped, Module},
     seen::Seen,
     task_code::{PollBody, TaskCode},
+    waits::Wait,
 };
 use crate::trace::PacketBuffer;
 
@@ -34,6 +35,8 @@ pub struct Found {
     pub origin: Origin,
     /// What polls a task, innermost.
     pub body: Option<Arc<PollBody>>,
+    /// What is waited for, if it is where a thread sleeps.
+    pub wait: Wait,
 }
 
 /// Where a callstack comes from.
@@ -56,6 +59,7 @@ struct Known {
     ending: StackEnding,
     by_frame_pointers: bool,
     body: Option<Arc<PollBody>>,
+    wait: Wait,
 }
 
 /// The stacks of a recording.
@@ -131,6 +135,7 @@ impl Stacks {
         }
         let (stack, addresses) = &self.without_strays(stack, addresses);
         let body = self.body(stack, addresses);
+        let wait = self.frames.wait(&addresses[..addresses.len().min(usize::from(stack.kernel_frames))]);
         let mut new = InternedData::default();
         let frame_ids = self.frame_ids(stack, addresses, &mut new);
         let callstack = self.write(frame_ids, new, out);
@@ -142,6 +147,7 @@ impl Stacks {
             ending: stack.ending,
             by_frame_pointers: stack.header.flags & flags::BY_FRAME_POINTERS != 0,
             body,
+            wait,
         };
         self.known.insert(stack.id, known);
     }
@@ -149,7 +155,7 @@ impl Stacks {
     /// The callstack of the stack to which the kernel programs gave this number, in a process of this id.
     pub fn find(&mut self, id: u64, tgid: Tgid, out: &mut PacketBuffer) -> Found {
         let known = self.known.get(&id).filter(|known| known.tgid == tgid);
-        if let Some(&Known { callstack, ending, by_frame_pointers, changes, ref body, .. }) = known {
+        if let Some(&Known { callstack, ending, by_frame_pointers, changes, ref body, wait, .. }) = known {
             let unwind_error = match missing(ending) {
                 None if self.spaces.of(tgid).is_some_and(|space| space.replaced() > changes) => {
                     Some("other code may have been mapped since it was seen first")
@@ -159,20 +165,31 @@ impl Stacks {
             };
             let (origin, body) = (Origin::Unwound { ending, by_frame_pointers }, body.clone());
             self.used.insert(callstack);
-            return Found { callstack: u64::from(callstack), unwind_error, origin, body };
+            return Found { callstack: u64::from(callstack), unwind_error, origin, body, wait };
         }
         let (name, unwind_error, origin) = if self.is_full() {
             ("[stack not kept: too many]", "not kept: too many", Origin::NotKept)
         } else {
             ("[stack lost]", "lost", Origin::Lost)
         };
-        Found { callstack: self.write_named(name, out), unwind_error: Some(unwind_error), origin, body: None }
+        let callstack = self.write_named(name, out);
+        Found { callstack, unwind_error: Some(unwind_error), origin, body: None, wait: Wait::Other }
     }
 
     /// The addresses of all code that stacks lead through. A reader takes names for others as an error.
     pub fn addresses(&self) -> FxHashMap<Code, Vec<u64>> {
         let used = self.callstacks.iter().filter(|(_, callstack)| self.used.contains(callstack));
         self.frames.addresses(used.flat_map(|(frames, _)| frames.iter().copied()).collect())
+    }
+
+    /// The program's code that a callstack leads through, the innermost first, with the addresses as the files' own symbols
+    /// have them.
+    pub fn code_of(&self, callstack: u64) -> Vec<(Code, u64)> {
+        let Some((frames, _)) = self.callstacks.iter().find(|(_, known)| u64::from(**known) == callstack) else {
+            return Vec::new();
+        };
+        let code = frames.iter().rev().filter_map(|&frame| self.frames.code_at(frame));
+        code.map(|(code, address)| (code.clone(), address)).collect()
     }
 
     /// From then on, a stack that is not known may have come or not. One of the same frames comes under other numbers after

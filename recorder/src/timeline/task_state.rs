@@ -75,6 +75,11 @@ pub fn letter(state: u32) -> usize {
     reported(state, 0).checked_ilog2().map_or(0, |bit| bit as usize + 1)
 }
 
+/// Whether no signal wakes a thread that left in `state`, a `__state` of the kernel.
+pub fn is_uninterruptible(state: u32) -> bool {
+    reported(state, 0) == i64::from(UNINTERRUPTIBLE)
+}
+
 /// Whether the thread that leaves never comes back.
 pub fn is_dead(switch: &Switch) -> bool {
     switch.prev_state & DEAD != 0

@@ -42,6 +42,15 @@ struct Flow {
     while_polled: Option<Running>,
 }
 
+/// What has led to a poll.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Led {
+    /// Numbers of flows.
+    pub flows: Vec<u64>,
+    /// Since when the task had to wait: nobody polled it from then on.
+    pub since_ns: Option<u64>,
+}
+
 /// A poll in which its own task was woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Running {
@@ -100,11 +109,15 @@ impl Wakes {
         self.parents.get(&task).copied()
     }
 
-    /// The task is polled from `began_ns` on. The flows that lead there.
-    pub fn polled(&mut self, task: TaskKey, began_ns: u64) -> Vec<u64> {
-        let Some(mut waiting) = self.waiting.remove(&task) else { return Vec::new() };
+    /// The task is polled from `began_ns` on. What leads there.
+    pub fn polled(&mut self, task: TaskKey, began_ns: u64) -> Led {
+        let Some(mut waiting) = self.waiting.remove(&task) else { return Led::default() };
         let is_led = |flow: &mut Flow| (flow.since_ns..=flow.until_ns).contains(&began_ns);
-        let led: Vec<u64> = waiting.extract_if(.., is_led).map(|flow| flow.number).collect();
+        let led: Vec<Flow> = waiting.extract_if(.., is_led).collect();
+        // One that is woken in the middle of its poll only waits once that is over, and when that is was not told here.
+        let is_waiting = led.iter().all(|flow| flow.while_polled.is_none());
+        let since_ns = led.iter().map(|flow| flow.since_ns).min().filter(|_| is_waiting);
+        let led = Led { flows: led.iter().map(|flow| flow.number).collect(), since_ns };
         if let Some(first) = waiting.first() {
             self.oldest.push_back((task, first.number));
             self.waiting.insert(task, waiting);
@@ -147,10 +160,10 @@ mod tests {
     fn wakes_lead_to_the_first_poll_that_begins_after_them() {
         let mut wakes = Wakes::default();
         let [one, two, late] = [100, 110, 250].map(|time_ns| wakes.woken(TASK, time_ns, None));
-        assert_eq!(wakes.polled(TASK, 200), [one, two]);
-        assert_eq!(wakes.polled(TASK, 240), [0; 0]);
-        assert_eq!(wakes.polled(TASK, 300), [late]);
-        assert_eq!(wakes.polled(TASK, 400), [0; 0]);
+        assert_eq!(wakes.polled(TASK, 200).flows, [one, two]);
+        assert_eq!(wakes.polled(TASK, 240).flows, [0; 0]);
+        assert_eq!(wakes.polled(TASK, 300).flows, [late]);
+        assert_eq!(wakes.polled(TASK, 400).flows, [0; 0]);
     }
 
     #[test]
@@ -159,8 +172,8 @@ mod tests {
             let mut wakes = Wakes::default();
             let first = wakes.woken(TASK, 100, None);
             let second = wakes.woken(TASK, 120, Some(running));
-            assert_eq!(wakes.polled(TASK, 130), [second], "{running:?}");
-            assert_eq!(wakes.polled(TASK, 110), [first], "{running:?}");
+            assert_eq!(wakes.polled(TASK, 130).flows, [second], "{running:?}");
+            assert_eq!(wakes.polled(TASK, 110).flows, [first], "{running:?}");
         }
     }
 
@@ -169,9 +182,21 @@ mod tests {
         for running in [Running::Since(110), Running::Somehow] {
             let mut wakes = Wakes::default();
             let flows = [120, 125].map(|time_ns| wakes.woken(TASK, time_ns, Some(running)));
-            assert_eq!(wakes.polled(TASK, 110), [0; 0], "{running:?}");
-            assert_eq!(wakes.polled(TASK, 130), flows, "{running:?}");
+            assert_eq!(wakes.polled(TASK, 110).flows, [0; 0], "{running:?}");
+            assert_eq!(wakes.polled(TASK, 130).flows, flows, "{running:?}");
         }
+    }
+
+    #[test]
+    fn a_task_waits_from_its_first_wake_on_unless_that_was_in_its_own_poll() {
+        let mut wakes = Wakes::default();
+        for time_ns in [100, 110] {
+            wakes.woken(TASK, time_ns, None);
+        }
+        assert_eq!(wakes.polled(TASK, 200).since_ns, Some(100));
+        wakes.woken(TASK, 210, Some(Running::Since(200)));
+        wakes.woken(TASK, 220, None);
+        assert_eq!(wakes.polled(TASK, 300).since_ns, None);
     }
 
     #[test]
@@ -180,7 +205,7 @@ mod tests {
         wakes.woken(TASK, 100, None);
         wakes.lost();
         let later = wakes.woken(TASK, 150, None);
-        assert_eq!(wakes.polled(TASK, 200), [later]);
+        assert_eq!(wakes.polled(TASK, 200).flows, [later]);
     }
 
     #[test]
@@ -188,12 +213,12 @@ mod tests {
         let mut wakes = Wakes::default();
         let tasks = (0..MAX_TASKS as u64 + 1).map(|id| TaskKey { id, ..TASK });
         let flows: Vec<u64> = tasks.map(|task| wakes.woken(task, task.id, None)).collect();
-        assert_eq!(wakes.polled(TaskKey { id: 0, ..TASK }, 1 << 20), [0; 0]);
-        assert_eq!(wakes.polled(TaskKey { id: 1, ..TASK }, 1 << 20), [flows[1]]);
+        assert_eq!(wakes.polled(TaskKey { id: 0, ..TASK }, 1 << 20).flows, [0; 0]);
+        assert_eq!(wakes.polled(TaskKey { id: 1, ..TASK }, 1 << 20).flows, [flows[1]]);
         for time_ns in 0..2 * MAX_WAKES as u64 {
             wakes.woken(TaskKey { id: 2, ..TASK }, time_ns, None);
         }
-        assert_eq!(wakes.polled(TaskKey { id: 2, ..TASK }, 1 << 20).len(), MAX_WAKES);
+        assert_eq!(wakes.polled(TaskKey { id: 2, ..TASK }, 1 << 20).flows.len(), MAX_WAKES);
         for id in 0..MAX_CHILDREN as u64 + 1 {
             wakes.spawned(TaskKey { id, ..TASK }, Some(5));
         }
@@ -207,6 +232,6 @@ mod tests {
         wakes.spawned(TASK, Some(3));
         assert_eq!(wakes.parent(TASK), Some(3));
         wakes.forget_process(TASK.tgid);
-        assert_eq!((wakes.parent(TASK), wakes.polled(TASK, 200)), (None, Vec::new()));
+        assert_eq!((wakes.parent(TASK), wakes.polled(TASK, 200)), (None, Led::default()));
     }
 }

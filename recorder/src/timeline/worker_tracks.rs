@@ -48,7 +48,17 @@ impl Poller {
         }
     }
 
-    fn tgid(&self) -> Tgid {
+    /// What its track is called.
+    pub fn name(&self) -> String {
+        match *self {
+            Poller::Worker { index: Polled::ONLY_WORKER, .. } => "current thread".to_owned(),
+            Poller::Worker { index, .. } => format!("worker {index}"),
+            Poller::Thread { tid, .. } => format!("thread {tid}"),
+        }
+    }
+
+    /// The process.
+    pub fn tgid(&self) -> Tgid {
         match *self {
             Poller::Worker { tgid, .. } | Poller::Thread { tgid, .. } => tgid,
         }
@@ -83,17 +93,17 @@ impl WorkerTracks {
             Poller::Thread { .. } => 0,
         };
         let parent_uuid = Some(self.group(poller.tgid(), runtime, since_ns, out));
-        let (name, rank) = match poller {
-            Poller::Worker { index: Polled::ONLY_WORKER, .. } => ("current thread".to_owned(), 0),
-            Poller::Worker { index, .. } => (format!("worker {index}"), i32::try_from(index).unwrap_or(i32::MAX)),
-            Poller::Thread { tid, .. } => (format!("thread {tid}"), i32::MAX),
+        let rank = match poller {
+            Poller::Worker { index: Polled::ONLY_WORKER, .. } => 0,
+            Poller::Worker { index, .. } => i32::try_from(index).unwrap_or(i32::MAX),
+            Poller::Thread { .. } => i32::MAX,
         };
         let track = self.next();
         let sibling_order_rank = Some(rank);
         let descriptor = TrackDescriptor {
             uuid: Some(track),
             parent_uuid,
-            name: Some(name),
+            name: Some(poller.name()),
             sibling_order_rank,
             ..TrackDescriptor::default()
         };

@@ -1,5 +1,6 @@
 //! What a recording came to, for people and for scripts.
 
+mod findings;
 mod names;
 mod polls;
 mod stacks;
@@ -11,7 +12,10 @@ use std::{fmt, path::PathBuf};
 use serde::Serialize;
 
 pub use self::names::ModuleNames;
-use self::{names::NameSummary, polls::PollSummary, stacks::StackSummary, tasks::TaskSummary, walks::TaskWalks};
+use self::{
+    findings::Findings, names::NameSummary, polls::PollSummary, stacks::StackSummary, tasks::TaskSummary,
+    walks::TaskWalks,
+};
 use crate::session::{Ending, Outcome};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
@@ -51,6 +55,8 @@ pub struct Summary {
     tasks: TaskSummary,
     /// What became of walking tasks; null where there were none, or it was not wanted.
     task_walks: Option<TaskWalks>,
+    /// What was found to be wrong; null where nothing was looked for.
+    findings: Option<Findings>,
     #[serde(flatten)]
     names: NameSummary,
     /// What the recorder itself used.
@@ -91,6 +97,7 @@ impl Summary {
             polls: PollSummary::new(outcome),
             tasks: TaskSummary::new(outcome),
             task_walks: TaskWalks::new(outcome),
+            findings: Findings::new(outcome.findings.as_ref().filter(|_| !outcome.tasks.programs.is_empty())),
             names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,
@@ -113,6 +120,9 @@ impl fmt::Display for Summary {
         write!(out, "{}{}{}", self.stacks, self.tasks, self.polls)?;
         if let Some(walks) = &self.task_walks {
             write!(out, "{walks}")?;
+        }
+        if let Some(findings) = &self.findings {
+            write!(out, "{findings}")?;
         }
         write!(out, "{}", self.names)?;
         write!(out, "  trace     {}, {}", self.file.display(), Bytes(self.bytes))?;

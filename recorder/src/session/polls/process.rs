@@ -1,6 +1,6 @@
 //! What is known of a process with probes.
 
-use std::thread::JoinHandle;
+use std::{thread::JoinHandle, time::Duration};
 
 use polletto_common::poll::Site;
 use rustc_hash::FxHashSet;
@@ -47,8 +47,8 @@ pub(super) struct Taken {
 pub(super) enum Window {
     /// It has, and what they may take has been granted until the next look.
     Open(Vec<PollLink>),
-    /// They are being removed.
-    Closing(JoinHandle<()>),
+    /// They are being removed; ends with the CPU time that it took, nanoseconds.
+    Closing(JoinHandle<u64>),
     /// It has none.
     Closed,
 }
@@ -72,6 +72,17 @@ impl Probed {
             window: Window::Closed,
             since_ns: now_ns,
             why: Unobserved::NotYet,
+        }
+    }
+
+    /// When to look whether there is something to do.
+    pub(super) fn next_look(&self) -> Duration {
+        /// Removing probes takes some 20 ms.
+        const REMOVED: Duration = Duration::from_millis(5);
+        match self.window {
+            Window::Open(_) => self.account.next_look(),
+            Window::Closing(_) => REMOVED,
+            Window::Closed => self.account.is_full_in(),
         }
     }
 

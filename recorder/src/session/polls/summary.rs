@@ -30,6 +30,8 @@ pub struct ProbeSummary {
     pub hits: u64,
     /// What that took of the processes' time, for all that was measured, nanoseconds.
     pub spent_ns: u64,
+    /// CPU time of the recorder for attaching and removing them, nanoseconds. The budget pays for it too.
+    pub attaching_ns: u64,
     /// What one takes besides the kernel program, as it was measured; nothing before it was.
     pub cost: ProbeCost,
 }

@@ -1,11 +1,22 @@
 //! How polls are drawn, and what threads do to tasks.
 
+use std::sync::Arc;
+
 use polletto_common::{id::Tid, polled::Polled};
 
-use super::{Polls, Presence, Stretch, TaskKey};
+use super::{
+    Polls, TaskKey,
+    presence::{Presence, Stretch},
+};
 use crate::{
-    timeline::{task_code::Future, vocabulary::Vocabulary, worker_tracks::Poller},
-    trace::{PacketBuffer, SliceBegin, SliceCallstack},
+    timeline::{
+        findings::{Fault, Finding},
+        task_code::Future,
+        vocabulary::Vocabulary,
+        wakes::Led,
+        worker_tracks::Poller,
+    },
+    trace::{Argument, PacketBuffer, SliceBegin, SliceCallstack, Weights},
 };
 
 /// How long a poll lasted: as long as it is shown.
@@ -33,6 +44,18 @@ pub(super) struct Deed {
     pub(super) by: Option<(&'static str, u64)>,
     /// What begins with it.
     pub(super) flow: u64,
+}
+
+/// A poll to be shown.
+pub(super) struct Shown {
+    pub(super) tid: Tid,
+    pub(super) presence: Presence,
+    pub(super) future: Arc<Future>,
+    pub(super) extent: Extent,
+    /// Whether it is there to block.
+    pub(super) may_block: bool,
+    /// What led to it.
+    pub(super) led: Led,
 }
 
 /// Whether a thread was in a task's poll, and not only in what its worker does between polls.
@@ -75,19 +98,10 @@ impl Polls {
         out.push_instant(&instant);
     }
 
-    /// Shows a poll to which these `flows` lead, with what the thread slept in it.
-    #[expect(clippy::too_many_arguments, reason = "where slices go and what they are made of")]
-    pub(super) fn show(
-        &mut self,
-        tid: Tid,
-        presence: &Presence,
-        future: &Future,
-        extent: Extent,
-        flows: &[u64],
-        words: &mut Vocabulary,
-        out: &mut PacketBuffer,
-    ) {
-        let poller = Poller::of(presence.task.tgid, tid, &presence.polled);
+    /// Shows a poll with what the thread slept in it, and what is wrong with it.
+    pub(super) fn show(&mut self, shown: &Shown, words: &mut Vocabulary, out: &mut PacketBuffer) {
+        let Shown { tid, presence, future, extent, led, .. } = shown;
+        let poller = Poller::of(presence.task.tgid, *tid, &presence.polled);
         let track = self.tracks.track(poller, presence.since_ns, out);
         let mut arguments = vec![
             words.number("task_id", presence.task.id, out),
@@ -95,8 +109,12 @@ impl Polls {
             words.text("name_tier", future.tier, out),
             words.text("extent", extent.name(), out),
             words.number("tid", u64::from(tid.0), out),
-            words.number("away_ns", presence.away_ns, out),
         ];
+        let weights = presence.weights();
+        // Most polls run all the time, and there are many.
+        if weights.off_cpu_ns + weights.run_queue_ns > 0 {
+            arguments.extend(split(weights, words, out));
+        }
         arguments.extend(self.wakes.parent(presence.task).map(|parent| words.number("parent", parent, out)));
         arguments.extend(future.place.as_ref().map(|place| words.text("written_at", place, out)));
         let slice = SliceBegin {
@@ -106,9 +124,13 @@ impl Polls {
             name: words.event(&future.name, out),
             callstack: None,
             arguments: &arguments,
-            flows,
+            flows: &led.flows,
         };
         out.push_slice_begin(&slice);
+        for finding in findings(shown, self.threshold_ns) {
+            show_finding(&finding, presence.since_ns, track, self.threshold_ns, words, out);
+            self.findings.push(finding);
+        }
         for Stretch { absence, callstack } in &presence.stretches {
             let weights = absence.weights();
             let arguments = [
@@ -129,4 +151,75 @@ impl Polls {
         }
         out.push_slice_end(presence.last_ns, track);
     }
+}
+
+/// What time went to, as arguments.
+fn split(weights: Weights, words: &mut Vocabulary, out: &mut PacketBuffer) -> [(u64, Argument); 3] {
+    [("cpu_ns", weights.cpu_ns), ("off_cpu_ns", weights.off_cpu_ns), ("runqueue_ns", weights.run_queue_ns)]
+        .map(|(name, nanoseconds)| words.number(name, nanoseconds, out))
+}
+
+/// What is wrong with a poll, if what lasts as long as that is.
+fn findings(shown: &Shown, threshold_ns: u64) -> Vec<Finding> {
+    let Shown { tid, presence, future, may_block, led, .. } = shown;
+    if threshold_ns == 0 || *may_block {
+        return Vec::new();
+    }
+    let finding = |fault, since_ns, weights, callstack| Finding {
+        fault,
+        since_ns,
+        poller: Poller::of(presence.task.tgid, *tid, &presence.polled),
+        tid: *tid,
+        task: presence.task.id,
+        future: Arc::clone(future),
+        weights,
+        callstack,
+    };
+    let mut findings = Vec::new();
+    let since_ns = led.since_ns.unwrap_or(presence.since_ns);
+    let waited_ns = presence.since_ns.saturating_sub(since_ns);
+    if waited_ns >= threshold_ns {
+        let weights = Weights { run_queue_ns: waited_ns, ..Weights::default() };
+        findings.push(finding(Fault::Starved, since_ns, weights, None));
+    }
+    let weights = presence.weights();
+    if weights.wall_ns() >= threshold_ns {
+        let slept = presence.callstacks.heaviest(true);
+        let fault = Fault::of(weights, slept.and_then(|(_, wait)| wait));
+        let heaviest = if fault.wait().is_some() { slept } else { presence.callstacks.heaviest(false) };
+        let callstack = heaviest.map(|(callstack, _)| callstack);
+        findings.push(finding(fault, presence.since_ns, weights, callstack));
+    }
+    findings
+}
+
+/// Shows what is wrong with the poll that begins at this moment.
+fn show_finding(
+    finding: &Finding,
+    time_ns: u64,
+    track: u64,
+    threshold_ns: u64,
+    words: &mut Vocabulary,
+    out: &mut PacketBuffer,
+) {
+    let mut arguments = vec![
+        words.number("task_id", finding.task, out),
+        words.text("future", &finding.future.full_name, out),
+        words.number("tid", u64::from(finding.tid.0), out),
+        words.number("threshold_ns", threshold_ns, out),
+        words.number("duration_ns", finding.duration_ns(), out),
+    ];
+    arguments.extend(split(finding.weights, words, out));
+    arguments.extend(finding.fault.wait().map(|wait| words.text("waited_for", wait.name(), out)));
+    let weight_ns = finding.duration_ns();
+    let instant = SliceBegin {
+        time_ns,
+        track,
+        category: words.category("finding", out),
+        name: words.event(finding.fault.name(), out),
+        callstack: finding.callstack.map(|callstack| SliceCallstack { callstack, weight_ns }),
+        arguments: &arguments,
+        flows: &[],
+    };
+    out.push_instant(&instant);
 }

@@ -126,6 +126,8 @@ impl Recording {
             tgid: PROCESS,
             waker_tid: Tid(waker),
             prev_state: 0x2002,
+            system_call: -1,
+            reserved: 0,
             polled: Polled::default(),
         }));
     }
@@ -304,6 +306,8 @@ fn a_thread_that_sleeps_on_has_a_slice_without_an_end() {
         tgid: PROCESS,
         waker_tid: Tid::IDLE,
         prev_state: 1,
+        system_call: -1,
+        reserved: 0,
         polled: Polled::default(),
     }));
     let read = recording.read();

@@ -29,7 +29,7 @@ struct Event {
 }
 
 impl Recording {
-    fn wakes(&mut self, time_ns: u64, flags: u32, task: u64, polled: Polled) {
+    pub(super) fn wakes(&mut self, time_ns: u64, flags: u32, task: u64, polled: Polled) {
         let header = header::<Wake>(time_ns, flags);
         self.push(Record::Wake(Wake { header, tid: Tid(10), tgid: PROCESS, vtable: VTABLE, task, polled }));
     }

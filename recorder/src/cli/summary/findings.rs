@@ -1,0 +1,152 @@
+//! What was found to be wrong.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::several;
+use crate::{
+    session::{FindingSummary, Located},
+    symbols::Function,
+    timeline::Fault,
+};
+
+/// The part of the summary about it.
+#[derive(Debug, Serialize)]
+pub struct Findings {
+    /// What lasted as long as that is told.
+    threshold_ns: u64,
+    /// How many of each kind there are.
+    counts: Vec<Kind>,
+    /// Some of the longest: polls, the longest first, then tasks.
+    longest: Vec<Long>,
+}
+
+#[derive(Debug, Serialize)]
+struct Kind {
+    kind: &'static str,
+    /// What was slept for, if that is it.
+    waited_for: Option<&'static str>,
+    count: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Long {
+    kind: &'static str,
+    waited_for: Option<&'static str>,
+    duration_ns: u64,
+    cpu_ns: u64,
+    off_cpu_ns: u64,
+    runqueue_ns: u64,
+    /// When it began, CLOCK_BOOTTIME nanoseconds, as in the trace.
+    since_ns: u64,
+    pid: u32,
+    tid: u32,
+    worker: String,
+    task_id: u64,
+    future: String,
+    /// What its thread was in, and the first function in the program's own code.
+    innermost: Option<Place>,
+    own: Option<Place>,
+    /// The future, short.
+    #[serde(skip)]
+    name: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Place {
+    function: String,
+    file: Option<String>,
+    line: Option<u32>,
+}
+
+impl Place {
+    fn of(function: &Function) -> Place {
+        Place { function: function.name.clone(), file: function.file.clone(), line: function.line }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.function)?;
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(out, " at {file}:{line}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Long {
+    fn of(located: &Located) -> Long {
+        let finding = &located.finding;
+        Long {
+            kind: finding.fault.name(),
+            waited_for: finding.fault.wait().map(|wait| wait.name()),
+            duration_ns: finding.duration_ns(),
+            cpu_ns: finding.weights.cpu_ns,
+            off_cpu_ns: finding.weights.off_cpu_ns,
+            runqueue_ns: finding.weights.run_queue_ns,
+            since_ns: finding.since_ns,
+            pid: finding.poller.tgid().0,
+            tid: finding.tid.0,
+            worker: finding.poller.name(),
+            task_id: finding.task,
+            future: finding.future.full_name.clone(),
+            innermost: located.innermost.as_ref().map(Place::of),
+            own: located.own.as_ref().map(Place::of),
+            name: finding.future.name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Long {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:>8.1} ms  {}", self.duration_ns as f64 / 1e6, self.kind)?;
+        if let Some(wait) = self.waited_for {
+            write!(out, " ({wait})")?;
+        }
+        write!(out, ": {} #{}, {}", self.name, self.task_id, self.worker)?;
+        match self.own.as_ref().or(self.innermost.as_ref()) {
+            Some(place) => write!(out, ", in {place}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Findings {
+    /// Takes them from an outcome; none where no program polls tasks, or nothing was to be found.
+    pub fn new(summary: Option<&FindingSummary>) -> Option<Findings> {
+        let FindingSummary { threshold, counts, longest } = summary?;
+        let kind = |&(fault, count): &(Fault, u64)| Kind {
+            kind: fault.name(),
+            waited_for: fault.wait().map(|wait| wait.name()),
+            count,
+        };
+        Some(Findings {
+            threshold_ns: threshold.as_nanos() as u64,
+            counts: counts.iter().map(kind).collect(),
+            longest: longest.iter().map(Long::of).collect(),
+        })
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let threshold = self.threshold_ns as f64 / 1e6;
+        if self.counts.is_empty() {
+            return writeln!(out, "  findings  nothing took {threshold} ms or more");
+        }
+        let counted = |kind: &Kind| match (kind.kind, kind.waited_for) {
+            ("long poll", _) => several(kind.count, "long poll", "long polls"),
+            ("starved task", _) => several(kind.count, "starved task", "starved tasks"),
+            ("preempted in poll", _) => format!("{} preempted", several(kind.count, "poll", "polls")),
+            (_, wait) => format!("{} that slept ({})", several(kind.count, "poll", "polls"), wait.unwrap_or("other")),
+        };
+        let counts: Vec<String> = self.counts.iter().map(counted).collect();
+        writeln!(out, "  findings  of {threshold} ms or more: {}", counts.join(", "))?;
+        for long in &self.longest {
+            writeln!(out, "            {long}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! What is wrong with polls: those that keep a worker from all its other tasks.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use polletto_common::id::Tid;
+
+use super::{task_code::Future, waits::Wait, worker_tracks::Poller};
+use crate::trace::Weights;
+
+/// How many of the longest polls are kept to be told.
+const TOLD_POLLS: usize = 10;
+
+/// How many of the tasks that waited longest. Others are to blame for those.
+const TOLD_TASKS: usize = 3;
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// A poll was long because it ran.
+    LongPoll,
+    /// A poll was long because its thread slept in it.
+    Slept(Wait),
+    /// A poll was long because its thread had to make room for others, or waited for a CPU.
+    Preempted,
+    /// A task that was woken had to wait for its poll.
+    Starved,
+}
+
+impl Fault {
+    /// What a poll's length is owed to, most of all.
+    pub fn of(weights: Weights, wait: Option<Wait>) -> Fault {
+        let Weights { cpu_ns, off_cpu_ns, run_queue_ns } = weights;
+        if cpu_ns >= off_cpu_ns.max(run_queue_ns) {
+            Fault::LongPoll
+        } else if off_cpu_ns >= run_queue_ns {
+            Fault::Slept(wait.unwrap_or(Wait::Other))
+        } else {
+            Fault::Preempted
+        }
+    }
+
+    /// What traces and summaries call it. The same for all sleeps.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::LongPoll => "long poll",
+            Fault::Slept(_) => "slept in poll",
+            Fault::Preempted => "preempted in poll",
+            Fault::Starved => "starved task",
+        }
+    }
+
+    /// What was slept for, if that is it.
+    pub fn wait(self) -> Option<Wait> {
+        match self {
+            Fault::Slept(wait) => Some(wait),
+            Fault::LongPoll | Fault::Preempted | Fault::Starved => None,
+        }
+    }
+}
+
+/// Something that lasted too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is.
+    pub fault: Fault,
+    /// When it began, CLOCK_BOOTTIME nanoseconds.
+    pub since_ns: u64,
+    /// Who polled.
+    pub poller: Poller,
+    /// And on which thread.
+    pub tid: Tid,
+    /// The task's id.
+    pub task: u64,
+    /// Its future.
+    pub future: Arc<Future>,
+    /// What its time went to. Of a starved task all is waiting.
+    pub weights: Weights,
+    /// The number of the callstack that weighs most, if any was seen.
+    pub callstack: Option<u64>,
+}
+
+impl Finding {
+    /// How long it lasted, nanoseconds.
+    pub fn duration_ns(&self) -> u64 {
+        self.weights.wall_ns()
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// How many of each, in the order of [`Fault`].
+    counts: BTreeMap<Fault, u64>,
+    /// The longest first.
+    polls: Vec<Finding>,
+    /// See `polls`.
+    tasks: Vec<Finding>,
+}
+
+impl Findings {
+    /// Takes one more.
+    pub fn push(&mut self, finding: Finding) {
+        *self.counts.entry(finding.fault).or_default() += 1;
+        let (longest, told) = match finding.fault {
+            Fault::Starved => (&mut self.tasks, TOLD_TASKS),
+            Fault::LongPoll | Fault::Slept(_) | Fault::Preempted => (&mut self.polls, TOLD_POLLS),
+        };
+        let at = longest.partition_point(|longer| longer.duration_ns() >= finding.duration_ns());
+        if at < told {
+            longest.insert(at, finding);
+            longest.truncate(told);
+        }
+    }
+
+    /// How many of each kind there are.
+    pub fn counts(&self) -> impl Iterator<Item = (Fault, u64)> {
+        self.counts.iter().map(|(&fault, &count)| (fault, count))
+    }
+
+    /// Some of the longest: polls, the longest first, then tasks.
+    pub fn longest(&self) -> impl Iterator<Item = &Finding> {
+        self.polls.iter().chain(&self.tasks)
+    }
+}
+
+/// Callstacks that were seen in a poll, and what each weighs.
+#[derive(Debug, Default)]
+pub struct Callstacks(Vec<(u64, Option<Wait>, u64)>);
+
+/// Different ones that are kept of a poll.
+const MAX_CALLSTACKS: usize = 64;
+
+impl Callstacks {
+    /// One was seen that stands for so many nanoseconds, slept for something or run.
+    pub fn push(&mut self, callstack: u64, wait: Option<Wait>, weight_ns: u64) {
+        if let Some((_, _, weight)) = self.0.iter_mut().find(|(known, of, _)| (*known, *of) == (callstack, wait)) {
+            *weight += weight_ns;
+        } else if self.0.len() < MAX_CALLSTACKS {
+            self.0.push((callstack, wait, weight_ns));
+        }
+    }
+
+    /// The one that weighs most of those that ran, or of those that slept, and for what.
+    pub fn heaviest(&self, slept: bool) -> Option<(u64, Option<Wait>)> {
+        let of_kind = self.0.iter().filter(|(_, wait, _)| wait.is_some() == slept);
+        of_kind.max_by_key(|(_, _, weight)| *weight).map(|&(callstack, wait, _)| (callstack, wait))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polletto_common::id::Tgid;
+
+    use super::*;
+
+    #[test]
+    fn a_poll_is_long_for_what_took_most_of_it() {
+        let weights = |cpu_ns, off_cpu_ns, run_queue_ns| Weights { cpu_ns, off_cpu_ns, run_queue_ns };
+        for (weights, expected) in [
+            (weights(5, 3, 2), Fault::LongPoll),
+            (weights(2, 5, 3), Fault::Slept(Wait::Lock)),
+            (weights(2, 3, 5), Fault::Preempted),
+            (weights(0, 0, 0), Fault::LongPoll),
+        ] {
+            assert_eq!(Fault::of(weights, Some(Wait::Lock)), expected);
+        }
+        assert_eq!(Fault::of(weights(0, 1, 0), None), Fault::Slept(Wait::Other));
+    }
+
+    #[test]
+    fn all_are_counted_and_the_longest_are_told() {
+        let future = Future { name: "f".into(), full_name: "f".into(), tier: "symbol", place: None };
+        let finding = |cpu_ns| Finding {
+            fault: Fault::LongPoll,
+            since_ns: 0,
+            poller: Poller::Thread { tgid: Tgid(1), tid: Tid(1) },
+            tid: Tid(1),
+            task: 7,
+            future: Arc::new(future.clone()),
+            weights: Weights { cpu_ns, ..Weights::default() },
+            callstack: None,
+        };
+        let mut findings = Findings::default();
+        (0..30).map(|at| finding(1 + at * 7 % 30)).for_each(|finding| findings.push(finding));
+        (50..55).for_each(|cpu_ns| findings.push(Finding { fault: Fault::Starved, ..finding(cpu_ns) }));
+        assert_eq!(findings.counts().collect::<Vec<_>>(), [(Fault::LongPoll, 30), (Fault::Starved, 5)]);
+        let longest: Vec<u64> = findings.longest().map(Finding::duration_ns).collect();
+        assert_eq!(longest, (21..=30).rev().chain([54, 53, 52]).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn the_callstack_that_weighs_most_is_of_the_kind_that_is_asked_for() {
+        let mut callstacks = Callstacks::default();
+        for (callstack, wait, weight) in [(1, None, 10), (2, None, 8), (2, None, 3), (3, Some(Wait::File), 5)] {
+            callstacks.push(callstack, wait, weight);
+        }
+        assert_eq!(callstacks.heaviest(false), Some((2, None)));
+        assert_eq!(callstacks.heaviest(true), Some((3, Some(Wait::File))));
+        assert_eq!(Callstacks::default().heaviest(true), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! What is told to be wrong with polls, beside what a program says of them.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
+
+use std::collections::BTreeMap;
+
+use polletto_tests::{
+    oracle::{Build, NEWEST, Poll, Truth},
+    recorder::Outcome,
+    trace::{Event, Trace, Value as Argument},
+    turn::Turn,
+};
+use serde_json::Value;
+
+/// What is told, nanoseconds, and what is so near to it that either is right: a poll lasts a little longer than the program
+/// can say.
+const THRESHOLD_NS: u64 = 5_000_000;
+const NEAR_NS: u64 = 100_000;
+
+/// How long the program has its threads sleep in polls, at least, and how long they then are awake.
+const SLEEP_NS: u64 = 8_000_000;
+const AWAKE_NS: u64 = 300_000;
+
+const ALL: [&str; 5] = ["--polls", "all", "-F", "499", "--no-symbols"];
+
+fn number(event: &Event, name: &str) -> u64 {
+    match event.arguments.get(name) {
+        Some(Argument::Integer(number)) => u64::try_from(*number).expect("a number of 64 bits"),
+        other => panic!("{name} is {other:?} of {event:?}"),
+    }
+}
+
+/// Findings about polls that lasted.
+fn findings(trace: &Trace) -> Vec<&Event> {
+    let of_category = trace.events.iter().filter(|event| event.categories.iter().any(|of| of == "finding"));
+    of_category.filter(|event| event.name != "starved task").collect()
+}
+
+/// Those of a poll.
+fn of_poll<'t>(findings: &[&'t Event], truth: &Truth, poll: &Poll) -> Vec<&'t Event> {
+    let is_its = |event: &&&Event| {
+        let is_around = event.at <= poll.begin && poll.end <= event.at + number(event, "duration_ns");
+        number(event, "task_id") == truth.id(poll) && is_around
+    };
+    findings.iter().filter(is_its).copied().collect()
+}
+
+fn recorded(build: Build, arguments: &[&str]) -> (Outcome, Truth) {
+    let (outcome, truth) = build.recorded(arguments);
+    println!("{build:?}: {:#}", outcome.summary()["findings"]);
+    (outcome, truth)
+}
+
+fn every_long_poll_is_found_and_no_other(build: Build) {
+    let _turn = Turn::alone();
+    let (outcome, truth) = recorded(build, &ALL);
+    let trace = outcome.trace();
+    let findings = findings(&trace);
+    let mut found = BTreeMap::<&str, usize>::new();
+    for poll in &truth.polls {
+        let lasted_ns = poll.end - poll.begin;
+        let told = of_poll(&findings, &truth, poll);
+        if lasted_ns >= THRESHOLD_NS {
+            assert_eq!(told.len(), 1, "{build:?}: {poll:?} is found: {told:?}");
+        }
+        let Some(finding) = told.first() else { continue };
+        let [ran, slept, queued] = ["cpu_ns", "off_cpu_ns", "runqueue_ns"].map(|name| number(finding, name));
+        // Its thread may have had to make room just before or after the program's own words.
+        assert!(lasted_ns + queued + NEAR_NS >= THRESHOLD_NS, "{build:?}: {poll:?} is none: {finding:?}");
+        assert_eq!(ran + slept + queued, number(finding, "duration_ns"), "{finding:?}");
+        let spawn = &truth.spawns[&poll.number];
+        match spawn.name.as_str() {
+            "sleeper" => {
+                let is_right = slept >= SLEEP_NS && slept + AWAKE_NS <= lasted_ns + NEAR_NS;
+                assert!(is_right, "{build:?}: {poll:?}, {finding:?}");
+                if finding.name == "slept in poll" {
+                    assert_eq!(finding.arguments.get("waited_for"), Some(&Argument::Text("timer".into())));
+                    assert!(finding.stack.is_some(), "{build:?}: {finding:?}");
+                }
+            }
+            _ => assert!(slept < NEAR_NS, "{build:?}: {poll:?} of {spawn:?} sleeps nowhere: {finding:?}"),
+        }
+        *found.entry(finding.name.as_str()).or_default() += 1;
+    }
+    assert_eq!(found.values().sum::<usize>(), findings.len(), "{build:?}: {findings:?}");
+    println!("{build:?}: {found:?}");
+    assert!(found["long poll"] >= 10 && found["slept in poll"] >= 10, "{build:?}: {found:?}");
+}
+
+#[test]
+fn every_long_poll_of_an_ordinary_program_is_found_and_no_other() {
+    every_long_poll_is_found_and_no_other(Build { profile: "release", tokio: NEWEST });
+}
+
+#[test]
+fn every_long_poll_of_a_stripped_program_is_found_and_no_other() {
+    every_long_poll_is_found_and_no_other(Build { profile: "stripped", tokio: NEWEST });
+}
+
+#[test]
+fn the_summary_names_the_programs_own_code() {
+    let _turn = Turn::alone();
+    let (outcome, _) = recorded(Build { profile: "dev", tokio: NEWEST }, &["--polls", "all", "-F", "999"]);
+    let summary = outcome.summary();
+    let longest = summary["findings"]["longest"].as_array().expect("a list");
+    let is_hog = |finding: &&Value| finding["future"].as_str().is_some_and(|future| future.contains("::hog::"));
+    // What burns the CPU does so in one function, whether others take it away for a while or not.
+    let burning = longest.iter().filter(is_hog).find(|finding| finding["kind"] != "starved task");
+    let own = &burning.expect("one is among the longest")["own"];
+    assert_eq!(own["function"], "task_oracle::burn", "{own}");
+    assert!(own["file"].as_str().is_some_and(|file| file.ends_with("src/main.rs")) && own["line"].is_u64(), "{own}");
+}
+
+#[test]
+fn what_is_found_depends_on_the_threshold_and_what_is_recorded_does_not() {
+    let _turn = Turn::alone();
+    let build = Build { profile: "release", tokio: NEWEST };
+    let (outcome, truth) = recorded(build, &["--polls", "all", "--threshold", "0", "--no-symbols"]);
+    assert!(outcome.summary()["findings"].is_null());
+    assert!(findings(&outcome.trace()).is_empty());
+    assert_eq!(outcome.summary()["polls_exact"], truth.polls.len());
+}
