@@ -1,0 +1,432 @@
+INCLUDE PERFETTO MODULE intervals.intersect;
+
+INCLUDE PERFETTO MODULE polletto.arguments;
+
+INCLUDE PERFETTO MODULE polletto.code;
+
+INCLUDE PERFETTO MODULE polletto.overhead;
+
+INCLUDE PERFETTO MODULE polletto.polls;
+
+INCLUDE PERFETTO MODULE polletto.samples;
+
+INCLUDE PERFETTO MODULE polletto.wakeups;
+
+CREATE PERFETTO TABLE _polletto_weights AS
+SELECT
+  seen.poll_id,
+  seen.callsite_id,
+  callsite.wait,
+  -- Where the program itself was. Samples seldom have the same callstack
+  -- twice, but often the same function of the program's.
+  coalesce(callsite.own_function, callsite.function, '') AS place,
+  sum(seen.cpu_ns) AS cpu_ns,
+  sum(seen.off_cpu_ns) AS off_cpu_ns
+FROM _polletto_samples_in_polls AS seen
+JOIN polletto_callsites AS callsite USING (callsite_id)
+GROUP BY seen.poll_id, seen.callsite_id;
+
+-- Of each poll the callstack that ran most.
+CREATE PERFETTO TABLE _polletto_ran_most AS
+WITH
+  summed AS (
+    SELECT
+      *,
+      sum(cpu_ns) OVER (PARTITION BY poll_id, place) AS place_ns
+    FROM _polletto_weights
+    WHERE cpu_ns > 0
+  ),
+  ranked AS (
+    SELECT
+      poll_id,
+      callsite_id,
+      row_number() OVER (
+        PARTITION BY poll_id
+        ORDER BY place_ns DESC, cpu_ns DESC, callsite_id
+      ) AS rank
+    FROM summed
+  )
+SELECT poll_id, callsite_id
+FROM ranked
+WHERE rank = 1
+ORDER BY poll_id;
+
+CREATE PERFETTO INDEX _polletto_ran_most_by_poll ON _polletto_ran_most(poll_id);
+
+-- Of each poll the callstack that slept most, for what it slept for most.
+CREATE PERFETTO TABLE _polletto_slept_most AS
+WITH
+  summed AS (
+    SELECT
+      *,
+      sum(off_cpu_ns) OVER (PARTITION BY poll_id, wait) AS wait_ns,
+      sum(off_cpu_ns) OVER (PARTITION BY poll_id, wait, place) AS place_ns
+    FROM _polletto_weights
+    WHERE off_cpu_ns > 0
+  ),
+  ranked AS (
+    SELECT
+      poll_id,
+      callsite_id,
+      wait,
+      row_number() OVER (
+        PARTITION BY poll_id
+        ORDER BY wait_ns DESC, wait, place_ns DESC, off_cpu_ns DESC, callsite_id
+      ) AS rank
+    FROM summed
+  )
+SELECT poll_id, callsite_id, wait
+FROM ranked
+WHERE rank = 1
+ORDER BY poll_id;
+
+CREATE PERFETTO INDEX _polletto_slept_most_by_poll
+ON _polletto_slept_most(poll_id);
+
+-- Which thread ran most while a thread had to wait for a CPU in a poll. Waits
+-- of less than half a millisecond preempt nobody for long.
+CREATE PERFETTO TABLE _polletto_waits_for_cpu AS
+SELECT
+  row_number() OVER (ORDER BY poll_id, ts) AS id,
+  ts,
+  dur,
+  poll_id,
+  utid
+FROM _polletto_states_in_polls
+WHERE state IN ('R', 'R+') AND dur >= 500000;
+
+CREATE PERFETTO TABLE _polletto_ran_meanwhile AS
+WITH
+  ran AS (
+    SELECT
+      waiting.poll_id,
+      coalesce(thread.name, 'thread ' || thread.tid) AS name,
+      sum(overlap.dur) AS dur
+    FROM
+      _interval_intersect!(
+        (
+          (SELECT id, ts, dur FROM _polletto_waits_for_cpu),
+          (
+            SELECT sched.id, sched.ts, sched.dur
+            FROM sched
+            JOIN thread USING (utid)
+            WHERE sched.dur > 0 AND NOT thread.is_idle
+          )
+        ),
+        ()
+      ) AS overlap
+    JOIN _polletto_waits_for_cpu AS waiting ON waiting.id = overlap.id_0
+    JOIN sched ON sched.id = overlap.id_1
+    JOIN thread ON thread.utid = sched.utid
+    GROUP BY waiting.poll_id, thread.utid
+  ),
+  ranked AS (
+    SELECT
+      *,
+      row_number() OVER (PARTITION BY poll_id ORDER BY dur DESC, name) AS rank
+    FROM ran
+  )
+SELECT poll_id, name
+FROM ranked
+WHERE rank = 1
+ORDER BY poll_id;
+
+CREATE PERFETTO INDEX _polletto_ran_meanwhile_by_poll
+ON _polletto_ran_meanwhile(poll_id);
+
+-- What the thread that polled a task in the end did most while the task was
+-- ready: for those that waited at least half a millisecond.
+CREATE PERFETTO TABLE _polletto_long_waits AS
+SELECT
+  woken.id,
+  woken.poll_ts - woken.wait_ns AS ts,
+  woken.wait_ns AS dur,
+  poll.utid
+FROM polletto_wakeups AS woken
+JOIN _polletto_poll_slices AS poll ON poll.id = woken.poll_id
+WHERE woken.wait_ns >= 500000 AND poll.utid IS NOT NULL;
+
+CREATE PERFETTO TABLE _polletto_did_meanwhile AS
+WITH
+  summed AS (
+    SELECT
+      overlap.id_0 AS wakeup_id,
+      CASE
+        WHEN states.state = 'Running' THEN 'its worker ran'
+        WHEN states.state IN ('R', 'R+') THEN 'its worker had no CPU'
+        WHEN states.state = 'P' THEN 'its worker was not observed'
+        ELSE 'its worker slept'
+      END AS did,
+      sum(overlap.dur) AS dur
+    FROM
+      _interval_intersect!(
+        (
+          (SELECT id, ts, dur, utid FROM _polletto_long_waits),
+          (SELECT id, ts, dur, utid FROM _polletto_states)
+        ),
+        (utid)
+      ) AS overlap
+    JOIN _polletto_states AS states ON states.id = overlap.id_1
+    GROUP BY wakeup_id, did
+  ),
+  ranked AS (
+    SELECT
+      *,
+      row_number() OVER (PARTITION BY wakeup_id ORDER BY dur DESC, did) AS rank
+    FROM summed
+  )
+SELECT wakeup_id, did
+FROM ranked
+WHERE rank = 1
+ORDER BY wakeup_id;
+
+CREATE PERFETTO INDEX _polletto_did_meanwhile_by_wakeup
+ON _polletto_did_meanwhile(wakeup_id);
+
+-- What the recorder itself found a poll to have slept for.
+CREATE PERFETTO TABLE _polletto_told_waits AS
+SELECT slice.parent_id AS poll_id, max(arguments.waited_for) AS wait
+FROM slice
+JOIN _polletto_arguments AS arguments USING (arg_set_id)
+WHERE
+  slice.category = 'finding'
+  AND slice.parent_id IS NOT NULL
+  AND arguments.waited_for IS NOT NULL
+GROUP BY slice.parent_id;
+
+-- What most of a poll's time went to, and by that what is wrong with it if it
+-- is long.
+CREATE PERFETTO TABLE _polletto_faults AS
+SELECT
+  poll.*,
+  CASE
+    -- So it is called as well if nothing is known of the thread.
+    WHEN coalesce(poll.cpu_ns >= max(poll.off_cpu_ns, poll.runqueue_ns), TRUE)
+      THEN 'long poll'
+    WHEN poll.off_cpu_ns >= poll.runqueue_ns THEN 'slept in poll'
+    ELSE 'preempted in poll'
+  END AS kind
+FROM polletto_polls AS poll
+-- Threads for blocking code are there to be blocked.
+WHERE poll.future NOT GLOB '*::blocking::task::BlockingTask*'
+ORDER BY poll.ts;
+
+-- What is wrong, if what lasts as long as the threshold is: polls that keep a
+-- worker from its other tasks, and tasks that are kept from their polls.
+CREATE PERFETTO FUNCTION polletto_findings(
+  -- How long is too long, in nanoseconds.
+  threshold_ns LONG
+)
+RETURNS TABLE(
+  -- When it began. Of a starved task: when it was ready to be polled.
+  ts TIMESTAMP,
+  -- How long it lasted.
+  dur DURATION,
+  -- By what most of its time went to: `long poll` for one that ran,
+  -- `slept in poll`, or `preempted in poll` for one that could have run but had
+  -- no CPU. `starved task` for a task that was ready and not polled.
+  kind STRING,
+  -- What a sleep was for, as in `polletto_callsites`; NULL if no stack was
+  -- seen. Of a preempted poll: the thread that ran most meanwhile. Of a starved
+  -- task: the poll of its runtime that took most of the time, if one was longer
+  -- than the threshold, else what the thread did that polled it in the end.
+  -- NULL for a long poll.
+  detail STRING,
+  -- The task's number in its process.
+  task_id LONG,
+  -- The task's future.
+  future STRING,
+  -- The worker, or a thread that is not known as one. Of a starved task: the
+  -- one that polled it in the end.
+  worker STRING,
+  -- Time in which the thread ran. NULL for a starved task, as are the next two.
+  cpu_ns LONG,
+  -- Time in which the thread slept.
+  off_cpu_ns LONG,
+  -- Time in which the thread could have run, but had no CPU.
+  runqueue_ns LONG,
+  -- The callstack that weighs most: of sleeps in a poll that slept, else of
+  -- what ran. NULL if none was seen.
+  callsite_id JOINID(stack_profile_callsite.id),
+  -- Its innermost function outside the kernel.
+  function STRING,
+  -- The innermost function of the program's own code, if that is known.
+  own_function STRING,
+  -- The file and line that was reached there, as `file:line`.
+  own_source STRING,
+  -- The poll. Of a starved task: the one that it waited for.
+  poll_id JOINID(slice.id),
+  -- The thread.
+  utid JOINID(thread.id),
+  -- The process.
+  upid JOINID(process.id)
+)
+AS
+WITH
+  long AS MATERIALIZED (
+    SELECT fault.*, meanwhile.name AS ran_meanwhile
+    FROM _polletto_faults AS fault
+    LEFT JOIN _polletto_ran_meanwhile AS meanwhile
+      ON meanwhile.poll_id = fault.id
+    WHERE fault.dur >= $threshold_ns
+  ),
+  starved AS MATERIALIZED (
+    SELECT
+      woken.id AS wakeup_id,
+      woken.poll_ts - woken.wait_ns AS ts,
+      woken.wait_ns AS dur,
+      woken.poll_id,
+      woken.poll_ts,
+      woken.task_id,
+      woken.future,
+      woken.upid,
+      poll.worker,
+      poll.runtime,
+      poll.utid
+    FROM polletto_wakeups AS woken
+    JOIN _polletto_poll_slices AS poll ON poll.id = woken.poll_id
+    WHERE
+      woken.wait_ns >= $threshold_ns
+      -- Where something was lost meanwhile, that may have been a poll.
+      AND NOT EXISTS (
+        SELECT 1
+        FROM polletto_losses AS loss
+        WHERE
+          loss.ts < woken.poll_ts
+          AND loss.ts + loss.dur > woken.poll_ts - woken.wait_ns
+          AND (
+            loss.name IN ('records lost', 'samples lost')
+            OR (
+              loss.name GLOB 'polls not recorded*' AND loss.upid = woken.upid
+            )
+          )
+      )
+  ),
+  -- Of the same runtime, and long themselves: else it was no single poll that
+  -- starved the task.
+  meanwhile AS (
+    SELECT
+      starved.wakeup_id,
+      long.worker || ' polled ' || long.name || ' for '
+      || printf('%.1f ms', long.dur / 1e6) AS detail,
+      row_number() OVER (
+        PARTITION BY starved.wakeup_id
+        ORDER BY
+          min(long.ts + long.dur, starved.poll_ts)
+          - max(long.ts, starved.ts) DESC,
+          long.id
+      ) AS rank
+    FROM starved
+    JOIN long
+      ON long.upid = starved.upid
+      AND long.runtime = starved.runtime
+      AND long.ts < starved.poll_ts
+      AND long.ts + long.dur > starved.ts
+  ),
+  found AS (
+    SELECT
+      long.ts,
+      long.dur,
+      long.kind,
+      CASE long.kind
+        WHEN 'slept in poll' THEN coalesce(told.wait, slept.wait)
+        WHEN 'preempted in poll' THEN long.ran_meanwhile
+      END AS detail,
+      long.task_id,
+      long.future,
+      long.worker,
+      long.cpu_ns,
+      long.off_cpu_ns,
+      long.runqueue_ns,
+      iif(long.kind = 'slept in poll', slept.callsite_id, ran.callsite_id)
+        AS callsite_id,
+      long.id AS poll_id,
+      long.utid,
+      long.upid
+    FROM long
+    LEFT JOIN _polletto_slept_most AS slept ON slept.poll_id = long.id
+    LEFT JOIN _polletto_ran_most AS ran ON ran.poll_id = long.id
+    LEFT JOIN _polletto_told_waits AS told ON told.poll_id = long.id
+    UNION ALL
+    SELECT
+      starved.ts,
+      starved.dur,
+      'starved task' AS kind,
+      coalesce(meanwhile.detail, did.did) AS detail,
+      starved.task_id,
+      starved.future,
+      starved.worker,
+      NULL AS cpu_ns,
+      NULL AS off_cpu_ns,
+      NULL AS runqueue_ns,
+      NULL AS callsite_id,
+      starved.poll_id,
+      starved.utid,
+      starved.upid
+    FROM starved
+    LEFT JOIN meanwhile
+      ON meanwhile.wakeup_id = starved.wakeup_id AND meanwhile.rank = 1
+    LEFT JOIN _polletto_did_meanwhile AS did
+      ON did.wakeup_id = starved.wakeup_id
+  )
+SELECT
+  found.ts,
+  found.dur,
+  found.kind,
+  found.detail,
+  found.task_id,
+  found.future,
+  found.worker,
+  found.cpu_ns,
+  found.off_cpu_ns,
+  found.runqueue_ns,
+  found.callsite_id,
+  callsite.function,
+  callsite.own_function,
+  callsite.own_source,
+  found.poll_id,
+  found.utid,
+  found.upid
+FROM found
+LEFT JOIN polletto_callsites AS callsite USING (callsite_id)
+ORDER BY found.ts;
+
+-- What is wrong, if what lasts 5 ms is.
+CREATE PERFETTO VIEW polletto_default_findings(
+  -- As in `polletto_findings`, as are all others.
+  ts TIMESTAMP,
+  -- How long it lasted.
+  dur DURATION,
+  -- `long poll`, `slept in poll`, `preempted in poll` or `starved task`.
+  kind STRING,
+  -- What a sleep was for, who ran meanwhile, or what was polled meanwhile.
+  detail STRING,
+  -- The task's number in its process.
+  task_id LONG,
+  -- The task's future.
+  future STRING,
+  -- The worker, or a thread that is not known as one.
+  worker STRING,
+  -- Time in which the thread ran.
+  cpu_ns LONG,
+  -- Time in which the thread slept.
+  off_cpu_ns LONG,
+  -- Time in which the thread could have run, but had no CPU.
+  runqueue_ns LONG,
+  -- The callstack that weighs most.
+  callsite_id JOINID(stack_profile_callsite.id),
+  -- Its innermost function outside the kernel.
+  function STRING,
+  -- The innermost function of the program's own code.
+  own_function STRING,
+  -- The file and line that was reached there, as `file:line`.
+  own_source STRING,
+  -- The poll.
+  poll_id JOINID(slice.id),
+  -- The thread.
+  utid JOINID(thread.id),
+  -- The process.
+  upid JOINID(process.id)
+)
+AS
+SELECT * FROM polletto_findings(5000000);
