@@ -42,8 +42,8 @@ pub fn check_stats(trace: &Path, loss: Loss) {
     assert_eq!(!announced.is_empty(), loss == Loss::Announced, "{}: {announced:?}", trace.display());
 }
 
-/// Asks trace_processor. None, and a line that says so, where it is not on the PATH.
-pub fn sql(trace: &Path, query: &str) -> Option<Vec<Vec<String>>> {
+/// Where trace_processor is. None, and a line that says so, where it is not on the PATH.
+pub fn trace_processor() -> Option<&'static Path> {
     static SHELL: OnceLock<Option<PathBuf>> = OnceLock::new();
     let shell = SHELL.get_or_init(|| {
         let found = on_path("trace_processor_shell");
@@ -52,7 +52,12 @@ pub fn sql(trace: &Path, query: &str) -> Option<Vec<Vec<String>>> {
         }
         found
     });
-    let shell = shell.as_ref()?;
+    shell.as_deref()
+}
+
+/// Asks trace_processor. None where it is not on the PATH.
+pub fn sql(trace: &Path, query: &str) -> Option<Vec<Vec<String>>> {
+    let shell = trace_processor()?;
     let directory = tempfile::tempdir().expect("a directory for the query");
     let file = directory.path().join("query.sql");
     fs::write(&file, format!("{query};\n")).expect("the query can be written");

@@ -2,7 +2,7 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use polletto_tests::{
     oracle::{Build, NEWEST, Truth},
@@ -13,6 +13,9 @@ use polletto_tests::{
     turn::Turn,
 };
 use serde_json::Value as Json;
+
+/// Of polls of programs with symbols, the type of so many must be told, in percent.
+const TYPED_PERCENT: u64 = 95;
 
 /// By how much the times of a poll may differ from those that the program took just inside.
 const SAME_NS: u64 = 20_000;
@@ -81,18 +84,59 @@ fn usual(mut times: Vec<u64>) -> u64 {
     times[((times.len() - 1) as f64 * MOST) as usize]
 }
 
-/// What polls are said to poll.
+/// What polls are said to poll, beside what the program spawned.
 #[derive(Debug, Default)]
 struct Names {
     /// By task, what it was called when it was spawned.
     spawned: BTreeMap<u64, String>,
-    all: BTreeMap<(String, String, String), u64>,
+    /// By function of the program's source, its lines.
+    lines: BTreeMap<String, RangeInclusive<u64>>,
+    polls: u64,
+    /// Whose type is told, and not only the place in the source.
+    typed: u64,
+    /// Of which several are named, since their code is the same.
+    one_of_several: u64,
 }
 
 impl Names {
+    fn new(truth: &Truth) -> Names {
+        let spawned = truth.spawns.values().map(|spawn| (spawn.id, spawn.name.clone())).collect();
+        let source = include_str!("../oracle/src/main.rs");
+        let (mut lines, mut open) = (BTreeMap::new(), None);
+        for (line, text) in (1..).zip(source.lines()) {
+            if let Some((_, function)) = text.split_once("fn ").filter(|(before, _)| matches!(*before, "" | "async ")) {
+                let name = function.split(['(', '<']).next().expect("a function has a name");
+                open = Some((name.to_owned(), line));
+            } else if text == "}"
+                && let Some((name, first)) = open.take()
+            {
+                lines.insert(name, first..=line);
+            }
+        }
+        Names { spawned, lines, ..Names::default() }
+    }
+
+    /// No name may be wrong.
     fn check(&mut self, shown: &Shown) {
-        let spawned = self.spawned[&shown.poll.task].clone();
-        *self.all.entry((spawned, shown.future.clone(), shown.tier.clone())).or_default() += 1;
+        let spawned = self.spawned[&shown.poll.task].as_str();
+        let functions: &[&str] = match spawned {
+            "local" => &["hog"],
+            "child" => &["parent"],
+            // In a block of the one that awaits the other.
+            "generic<u8>" | "generic<String>" => &["several", "generic"],
+            function => &[function],
+        };
+        let is_right = |candidate: &str| {
+            functions.iter().any(|function| match candidate.strip_prefix("src/main.rs:") {
+                Some(line) => self.lines[*function].contains(&line.parse().expect("a line")),
+                None => candidate.contains(&format!("::{function}::")),
+            })
+        };
+        let mut candidates = shown.future.split(" | ");
+        assert!(candidates.any(is_right), "{spawned} is no {shown:?}");
+        self.polls += 1;
+        self.typed += u64::from(["dwarf", "symbol", "drop-glue"].contains(&shown.tier.as_str()));
+        self.one_of_several += u64::from(shown.future.contains(" | "));
     }
 }
 
@@ -107,7 +151,7 @@ fn every_poll_is_told_from_its_begin_to_its_end(profile: &'static str) {
 fn every_poll_is_told_once_it_is_known_how(build: Build, learning_ns: u64) {
     let _turn = Turn::alone();
     let (outcome, truth) = build.recorded(&["--polls", "all", "--no-symbols"]);
-    let spawned = truth.spawns.values().map(|spawn| (spawn.id, spawn.name.clone())).collect();
+    let mut names = Names::new(&truth);
     let mut truth = told(&truth);
     let first = truth.values().flatten().map(|poll| poll.begin).min().expect("the program polls");
     let known_from = first + learning_ns;
@@ -117,7 +161,7 @@ fn every_poll_is_told_once_it_is_known_how(build: Build, learning_ns: u64) {
     let trace = outcome.trace();
     let shown = shown(&trace);
     let (mut early, mut late, mut polls) = (Vec::new(), Vec::new(), 0);
-    let (mut names, mut workers) = (Names { spawned, ..Names::default() }, BTreeMap::new());
+    let mut workers = BTreeMap::new();
     for (thread, truth) in &truth {
         let shown = shown.get(thread).map(Vec::as_slice).unwrap_or_default();
         for poll in truth {
@@ -145,7 +189,10 @@ fn every_poll_is_told_once_it_is_known_how(build: Build, learning_ns: u64) {
     let mut workers: Vec<&str> = workers.values().map(|track| trace.tracks[track].name.as_str()).collect();
     workers.sort_unstable();
     assert_eq!(workers, ["current thread", "worker 0", "worker 1"], "{build:?}");
-    println!("{build:?}: {names:?}");
+    let Names { polls, typed, one_of_several, .. } = names;
+    println!("{build:?}: of {polls} polls {typed} have a type, {one_of_several} are one of several, none is wrong");
+    let has_types = matches!(build.profile, "release" | "dev");
+    assert!(!has_types || typed * 100 >= polls * TYPED_PERCENT, "{build:?}: {typed} of {polls} polls have a type");
 }
 
 #[test]
@@ -212,6 +259,8 @@ fn more_polls_than_the_budget_allows_are_told_in_windows() {
     let trace = outcome.trace();
     let unobserved = unobserved(&trace);
     assert!(unobserved.len() >= 2, "{unobserved:?}");
+    let follow = |pair: &[(Nanoseconds, Nanoseconds)]| pair[0].1 <= pair[1].0;
+    assert!(unobserved.windows(2).all(follow), "one ends before the next begins: {unobserved:?}");
     let shown: Vec<Poll> = shown(&trace).into_values().flatten().map(|shown| shown.poll).collect();
     assert!(shown.len() > 1000, "{} polls", shown.len());
     let within = |poll: &&Poll| {

@@ -29,10 +29,61 @@ pub struct Arguments {
 pub enum Command {
     Record(Box<RecordArguments>),
     Symbolize(SymbolizeArguments),
+    Report(ReportArguments),
     Doctor(DoctorArguments),
     /// Read symbols for the process that started this one
     #[command(name = symbols::WORKER, hide = true)]
     SymbolWorker,
+}
+
+/// Tell what blocks the runtime in a trace that is there
+///
+/// Polls that ran, slept or had to make room for others for longer than the threshold, and tasks that were woken and not
+/// polled for as long: those that are alike together, by their kind, their future and the first line of the program's own code.
+/// The trace has everything, whatever the threshold was when it was recorded.
+///
+/// Traces are read by Perfetto's trace_processor, which has to be there.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  polletto report x.perfetto-trace                         what took 5 ms or more
+  polletto report x.perfetto-trace --threshold 1           ask the same trace again
+  polletto report x.perfetto-trace --json                  each finding, for scripts
+  polletto report x.perfetto-trace --fail-on long-poll=50  end with 3 if a poll ran for 50 ms, for CI
+
+Exit status: 0 when the trace could be read; 3 when it has what --fail-on says; 2 when the command line can't be followed; \
+1 when it failed.")]
+pub struct ReportArguments {
+    /// Trace to read, with all that it has
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+
+    /// What is told: what lasts as long or longer, milliseconds
+    #[arg(long, value_name = "MS", default_value = "5", value_parser = milliseconds)]
+    pub threshold: Duration,
+
+    /// End with exit status 3 if there is any of that KIND that lasts as long; may be repeated
+    ///
+    /// KIND is long-poll, slept-in-poll, preempted-in-poll or starved-task; MS are milliseconds, with or without `ms`.
+    #[arg(long, value_name = "KIND=MS", value_parser = fail_on)]
+    pub fail_on: Vec<FailOn>,
+
+    /// Print everything as JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+
+    /// Perfetto's trace_processor [default: trace_processor_shell or trace_processor on the PATH]
+    #[arg(long, value_name = "FILE")]
+    pub trace_processor: Option<PathBuf>,
+}
+
+/// What must not be in a trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailOn {
+    /// As findings call it.
+    pub kind: &'static str,
+    /// That long or longer.
+    pub limit: Duration,
 }
 
 /// Check whether this machine can be recorded, and say what to do where it can't
@@ -371,6 +422,20 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn fail_on(text: &str) -> Result<FailOn, String> {
+    const KINDS: [(&str, &str); 4] = [
+        ("long-poll", "long poll"),
+        ("slept-in-poll", "slept in poll"),
+        ("preempted-in-poll", "preempted in poll"),
+        ("starved-task", "starved task"),
+    ];
+    let (name, limit) = text.split_once('=').ok_or("must be KIND=MS, as long-poll=50")?;
+    let kind = KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
+    let names = KINDS.map(|(name, _)| name).join(", ");
+    let kind = kind.ok_or_else(|| format!("`{name}` is no kind: those are {names}"))?;
+    Ok(FailOn { kind, limit: milliseconds(limit.strip_suffix("ms").unwrap_or(limit))? })
+}
+
 fn percent(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
@@ -447,6 +512,19 @@ mod tests {
         assert_eq!(parse("polletto record x --budget 0.5").unwrap().budget, 0.5);
         for budget in ["0", "-1", "101", "nan", "x"] {
             assert!(parse(&format!("polletto record x --budget {budget}")).is_err(), "{budget}");
+        }
+    }
+
+    #[test]
+    fn what_must_not_be_has_a_kind_and_a_length() {
+        let parse = |text: &str| Arguments::try_parse_from(["polletto", "report", "x", "--fail-on", text]);
+        for text in ["starved-task=7.5", "starved-task=7.5ms"] {
+            let Command::Report(arguments) = parse(text).unwrap().command else { panic!("{text}") };
+            let expected = FailOn { kind: "starved task", limit: Duration::from_micros(7_500) };
+            assert_eq!(arguments.fail_on, [expected], "{text}");
+        }
+        for text in ["long-poll", "long-poll=", "poll=5", "long-poll=5s", "=5"] {
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 

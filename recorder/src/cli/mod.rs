@@ -3,6 +3,7 @@
 mod arguments;
 mod doctor;
 mod record;
+mod report;
 mod status;
 mod summary;
 mod symbolize;
@@ -18,11 +19,13 @@ use clap::Parser;
 use self::arguments::{Arguments, Command};
 use crate::symbols;
 
-/// Does what the command line says. 0 is success, 2 a command line that can't be followed, 1 any other failure.
+/// Does what the command line says. 0 is success, 2 a command line that can't be followed, 1 any other failure, 3 that a
+/// report has what it must not.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Record(arguments) => record::run(&arguments),
         Command::Symbolize(arguments) => symbolize::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments.json),
         // Nobody reads why it failed: whoever started it sees that it did.
         Command::SymbolWorker => ExitCode::from(u8::from(symbols::work().is_err())),

@@ -290,7 +290,8 @@ impl Probing {
             return;
         }
         let Window::Open(links) = std::mem::replace(&mut probed.window, Window::Closed) else { return };
-        let over_ns = taken.over_ns.unwrap_or_else(boottime_ns);
+        // Everything may have been spent while the last probes were still being attached.
+        let over_ns = taken.over_ns.unwrap_or_else(boottime_ns).max(probed.since_ns);
         self.summary.observed_ns += over_ns.saturating_sub(probed.since_ns);
         probed.since_ns = over_ns;
         probed.why = Unobserved::Budget;

@@ -78,6 +78,7 @@ const CALLS: &[(Wait, &[(&str, libc::c_long)])] = &[
             pwritev => SYS_pwritev,
             fsync => SYS_fsync,
             fdatasync => SYS_fdatasync,
+            fadvise64 => SYS_fadvise64,
             sync => SYS_sync,
             syncfs => SYS_syncfs,
             sync_file_range => SYS_sync_file_range,

@@ -1,0 +1,107 @@
+//! What `polletto report` and the package of SQL say of traces, beside what the recorder said while it recorded.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not. Traces are asked where
+//! there is a `trace_processor_shell`.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use polletto_tests::{
+    check::{trace_processor, workspace},
+    oracle::{Build, NEWEST},
+    program,
+    program::Program,
+    recorder::{Outcome, Record, polletto},
+    turn::Turn,
+};
+use serde_json::Value;
+
+fn report(trace: &Path, arguments: &[&str]) -> Output {
+    Command::new(polletto()).arg("report").arg(trace).args(arguments).output().expect("polletto starts")
+}
+
+fn json(trace: &Path, arguments: &[&str]) -> Value {
+    let output = report(trace, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// How many there are of a kind.
+fn count(report: &Value, kind: &str) -> usize {
+    let findings = report["findings"].as_array().expect("a list");
+    findings.iter().filter(|finding| finding["kind"] == kind).count()
+}
+
+#[test]
+fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
+    let _turn = Turn::alone();
+    let build = Build { profile: "release", tokio: NEWEST };
+    let (outcome, _) = build.recorded(&["--polls", "all", "-F", "499", "--no-symbols"]);
+    if trace_processor().is_none() {
+        return;
+    }
+    let told = json(&outcome.output, &["--json"]);
+    let summary = outcome.summary();
+    for kind in ["long poll", "slept in poll", "preempted in poll"] {
+        let counts = summary["findings"]["counts"].as_array().expect("a list").iter();
+        let counted: u64 = counts.filter(|of| of["kind"] == kind).filter_map(|of| of["count"].as_u64()).sum();
+        // A switch that the kernel did not report is told in another way by the threads' states.
+        let unreported = summary["switches_not_reported"].as_u64().expect("a count");
+        let difference = counted.abs_diff(count(&told, kind) as u64);
+        assert!(difference <= unreported, "{kind}: {counted}, {told:#}");
+    }
+    let more = json(&outcome.output, &["--json", "--threshold", "1"]);
+    let all = |report: &Value| report["findings"].as_array().map_or(0, Vec::len);
+    assert!(all(&more) > all(&told), "{} and {}", all(&more), all(&told));
+    for (fail_on, code) in [("slept-in-poll=8ms", 3), ("slept-in-poll=60000", 0)] {
+        let output = report(&outcome.output, &["--fail-on", fail_on]);
+        assert_eq!(output.status.code(), Some(code), "{fail_on}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("slept in poll (timer)"));
+    }
+}
+
+#[test]
+fn without_trace_processor_it_is_said_how_to_get_it() {
+    let trace = workspace().join("Cargo.toml");
+    let output = Command::new(polletto()).arg("report").arg(&trace).env("PATH", "").output().expect("polletto starts");
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("trace_processor is not on the PATH") && told.contains("curl"), "{told}");
+}
+
+#[test]
+fn what_is_no_trace_is_an_error() {
+    if trace_processor().is_none() {
+        return;
+    }
+    for trace in ["Cargo.toml", "nowhere"] {
+        let output = report(&workspace().join(trace), &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+fn recorded(arguments: &[&str]) -> Outcome {
+    let program = Program::start(program!("many-tasks"), &[]);
+    Record::new().process(program.pid()).arguments(["-d", "1"]).arguments(arguments).run().expect_success()
+}
+
+#[test]
+fn every_module_answers_for_every_kind_of_trace() {
+    let _turn = Turn::alone();
+    let (oracle, _) = Build { profile: "release", tokio: NEWEST }.recorded_with_wakes(&["--polls", "all"]);
+    let others: [&[&str]; 4] = [&[], &["--polls", "off", "--kernel-stacks"], &["--no-stacks"], &["--mode", "cpu"]];
+    let mut outcomes: Vec<Outcome> = others.into_iter().map(recorded).collect();
+    outcomes.push(Record::new().arguments(["--system", "-d", "1"]).run().expect_success());
+    outcomes.push(Record::new().arguments(["--", "true"]).run().expect_success());
+    outcomes.push(oracle);
+    let Some(shell) = trace_processor() else { return };
+    let traces: Vec<&Path> = outcomes.iter().map(|outcome| outcome.output.as_path()).collect();
+    let checker = workspace().join("tools/sql/check.py");
+    let output = Command::new("python3").arg(checker).arg(shell).args(&traces).output().expect("python starts");
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{told}");
+    assert!(output.status.success(), "{told}");
+}
