@@ -1,12 +1,12 @@
 //! Where in a program's code that is what was found.
 
-use std::time::Duration;
+use std::{cmp::Reverse, collections::hash_map::Entry, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
     symbols::{Answer, FrameKind, Function, kind_of},
-    timeline::{Code, Fault, Finding, Timeline, path_of},
+    timeline::{Code, Fault, Group, Timeline, path_of},
 };
 
 /// What was found in a recording.
@@ -16,15 +16,15 @@ pub struct FindingSummary {
     pub threshold: Duration,
     /// How many of each kind there are.
     pub counts: Vec<(Fault, u64)>,
-    /// Some of the longest: polls, the longest first, then tasks.
-    pub longest: Vec<Located>,
+    /// Those that are alike, by their place in the code once that has a name; the group that took most first.
+    pub places: Vec<Place>,
 }
 
-/// A finding, and where it was.
+/// Findings in one place.
 #[derive(Clone, Debug)]
-pub struct Located {
-    /// The finding.
-    pub finding: Finding,
+pub struct Place {
+    /// How many, and the longest.
+    pub group: Group,
     /// The function that its thread was in, if that has a name.
     pub innermost: Option<Function>,
     /// The first of its callers, or itself, that is the program's own.
@@ -37,14 +37,37 @@ impl FindingSummary {
     /// What the timeline has found, without any names yet.
     pub fn of(timeline: &Timeline, threshold: Duration) -> FindingSummary {
         let findings = timeline.findings();
-        let located = |finding: &Finding| Located {
-            finding: finding.clone(),
-            innermost: None,
-            own: None,
-            frames: timeline.code_of(finding),
+        let callstacks = findings.groups().filter_map(|group| group.longest.callstack).collect();
+        let code = timeline.code_of(&callstacks);
+        let place = |group: &Group| {
+            let frames = group.longest.callstack.and_then(|callstack| code.get(&callstack)).cloned();
+            Place { group: group.clone(), innermost: None, own: None, frames: frames.unwrap_or_default() }
         };
-        let longest = findings.longest().map(located).collect();
-        FindingSummary { threshold, counts: findings.counts().collect(), longest }
+        let places = findings.groups().map(place).collect();
+        let mut summary = FindingSummary { threshold, counts: findings.counts().collect(), places };
+        summary.put_together();
+        summary
+    }
+
+    /// Puts those together that are alike for all that is known.
+    fn put_together(&mut self) {
+        let mut together = FxHashMap::<_, Place>::default();
+        for place in std::mem::take(&mut self.places) {
+            let finding = &place.group.longest;
+            let function = place.own.as_ref().or(place.innermost.as_ref());
+            let at = function.map(|function| (function.name.clone(), function.file.clone(), function.line));
+            // Without a name, each callstack is a place.
+            let callstack = finding.callstack.filter(|_| at.is_none());
+            match together.entry((finding.fault, Arc::clone(&finding.future), at, callstack)) {
+                Entry::Vacant(new) => {
+                    new.insert(place);
+                }
+                Entry::Occupied(mut alike) => alike.get_mut().group.add(&place.group),
+            }
+        }
+        self.places = together.into_values().collect();
+        let key = |place: &Place| (Reverse(place.group.total_ns), place.group.longest.since_ns);
+        self.places.sort_unstable_by_key(key);
     }
 }
 
@@ -57,7 +80,7 @@ pub struct Locator<'f> {
 
 impl<'f> Locator<'f> {
     pub fn new(findings: &'f mut FindingSummary) -> Locator<'f> {
-        let frames = findings.longest.iter().flat_map(|located| &located.frames);
+        let frames = findings.places.iter().flat_map(|place| &place.frames);
         let functions = frames.map(|(code, address)| ((path_of(code).into_owned(), *address), None)).collect();
         Locator { findings, functions }
     }
@@ -73,15 +96,15 @@ impl<'f> Locator<'f> {
 
     /// All names are known that will be.
     pub fn locate(self) {
-        for located in &mut self.findings.longest {
-            let keys = located.frames.iter().map(|(code, address)| (path_of(code).into_owned(), *address));
-            let named = keys.map(|key| self.functions.get(&key).and_then(Option::as_deref));
-            let mut named = named.peekable();
+        for place in &mut self.findings.places {
+            let keys = place.frames.iter().map(|(code, address)| (path_of(code).into_owned(), *address));
+            let mut named = keys.map(|key| self.functions.get(&key).and_then(Option::as_deref)).peekable();
             // If the first has no name, another is not it.
-            located.innermost = named.peek().copied().flatten().and_then(<[Function]>::first).cloned();
+            place.innermost = named.peek().copied().flatten().and_then(<[Function]>::first).cloned();
             let is_own =
                 |function: &&Function| kind_of(&function.name, function.file.as_deref()).kind == FrameKind::User;
-            located.own = named.flatten().flatten().find(is_own).cloned();
+            place.own = named.flatten().flatten().find(is_own).cloned();
         }
+        self.findings.put_together();
     }
 }

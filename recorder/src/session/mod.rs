@@ -34,7 +34,7 @@ use anyhow::{Context, Result};
 pub use self::{
     config::{Config, Subject, default_ring_bytes},
     ending::{Ending, Signals},
-    findings::{FindingSummary, Located},
+    findings::{FindingSummary, Place},
     memory::CodeSummary,
     modules::Unreadable,
     own_use::{NamingUse, OwnUse},

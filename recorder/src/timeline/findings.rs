@@ -3,15 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use polletto_common::id::Tid;
+use rustc_hash::FxHashMap;
 
 use super::{task_code::Future, waits::Wait, worker_tracks::Poller};
 use crate::trace::Weights;
 
-/// How many of the longest polls are kept to be told.
-const TOLD_POLLS: usize = 10;
-
-/// How many of the tasks that waited longest. Others are to blame for those.
-const TOLD_TASKS: usize = 3;
+/// Groups of findings that are kept to be told: more than a program has places that block.
+const MAX_GROUPS: usize = 4096;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,29 +84,46 @@ impl Finding {
     }
 }
 
+/// Findings of one kind, of one future, with one callstack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// How many there are.
+    pub count: u64,
+    /// How long all of them lasted, nanoseconds.
+    pub total_ns: u64,
+    /// The longest of them.
+    pub longest: Finding,
+}
+
+impl Group {
+    /// As one group with another.
+    pub fn add(&mut self, other: &Group) {
+        self.count += other.count;
+        self.total_ns += other.total_ns;
+        if other.longest.duration_ns() > self.longest.duration_ns() {
+            self.longest = other.longest.clone();
+        }
+    }
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// How many of each, in the order of [`Fault`].
     counts: BTreeMap<Fault, u64>,
-    /// The longest first.
-    polls: Vec<Finding>,
-    /// See `polls`.
-    tasks: Vec<Finding>,
+    groups: FxHashMap<(Fault, Arc<Future>, Option<u64>), Group>,
 }
 
 impl Findings {
     /// Takes one more.
     pub fn push(&mut self, finding: Finding) {
         *self.counts.entry(finding.fault).or_default() += 1;
-        let (longest, told) = match finding.fault {
-            Fault::Starved => (&mut self.tasks, TOLD_TASKS),
-            Fault::LongPoll | Fault::Slept(_) | Fault::Preempted => (&mut self.polls, TOLD_POLLS),
-        };
-        let at = longest.partition_point(|longer| longer.duration_ns() >= finding.duration_ns());
-        if at < told {
-            longest.insert(at, finding);
-            longest.truncate(told);
+        let alike = (finding.fault, Arc::clone(&finding.future), finding.callstack);
+        let own = Group { count: 1, total_ns: finding.duration_ns(), longest: finding };
+        if let Some(group) = self.groups.get_mut(&alike) {
+            group.add(&own);
+        } else if self.groups.len() < MAX_GROUPS {
+            self.groups.insert(alike, own);
         }
     }
 
@@ -117,9 +132,9 @@ impl Findings {
         self.counts.iter().map(|(&fault, &count)| (fault, count))
     }
 
-    /// Some of the longest: polls, the longest first, then tasks.
-    pub fn longest(&self) -> impl Iterator<Item = &Finding> {
-        self.polls.iter().chain(&self.tasks)
+    /// Those that are alike.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
     }
 }
 
@@ -168,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_counted_and_the_longest_are_told() {
+    fn all_are_counted_and_those_that_are_alike_are_a_group() {
         let future = Future { name: "f".into(), full_name: "f".into(), tier: "symbol", place: None };
         let finding = |cpu_ns| Finding {
             fault: Fault::LongPoll,
@@ -181,11 +196,17 @@ mod tests {
             callstack: None,
         };
         let mut findings = Findings::default();
-        (0..30).map(|at| finding(1 + at * 7 % 30)).for_each(|finding| findings.push(finding));
-        (50..55).for_each(|cpu_ns| findings.push(Finding { fault: Fault::Starved, ..finding(cpu_ns) }));
-        assert_eq!(findings.counts().collect::<Vec<_>>(), [(Fault::LongPoll, 30), (Fault::Starved, 5)]);
-        let longest: Vec<u64> = findings.longest().map(Finding::duration_ns).collect();
-        assert_eq!(longest, (21..=30).rev().chain([54, 53, 52]).collect::<Vec<u64>>());
+        [3, 9, 5].into_iter().for_each(|cpu_ns| findings.push(finding(cpu_ns)));
+        findings.push(Finding { callstack: Some(1), ..finding(7) });
+        findings.push(Finding { fault: Fault::Starved, ..finding(20) });
+        assert_eq!(findings.counts().collect::<Vec<_>>(), [(Fault::LongPoll, 4), (Fault::Starved, 1)]);
+        let mut groups: Vec<(u64, u64, u64)> =
+            findings.groups().map(|group| (group.count, group.total_ns, group.longest.duration_ns())).collect();
+        groups.sort_unstable();
+        assert_eq!(groups, [(1, 7, 7), (1, 20, 20), (3, 17, 9)]);
+        (0..2 * MAX_GROUPS as u64).for_each(|at| findings.push(Finding { callstack: Some(at), ..finding(1) }));
+        assert_eq!(findings.groups().count(), MAX_GROUPS);
+        assert_eq!(findings.counts().next(), Some((Fault::LongPoll, 4 + 2 * MAX_GROUPS as u64)));
     }
 
     #[test]

@@ -103,17 +103,6 @@ impl Frames {
         Wait::of(kernel.iter().filter_map(|&address| symbols.find(address)).map(|symbol| symbol.name))
     }
 
-    /// The program's code that a frame is at, and the address there as its file's own symbols have it.
-    pub fn code_at(&self, frame: u32) -> Option<(&Code, u64)> {
-        let (key, _) = self.frames.iter().find(|(_, iid)| *iid == u64::from(frame))?;
-        let FrameKey::Address { mapping, rel_pc } = *key else { return None };
-        let (key, _) = self.mappings.iter().find(|(_, iid)| *iid == mapping)?;
-        match key {
-            MappingKey::Program(region) => Some((&region.code, rel_pc)),
-            MappingKey::Kernel(_) => None,
-        }
-    }
-
     /// The program's code at each of these addresses.
     pub fn of_program<'a>(
         &'a mut self,
@@ -152,21 +141,30 @@ impl Frames {
         })
     }
 
-    /// The addresses of code that these frames are at. In files they are those that the file's own symbols have.
-    pub fn addresses(&self, frames: FxHashSet<u32>) -> FxHashMap<Code, Vec<u64>> {
+    /// The program's code that these frames are at, and the addresses there. In files they are those that the file's own
+    /// symbols have.
+    pub fn code_at(&self, frames: FxHashSet<u32>) -> FxHashMap<u32, (Code, u64)> {
         let codes = self.mappings.iter().filter_map(|(key, iid)| match key {
             MappingKey::Program(region) => Some((iid, &region.code)),
             MappingKey::Kernel(_) => None,
         });
         let codes: FxHashMap<u64, &Code> = codes.collect();
-        let mut addresses: FxHashMap<Code, Vec<u64>> = FxHashMap::default();
-        for (key, frame) in self.frames.iter() {
-            if let FrameKey::Address { mapping, rel_pc } = *key
-                && frames.contains(&(frame as u32))
-                && let Some(&code) = codes.get(&mapping)
-            {
-                addresses.entry(code.clone()).or_default().push(rel_pc);
+        let code = self.frames.iter().filter_map(|(key, frame)| match *key {
+            FrameKey::Address { mapping, rel_pc } => {
+                let frame = frame as u32;
+                let code = codes.get(&mapping).filter(|_| frames.contains(&frame))?;
+                Some((frame, ((*code).clone(), rel_pc)))
             }
+            FrameKey::Kernel { .. } | FrameKey::Named(_) => None,
+        });
+        code.collect()
+    }
+
+    /// The addresses of code that these frames are at.
+    pub fn addresses(&self, frames: FxHashSet<u32>) -> FxHashMap<Code, Vec<u64>> {
+        let mut addresses: FxHashMap<Code, Vec<u64>> = FxHashMap::default();
+        for (code, address) in self.code_at(frames).into_values() {
+            addresses.entry(code).or_default().push(address);
         }
         // A file that is mapped in several places has an address in each.
         for addresses in addresses.values_mut() {

@@ -42,7 +42,7 @@ use self::{
 use crate::trace::PacketBuffer;
 
 pub use self::{
-    findings::{Fault, Finding, Findings},
+    findings::{Fault, Finding, Findings, Group},
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
     mappings::{Code, Mapped, Module},
     poll_news::{PollNews, Unobserved},
@@ -112,10 +112,10 @@ impl Timeline {
         self.samples.findings()
     }
 
-    /// The program's code that a finding's callstack leads through, the innermost first, with the addresses as the files'
+    /// The program's code that callstacks of findings lead through, the innermost first, with the addresses as the files'
     /// own symbols have them.
-    pub fn code_of(&self, finding: &Finding) -> Vec<(Code, u64)> {
-        finding.callstack.map_or_else(Vec::new, |callstack| self.stacks.code_of(callstack))
+    pub fn code_of(&self, callstacks: &FxHashSet<u64>) -> FxHashMap<u64, Vec<(Code, u64)>> {
+        self.stacks.code_of(callstacks)
     }
 
     /// Takes one record. Records of one CPU come in the order in which they were written, those of several CPUs nearly so.

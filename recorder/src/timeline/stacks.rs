@@ -182,14 +182,14 @@ impl Stacks {
         self.frames.addresses(used.flat_map(|(frames, _)| frames.iter().copied()).collect())
     }
 
-    /// The program's code that a callstack leads through, the innermost first, with the addresses as the files' own symbols
-    /// have them.
-    pub fn code_of(&self, callstack: u64) -> Vec<(Code, u64)> {
-        let Some((frames, _)) = self.callstacks.iter().find(|(_, known)| u64::from(**known) == callstack) else {
-            return Vec::new();
-        };
-        let code = frames.iter().rev().filter_map(|&frame| self.frames.code_at(frame));
-        code.map(|(code, address)| (code.clone(), address)).collect()
+    /// The program's code that each of these callstacks leads through, the innermost first, with the addresses as the files'
+    /// own symbols have them.
+    pub fn code_of(&self, callstacks: &FxHashSet<u64>) -> FxHashMap<u64, Vec<(Code, u64)>> {
+        let wanted = self.callstacks.iter().filter(|(_, callstack)| callstacks.contains(&u64::from(**callstack)));
+        let wanted: Vec<(&[u32], u64)> = wanted.map(|(frames, &callstack)| (&**frames, u64::from(callstack))).collect();
+        let code = self.frames.code_at(wanted.iter().flat_map(|(frames, _)| frames.iter().copied()).collect());
+        let of = |frames: &[u32]| frames.iter().rev().filter_map(|frame| code.get(frame).cloned()).collect();
+        wanted.into_iter().map(|(frames, callstack)| (callstack, of(frames))).collect()
     }
 
     /// From then on, a stack that is not known may have come or not. One of the same frames comes under other numbers after

@@ -6,10 +6,13 @@ use serde::Serialize;
 
 use super::several;
 use crate::{
-    session::{FindingSummary, Located},
+    session::{self, FindingSummary},
     symbols::Function,
     timeline::Fault,
 };
+
+/// Places that people are told of.
+const TOLD: usize = 10;
 
 /// The part of the summary about it.
 #[derive(Debug, Serialize)]
@@ -18,8 +21,8 @@ pub struct Findings {
     threshold_ns: u64,
     /// How many of each kind there are.
     counts: Vec<Kind>,
-    /// Some of the longest: polls, the longest first, then tasks.
-    longest: Vec<Long>,
+    /// Those that are alike, what took most first.
+    places: Vec<Alike>,
 }
 
 #[derive(Debug, Serialize)]
@@ -30,10 +33,26 @@ struct Kind {
     count: u64,
 }
 
+/// Findings of one kind, of one future, in one place of its code.
 #[derive(Debug, Serialize)]
-struct Long {
+struct Alike {
     kind: &'static str,
     waited_for: Option<&'static str>,
+    count: u64,
+    total_ns: u64,
+    future: String,
+    /// What the thread was in, and the first function in the program's own code.
+    innermost: Option<Place>,
+    own: Option<Place>,
+    /// The longest of them.
+    longest: Longest,
+    /// The future, short.
+    #[serde(skip)]
+    name: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Longest {
     duration_ns: u64,
     cpu_ns: u64,
     off_cpu_ns: u64,
@@ -44,13 +63,6 @@ struct Long {
     tid: u32,
     worker: String,
     task_id: u64,
-    future: String,
-    /// What its thread was in, and the first function in the program's own code.
-    innermost: Option<Place>,
-    own: Option<Place>,
-    /// The future, short.
-    #[serde(skip)]
-    name: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,36 +88,41 @@ impl fmt::Display for Place {
     }
 }
 
-impl Long {
-    fn of(located: &Located) -> Long {
-        let finding = &located.finding;
-        Long {
+impl Alike {
+    fn of(place: &session::Place) -> Alike {
+        let finding = &place.group.longest;
+        Alike {
             kind: finding.fault.name(),
             waited_for: finding.fault.wait().map(|wait| wait.name()),
-            duration_ns: finding.duration_ns(),
-            cpu_ns: finding.weights.cpu_ns,
-            off_cpu_ns: finding.weights.off_cpu_ns,
-            runqueue_ns: finding.weights.run_queue_ns,
-            since_ns: finding.since_ns,
-            pid: finding.poller.tgid().0,
-            tid: finding.tid.0,
-            worker: finding.poller.name(),
-            task_id: finding.task,
+            count: place.group.count,
+            total_ns: place.group.total_ns,
             future: finding.future.full_name.clone(),
-            innermost: located.innermost.as_ref().map(Place::of),
-            own: located.own.as_ref().map(Place::of),
+            innermost: place.innermost.as_ref().map(Place::of),
+            own: place.own.as_ref().map(Place::of),
+            longest: Longest {
+                duration_ns: finding.duration_ns(),
+                cpu_ns: finding.weights.cpu_ns,
+                off_cpu_ns: finding.weights.off_cpu_ns,
+                runqueue_ns: finding.weights.run_queue_ns,
+                since_ns: finding.since_ns,
+                pid: finding.poller.tgid().0,
+                tid: finding.tid.0,
+                worker: finding.poller.name(),
+                task_id: finding.task,
+            },
             name: finding.future.name.clone(),
         }
     }
 }
 
-impl fmt::Display for Long {
+impl fmt::Display for Alike {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:>8.1} ms  {}", self.duration_ns as f64 / 1e6, self.kind)?;
+        let times = format!("{} ×", self.count);
+        write!(out, "{times:>7} up to {:.1} ms: {}", self.longest.duration_ns as f64 / 1e6, self.kind)?;
         if let Some(wait) = self.waited_for {
             write!(out, " ({wait})")?;
         }
-        write!(out, ": {} #{}, {}", self.name, self.task_id, self.worker)?;
+        write!(out, ", {}", self.name)?;
         match self.own.as_ref().or(self.innermost.as_ref()) {
             Some(place) => write!(out, ", in {place}"),
             None => Ok(()),
@@ -116,7 +133,7 @@ impl fmt::Display for Long {
 impl Findings {
     /// Takes them from an outcome; none where no program polls tasks, or nothing was to be found.
     pub fn new(summary: Option<&FindingSummary>) -> Option<Findings> {
-        let FindingSummary { threshold, counts, longest } = summary?;
+        let FindingSummary { threshold, counts, places } = summary?;
         let kind = |&(fault, count): &(Fault, u64)| Kind {
             kind: fault.name(),
             waited_for: fault.wait().map(|wait| wait.name()),
@@ -125,7 +142,7 @@ impl Findings {
         Some(Findings {
             threshold_ns: threshold.as_nanos() as u64,
             counts: counts.iter().map(kind).collect(),
-            longest: longest.iter().map(Long::of).collect(),
+            places: places.iter().map(Alike::of).collect(),
         })
     }
 }
@@ -144,9 +161,14 @@ impl fmt::Display for Findings {
         };
         let counts: Vec<String> = self.counts.iter().map(counted).collect();
         writeln!(out, "  findings  of {threshold} ms or more: {}", counts.join(", "))?;
-        for long in &self.longest {
-            writeln!(out, "            {long}")?;
+        for alike in self.places.iter().take(TOLD) {
+            writeln!(out, "          {alike}")?;
         }
-        Ok(())
+        match self.places.len().checked_sub(TOLD) {
+            Some(more) if more > 0 => {
+                writeln!(out, "            and in {} more", several(more as u64, "place", "places"))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -393,12 +393,10 @@ fn a_task_that_may_block_and_polls_others_is_a_worker() {
 
 /// What is found when everything that takes 50 ns or more is.
 fn found(recording: &Recording) -> Vec<(Fault, u64, u64, Weights)> {
-    recording
-        .timeline
-        .findings()
-        .longest()
-        .map(|finding| (finding.fault, finding.since_ns, finding.task, finding.weights))
-        .collect()
+    let of = |Group { longest, .. }: &Group| (longest.fault, longest.since_ns, longest.task, longest.weights);
+    let mut found: Vec<_> = recording.timeline.findings().groups().map(of).collect();
+    found.sort_unstable_by_key(|(fault, since_ns, ..)| (*since_ns, *fault));
+    found
 }
 
 fn finding_recording() -> Recording {
@@ -434,7 +432,7 @@ fn a_poll_that_runs_or_makes_room_is_told_from_one_that_sleeps() {
     recording.polled(290, 0, VTABLE, exact(7, 200));
     let ran = Weights { cpu_ns: 50, ..Weights::default() };
     let made_room = Weights { cpu_ns: 20, run_queue_ns: 70, ..Weights::default() };
-    assert_eq!(found(&recording), [(Fault::Preempted, 200, 7, made_room), (Fault::LongPoll, 100, 7, ran)]);
+    assert_eq!(found(&recording), [(Fault::LongPoll, 100, 7, ran), (Fault::Preempted, 200, 7, made_room)]);
     // Each is an instant within its poll; only of the one that ran is it known where.
     let read = recording.read();
     let instants = read.events.iter().filter(|(_, event)| event.r#type() == Type::Instant);
