@@ -30,6 +30,7 @@ pub enum Command {
     Record(Box<RecordArguments>),
     Symbolize(SymbolizeArguments),
     Report(ReportArguments),
+    Open(OpenArguments),
     Doctor(DoctorArguments),
     /// Read symbols for the process that started this one
     #[command(name = symbols::WORKER, hide = true)]
@@ -75,6 +76,21 @@ pub struct ReportArguments {
     /// Perfetto's trace_processor [default: trace_processor_shell or trace_processor on the PATH]
     #[arg(long, value_name = "FILE")]
     pub trace_processor: Option<PathBuf>,
+}
+
+/// Open a trace in ui.perfetto.dev, with the workers and the findings on top
+///
+/// The file stays on this machine: the browser fetches it from 127.0.0.1:9001, which answers that page alone, and only until
+/// it has the trace. The UI itself comes from the network.
+#[derive(Debug, Args)]
+pub struct OpenArguments {
+    /// Trace to open
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+
+    /// Print the link, and start no browser; so it is as root, over ssh, and without a screen
+    #[arg(long)]
+    pub no_browser: bool,
 }
 
 /// What must not be in a trace.

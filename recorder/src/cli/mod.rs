@@ -2,6 +2,7 @@
 
 mod arguments;
 mod doctor;
+mod open;
 mod record;
 mod report;
 mod status;
@@ -25,6 +26,7 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Record(arguments) => record::run(&arguments),
         Command::Symbolize(arguments) => symbolize::run(&arguments),
+        Command::Open(arguments) => open::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments.json),
         // Nobody reads why it failed: whoever started it sees that it did.

@@ -1,0 +1,79 @@
+//! `polletto open`
+
+mod serving;
+
+use std::{
+    env,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::Result;
+use serde_json::json;
+
+use self::serving::{ORIGIN, Server, encoded};
+use super::{arguments::OpenArguments, tell};
+
+/// Opens a trace in the UI, and returns the exit status.
+pub fn run(arguments: &OpenArguments) -> ExitCode {
+    match open(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(format_args!("polletto: {error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn open(arguments: &OpenArguments) -> Result<()> {
+    let server = Server::start(&arguments.trace)?;
+    let link = link(&server.address());
+    if arguments.no_browser || !has_browser() || !start_browser(&link) {
+        tell(format_args!("open this in a browser:\n  {link}\n"));
+        if env::var_os("SSH_CONNECTION").is_some() {
+            tell("which must reach this machine, so begin there with\n  ssh -L 9001:127.0.0.1:9001 THIS-MACHINE\n");
+        }
+    }
+    tell("waiting until the trace is fetched; Ctrl-C ends this\n");
+    server.serve()
+}
+
+/// The UI, with the trace, the workers on top, and what was found on a track of its own.
+fn link(address: &str) -> String {
+    let commands = json!([
+        { "id": "dev.perfetto.PinTracksByRegex", "args": ["^(worker \\d+|current thread)$"] },
+        {
+            "id": "dev.perfetto.AddDebugSliceTrack",
+            "args": [
+                "SELECT ts, EXTRACT_ARG(arg_set_id, 'debug.duration_ns') AS dur, name \
+                 FROM slice WHERE category = 'finding' AND name <> 'starved task'",
+                "findings",
+            ],
+        },
+    ]);
+    format!("{ORIGIN}/#!/?url={address}&referrer=polletto&startupCommands={}", encoded(&commands.to_string()))
+}
+
+/// Not over ssh, and not as root: a browser is the user's own.
+fn has_browser() -> bool {
+    let has_screen = env::var_os("DISPLAY").is_some() || env::var_os("WAYLAND_DISPLAY").is_some();
+    has_screen && env::var_os("SSH_CONNECTION").is_none() && !rustix::process::geteuid().is_root()
+}
+
+fn start_browser(link: &str) -> bool {
+    let mut command = Command::new("xdg-open");
+    command.arg(link).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_has_the_trace_and_what_to_do_with_it() {
+        let link = link("http://127.0.0.1:9001/x.perfetto-trace");
+        assert!(link.starts_with("https://ui.perfetto.dev/#!/?url=http://127.0.0.1:9001/x.perfetto-trace&"), "{link}");
+        assert!(link.contains("&startupCommands=%5B%7B"), "{link}");
+        assert!(!link.contains([' ', '"', '\'', '<']), "{link}");
+    }
+}
