@@ -43,7 +43,10 @@ fn findings(trace: &Trace) -> Vec<&Event> {
 fn of_poll<'t>(findings: &[&'t Event], truth: &Truth, poll: &Poll) -> Vec<&'t Event> {
     let is_its = |event: &&&Event| {
         let is_around = event.at <= poll.begin && poll.end <= event.at + number(event, "duration_ns");
-        number(event, "task_id") == truth.id(poll) && is_around
+        // A task may be polled by another before its last poll has come to its end.
+        let is_own =
+            number(event, "task_id") == truth.id(poll) && number(event, "tid") == u64::from(poll.tid.unsigned_abs());
+        is_own && is_around
     };
     findings.iter().filter(is_its).copied().collect()
 }
