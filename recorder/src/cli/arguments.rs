@@ -10,6 +10,7 @@ use clap::{
 use crate::{
     kernel::{Polls, SamplingClock, Stacks, UserFrames},
     symbols,
+    timeline::Fault,
     trace::Compression,
 };
 
@@ -439,17 +440,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 fn fail_on(text: &str) -> Result<FailOn, String> {
-    const KINDS: [(&str, &str); 4] = [
-        ("long-poll", "long poll"),
-        ("slept-in-poll", "slept in poll"),
-        ("preempted-in-poll", "preempted in poll"),
-        ("starved-task", "starved task"),
-    ];
     let (name, limit) = text.split_once('=').ok_or("must be KIND=MS, as long-poll=50")?;
-    let kind = KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
-    let names = KINDS.map(|(name, _)| name).join(", ");
-    let kind = kind.ok_or_else(|| format!("`{name}` is no kind: those are {names}"))?;
-    Ok(FailOn { kind, limit: milliseconds(limit.strip_suffix("ms").unwrap_or(limit))? })
+    let names = Fault::KINDS.map(|kind| kind.name().replace(' ', "-"));
+    let Some(at) = names.iter().position(|known| known == name) else {
+        return Err(format!("`{name}` is no kind: those are {}", names.join(", ")));
+    };
+    let limit = milliseconds(limit.strip_suffix("ms").unwrap_or(limit))?;
+    Ok(FailOn { kind: Fault::KINDS[at].name(), limit })
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -16,8 +16,10 @@ use serde::Serialize;
 use self::asking::Found;
 use super::{
     arguments::{FailOn, ReportArguments},
+    summary::several,
     tell,
 };
+use crate::timeline::{Fault, Wait};
 
 /// Something was found that must not be.
 const FOUND: u8 = 3;
@@ -103,7 +105,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
     for found in found {
         let alike = Alike {
             kind: &found.kind,
-            waited_for: found.detail.as_deref().filter(|_| found.kind == "slept in poll"),
+            waited_for: found.detail.as_deref().filter(|_| found.kind == Fault::Slept(Wait::Other).name()),
             future: &found.future,
             function: found.own_function.as_deref().or(found.function.as_deref()),
             source: found.own_source.as_deref(),
@@ -128,11 +130,7 @@ impl fmt::Display for Report<'_> {
         if self.groups.is_empty() {
             return writeln!(out, "nothing took {threshold} ms or more");
         }
-        writeln!(
-            out,
-            "{} of {threshold} ms or more\n",
-            super::summary::several(self.findings.len() as u64, "finding", "findings")
-        )?;
+        writeln!(out, "{} of {threshold} ms or more\n", several(self.findings.len() as u64, "finding", "findings"))?;
         writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
         let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
         for Group { count, longest_ns, total_ns, alike } in self.groups.iter().take(TOLD) {

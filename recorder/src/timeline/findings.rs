@@ -37,6 +37,9 @@ impl Fault {
         }
     }
 
+    /// One of each kind: all sleeps are of one.
+    pub const KINDS: [Fault; 4] = [Fault::LongPoll, Fault::Slept(Wait::Other), Fault::Preempted, Fault::Starved];
+
     /// What traces and summaries call it. The same for all sleeps.
     pub fn name(self) -> &'static str {
         match self {

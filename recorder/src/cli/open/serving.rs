@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Seek, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     time::Duration,
@@ -87,7 +87,8 @@ impl Server {
         stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let Some(request) = Request::read(BufReader::new((&stream).take(MAX_REQUEST)))? else { return Ok(false) };
-        let (status, bytes) = match request.answer(&self.path) {
+        let answer = request.answer(&self.path);
+        let (status, bytes) = match answer {
             Answer::TheFile => ("200 OK", self.bytes),
             Answer::Permission => ("204 No Content", 0),
             Answer::Refusal(status) => (status, 0),
@@ -98,14 +99,14 @@ impl Server {
              Access-Control-Allow-Origin: {ORIGIN}\r\nAccess-Control-Allow-Private-Network: true\r\nVary: Origin\r\n\
              Cache-Control: no-store\r\nConnection: close\r\n\r\n"
         )?;
-        if request.answer(&self.path) != Answer::TheFile {
+        if answer != Answer::TheFile {
             return Ok(false);
         }
-        let mut file = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file)))?;
+        let mut file = &self.file;
+        // Who asked before may have broken off.
+        file.rewind()?;
         // As much as was promised, even if it grows.
-        let sent = io::copy(&mut (&mut file).take(self.bytes), &mut stream)?;
-        stream.flush()?;
-        Ok(sent == self.bytes)
+        Ok(io::copy(&mut file.take(self.bytes), &mut stream)? == self.bytes)
     }
 }
 

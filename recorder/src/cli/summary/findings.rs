@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::several;
+use super::{Count, several};
 use crate::{
     session::{self, FindingSummary},
     symbols::Function,
@@ -27,6 +27,8 @@ pub struct Findings {
 
 #[derive(Debug, Serialize)]
 struct Kind {
+    #[serde(skip)]
+    fault: Fault,
     kind: &'static str,
     /// What was slept for, if that is it.
     waited_for: Option<&'static str>,
@@ -135,6 +137,7 @@ impl Findings {
     pub fn new(summary: Option<&FindingSummary>) -> Option<Findings> {
         let FindingSummary { threshold, counts, places } = summary?;
         let kind = |&(fault, count): &(Fault, u64)| Kind {
+            fault,
             kind: fault.name(),
             waited_for: fault.wait().map(|wait| wait.name()),
             count,
@@ -153,22 +156,26 @@ impl fmt::Display for Findings {
         if self.counts.is_empty() {
             return writeln!(out, "  findings  nothing took {threshold} ms or more");
         }
-        let counted = |kind: &Kind| match (kind.kind, kind.waited_for) {
-            ("long poll", _) => several(kind.count, "long poll", "long polls"),
-            ("starved task", _) => several(kind.count, "starved task", "starved tasks"),
-            ("preempted in poll", _) => format!("{} preempted", several(kind.count, "poll", "polls")),
-            (_, wait) => format!("{} that slept ({})", several(kind.count, "poll", "polls"), wait.unwrap_or("other")),
+        let counted = |kind: &Kind| match kind.fault {
+            Fault::LongPoll => several(kind.count, "long poll", "long polls"),
+            Fault::Starved => several(kind.count, "starved task", "starved tasks"),
+            Fault::Preempted => format!("{} preempted", several(kind.count, "poll", "polls")),
+            Fault::Slept(wait) => format!("{} that slept ({})", several(kind.count, "poll", "polls"), wait.name()),
         };
         let counts: Vec<String> = self.counts.iter().map(counted).collect();
         writeln!(out, "  findings  of {threshold} ms or more: {}", counts.join(", "))?;
         for alike in self.places.iter().take(TOLD) {
             writeln!(out, "          {alike}")?;
         }
-        match self.places.len().checked_sub(TOLD) {
-            Some(more) if more > 0 => {
-                writeln!(out, "            and in {} more", several(more as u64, "place", "places"))
-            }
-            _ => Ok(()),
+        let more = self.places.len().saturating_sub(TOLD) as u64;
+        if more > 0 {
+            writeln!(out, "            and in {} more", several(more, "place", "places"))?;
         }
+        let counted: u64 = self.counts.iter().map(|kind| kind.count).sum();
+        let placed: u64 = self.places.iter().map(|alike| alike.count).sum();
+        if counted > placed {
+            writeln!(out, "            and {} whose places were too many to keep", Count(counted - placed))?;
+        }
+        Ok(())
     }
 }
