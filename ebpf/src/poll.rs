@@ -195,13 +195,15 @@ fn ends(task: Task, return_address: u64, sp: u64) {
     if end_sp != sp || of != return_address {
         return;
     }
+    // Who interrupts this and finds the poll ended comes later than its end.
+    let ended_ns = ring::now();
     open.depth = depth as u32 - 1;
     if kind == PollKind::WORKER {
         return;
     }
     let is_nested = depth > 1 && nth(open, depth - 1).is_some_and(|outer| outer.kind != PollKind::WORKER);
     ring::emit_poll(Poll {
-        header: ring::header::<Poll>(if is_nested { flags::NESTED } else { 0 }),
+        header: ring::header_at::<Poll>(ended_ns, if is_nested { flags::NESTED } else { 0 }),
         tid: task.tid(),
         tgid: task.tgid(),
         vtable,

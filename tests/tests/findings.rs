@@ -17,8 +17,9 @@ use serde_json::Value;
 const THRESHOLD_NS: u64 = 5_000_000;
 const NEAR_NS: u64 = 100_000;
 
-/// Polls that lasted only because the machine itself was stopped, which virtual ones are: out of thousands.
-const MOST_STOPPED: usize = 3;
+/// Polls that lasted, or slept, only because of the machine itself: virtual ones are stopped, and where memory is scarce a
+/// program sleeps for it anywhere. Out of thousands.
+const MOST_BY_THE_MACHINE: usize = 3;
 
 /// How long the program has its threads sleep in polls, at least, and how long they then are awake.
 const SLEEP_NS: u64 = 8_000_000;
@@ -30,6 +31,13 @@ fn number(event: &Event, name: &str) -> u64 {
     match event.arguments.get(name) {
         Some(Argument::Integer(number)) => u64::try_from(*number).expect("a number of 64 bits"),
         other => panic!("{name} is {other:?} of {event:?}"),
+    }
+}
+
+fn text(argument: &Argument) -> &str {
+    match argument {
+        Argument::Text(text) => text,
+        other => panic!("{other:?} is no text"),
     }
 }
 
@@ -53,7 +61,7 @@ fn of_poll<'t>(findings: &[&'t Event], truth: &Truth, poll: &Poll) -> Vec<&'t Ev
 
 fn recorded(build: Build, arguments: &[&str]) -> (Outcome, Truth) {
     let (outcome, truth) = build.recorded(arguments);
-    println!("{build:?}: {:#}", outcome.summary()["findings"]);
+    println!("{build:?}: {}", outcome.summary()["findings"]["counts"]);
     (outcome, truth)
 }
 
@@ -62,7 +70,8 @@ fn every_long_poll_is_found_and_no_other(build: Build) {
     let (outcome, truth) = recorded(build, &ALL);
     let trace = outcome.trace();
     let findings = findings(&trace);
-    let (mut found, mut stopped) = (BTreeMap::<&str, usize>::new(), 0);
+    let hidden = outcome.summary()["switches_not_reported"].as_u64().expect("a count");
+    let (mut found, mut by_the_machine, mut not_seen) = (BTreeMap::<&str, usize>::new(), 0, 0);
     for poll in &truth.polls {
         let lasted_ns = poll.end - poll.begin;
         let told = of_poll(&findings, &truth, poll);
@@ -73,28 +82,48 @@ fn every_long_poll_is_found_and_no_other(build: Build) {
         let [ran, slept, queued] = ["cpu_ns", "off_cpu_ns", "runqueue_ns"].map(|name| number(finding, name));
         // Its thread may have had to make room just before or after the program's own words.
         if lasted_ns + queued + NEAR_NS < THRESHOLD_NS {
-            println!("{build:?}: {poll:?} is none: {finding:?}");
-            stopped += 1;
+            println!("{poll:?} is none: {finding:?}");
+            by_the_machine += 1;
         }
         assert_eq!(ran + slept + queued, number(finding, "duration_ns"), "{finding:?}");
         let spawn = &truth.spawns[&poll.number];
         match spawn.name.as_str() {
             "sleeper" => {
-                let is_right = slept >= SLEEP_NS && slept + AWAKE_NS <= lasted_ns + NEAR_NS;
-                assert!(is_right, "{build:?}: {poll:?}, {finding:?}");
-                if finding.name == "slept in poll" {
-                    assert_eq!(finding.arguments.get("waited_for"), Some(&Argument::Text("timer".into())));
-                    assert!(finding.stack.is_some(), "{build:?}: {finding:?}");
+                assert!(slept + queued + NEAR_NS >= SLEEP_NS, "{build:?}: {poll:?}, {finding:?}");
+                let waited_for = finding.arguments.get("waited_for").map(|of| text(of));
+                match waited_for {
+                    // The thread was seen to leave its CPU and not to return: it seems asleep for the rest of the poll.
+                    Some("not seen") => {
+                        assert!(finding.stack.is_none(), "{build:?}: {finding:?}");
+                        not_seen += 1;
+                    }
+                    // What it writes down has a lock, and whoever holds that may have to make room.
+                    Some("lock") => assert!(slept >= 2 * SLEEP_NS, "{build:?}: {poll:?}, {finding:?}"),
+                    Some("timer") => {
+                        assert!(slept + AWAKE_NS <= lasted_ns + NEAR_NS, "{build:?}: {poll:?}, {finding:?}");
+                        assert!(finding.stack.is_some(), "{build:?}: {finding:?}");
+                    }
+                    other => assert!(finding.name != "slept in poll", "{build:?}: waits for {other:?}: {finding:?}"),
                 }
             }
-            _ => assert!(slept < NEAR_NS, "{build:?}: {poll:?} of {spawn:?} sleeps nowhere: {finding:?}"),
+            _ if slept < NEAR_NS => {}
+            name => {
+                println!("{poll:?} of {name} sleeps nowhere: {finding:?}");
+                by_the_machine += 1;
+            }
         }
         *found.entry(finding.name.as_str()).or_default() += 1;
     }
-    assert_eq!(found.values().sum::<usize>(), findings.len(), "{build:?}: {findings:?}");
+    let is_of_none = |finding: &&&Event| truth.polls.iter().all(|poll| of_poll(&[finding], &truth, poll).is_empty());
+    let of_none: Vec<_> = findings.iter().filter(is_of_none).collect();
+    assert!(of_none.is_empty(), "{build:?}: {of_none:?}");
+    assert_eq!(found.values().sum::<usize>(), findings.len(), "{build:?}: two of one poll");
     println!("{build:?}: {found:?}");
-    assert!(stopped <= MOST_STOPPED, "{build:?}: {stopped} are none");
-    assert!(found["long poll"] >= 10 && found["slept in poll"] >= 10, "{build:?}: {found:?}");
+    assert!(by_the_machine <= MOST_BY_THE_MACHINE, "{build:?}: {by_the_machine} polls are not as the program tells");
+    assert!(not_seen <= hidden, "{build:?}: {not_seen} sleeps without an end, and {hidden} switches not reported");
+    let burned = ["long poll", "preempted in poll"].map(|name| found.get(name).copied().unwrap_or_default());
+    let slept = found.get("slept in poll").copied().unwrap_or_default();
+    assert!(burned.iter().sum::<usize>() >= 10 && slept >= 10, "{build:?}: {found:?}");
 }
 
 #[test]

@@ -13,8 +13,9 @@ pub trait Timed {
 
 /// Queues of records, one per ring.
 ///
-/// A program takes its record's time before the record can be read, and an interrupt can come in between. So what one
-/// pass has read is passed on with the next: by then, everything older has long been written.
+/// A program takes its record's time before the record can be read, and an interrupt can come in between, with records of
+/// its own. So records are put where their time is, and what one pass has read is passed on with the next: by then,
+/// everything older has long been written.
 #[derive(Debug)]
 pub struct Merge<T> {
     queues: Vec<VecDeque<T>>,
@@ -29,7 +30,13 @@ impl<T: Timed> Merge<T> {
 
     /// Adds what was read next from a stream.
     pub fn push(&mut self, queue: usize, record: T) {
-        self.queues[queue].push_back(record);
+        let records = &mut self.queues[queue];
+        let newer = records.iter().rev().take_while(|earlier| earlier.time_ns() > record.time_ns()).count();
+        if newer == 0 {
+            records.push_back(record);
+        } else {
+            records.insert(records.len() - newer, record);
+        }
     }
 
     /// Passes on what is not newer than the last pass; this pass began at `now_ns`.
@@ -100,15 +107,31 @@ mod tests {
         let mut merge = merge(&[&[10, 20], &[15]]);
         assert!(times(|take| merge.advance(16, take)).is_empty());
         merge.push(1, 12);
-        assert_eq!(times(|take| merge.advance(30, take)), [10, 15, 12]);
+        assert_eq!(times(|take| merge.advance(30, take)), [10, 12, 15]);
         assert_eq!(times(|take| merge.advance(40, take)), [20]);
     }
 
     #[test]
-    fn a_step_back_inside_a_stream_loses_nothing() {
-        let mut merge = merge(&[&[5, 3, 7], &[4]]);
-        let mut all = times(|take| merge.finish(take));
-        all.sort_unstable();
-        assert_eq!(all, [3, 4, 5, 7]);
+    fn what_was_written_after_what_interrupted_it_has_its_place_by_its_time() {
+        let mut merge = merge(&[&[2, 5, 6, 3, 7], &[4]]);
+        assert_eq!(times(|take| merge.finish(take)), [2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn what_has_one_time_stays_in_the_order_in_which_it_was_written() {
+        #[derive(Debug, PartialEq)]
+        struct Numbered(u64, u32);
+        impl Timed for Numbered {
+            fn time_ns(&self) -> u64 {
+                self.0
+            }
+        }
+        let mut merge = Merge::new(1);
+        for record in [Numbered(5, 0), Numbered(8, 1), Numbered(5, 2), Numbered(8, 3)] {
+            merge.push(0, record);
+        }
+        let mut all = Vec::new();
+        merge.finish(|record| all.push(record.1));
+        assert_eq!(all, [0, 2, 1, 3]);
     }
 }

@@ -31,7 +31,7 @@ impl Fault {
         if cpu_ns >= off_cpu_ns.max(run_queue_ns) {
             Fault::LongPoll
         } else if off_cpu_ns >= run_queue_ns {
-            Fault::Slept(wait.unwrap_or(Wait::Other))
+            Fault::Slept(wait.unwrap_or(Wait::NotSeen))
         } else {
             Fault::Preempted
         }
@@ -182,7 +182,7 @@ mod tests {
         ] {
             assert_eq!(Fault::of(weights, Some(Wait::Lock)), expected);
         }
-        assert_eq!(Fault::of(weights(0, 1, 0), None), Fault::Slept(Wait::Other));
+        assert_eq!(Fault::of(weights(0, 1, 0), None), Fault::Slept(Wait::NotSeen));
     }
 
     #[test]

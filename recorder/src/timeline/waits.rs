@@ -21,8 +21,10 @@ pub enum Wait {
     Child,
     /// Memory that was not there yet.
     PageFault,
-    /// Something else, or what it was is not known.
+    /// Something else.
     Other,
+    /// Nobody knows: the thread was not seen to return.
+    NotSeen,
 }
 
 /// Names as the kernel's functions have them, and numbers.
@@ -146,6 +148,7 @@ impl Wait {
             Wait::Child => "child process",
             Wait::PageFault => "page fault",
             Wait::Other => "other",
+            Wait::NotSeen => "not seen",
         }
     }
 

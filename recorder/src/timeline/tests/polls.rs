@@ -419,7 +419,7 @@ fn a_poll_that_takes_long_is_found_with_what_it_took() {
     recording.polled(400, 0, BLOCKING_VTABLE, exact(8, 300));
     recording.polled(549, 0, VTABLE, exact(7, 500));
     let weights = Weights { cpu_ns: 50, off_cpu_ns: 60, run_queue_ns: 40 };
-    assert_eq!(found(&recording), [(Fault::Slept(Wait::Other), 100, 7, weights)]);
+    assert_eq!(found(&recording), [(Fault::Slept(Wait::NotSeen), 100, 7, weights)]);
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn a_poll_that_sleeps_until_the_recording_ends_is_found() {
     recording.falls_asleep(120, polled(7, 41));
     recording.timeline.finish(1_000, &mut recording.out);
     let weights = Weights { cpu_ns: 20, off_cpu_ns: 880, run_queue_ns: 0 };
-    assert_eq!(found(&recording), [(Fault::Slept(Wait::Other), 100, 7, weights)]);
+    assert_eq!(found(&recording), [(Fault::Slept(Wait::NotSeen), 100, 7, weights)]);
 }
 
 #[test]
@@ -458,7 +458,7 @@ fn a_poll_whose_thread_came_back_unseen_slept_all_the_same() {
     recording.is_woken(180);
     recording.polled(200, 0, VTABLE, exact(7, 100));
     let weights = Weights { cpu_ns: 20, off_cpu_ns: 60, run_queue_ns: 20 };
-    assert_eq!(found(&recording), [(Fault::Slept(Wait::Other), 100, 7, weights)]);
+    assert_eq!(found(&recording), [(Fault::Slept(Wait::NotSeen), 100, 7, weights)]);
 }
 
 #[test]
