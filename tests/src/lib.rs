@@ -4,6 +4,7 @@
 //! ([`recorder`]), and reads the trace with a decoder that shares nothing with polletto ([`trace`], [`check`]).
 
 pub mod agreement;
+pub mod awaiting;
 pub mod check;
 pub mod code;
 pub mod debug_server;

@@ -1,5 +1,7 @@
 //! The command line: each flag, its help, its default and what it excludes, in one place.
 
+mod tasks;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
@@ -7,6 +9,7 @@ use clap::{
     builder::{PathBufValueParser, TypedValueParser},
 };
 
+pub use self::tasks::TasksArguments;
 use crate::{
     kernel::{Polls, SamplingClock, Stacks, UserFrames},
     symbols,
@@ -32,6 +35,7 @@ pub enum Command {
     Symbolize(SymbolizeArguments),
     Report(ReportArguments),
     Open(OpenArguments),
+    Tasks(TasksArguments),
     Doctor(DoctorArguments),
     /// Read symbols for the process that started this one
     #[command(name = symbols::WORKER, hide = true)]

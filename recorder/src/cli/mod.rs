@@ -8,6 +8,7 @@ mod report;
 mod status;
 mod summary;
 mod symbolize;
+mod tasks;
 
 use std::{
     fmt,
@@ -28,6 +29,7 @@ pub fn run() -> ExitCode {
         Command::Symbolize(arguments) => symbolize::run(&arguments),
         Command::Open(arguments) => open::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Tasks(arguments) => tasks::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments.json),
         // Nobody reads why it failed: whoever started it sees that it did.
         Command::SymbolWorker => ExitCode::from(u8::from(symbols::work().is_err())),

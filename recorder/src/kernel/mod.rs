@@ -4,6 +4,7 @@
 //! no other order. This is the only room that talks to aya.
 
 mod btf;
+mod listing;
 mod mappings;
 mod merge;
 mod outer;
@@ -16,14 +17,14 @@ mod tables;
 mod timer;
 mod uprobes;
 
-use std::{io::Read, os::fd::BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{
-        BtfTracePoint, Iter, PerfEvent, RawTracePoint, RawTracePointRunOptions, TestRun, perf_event::PerfEventLink,
+        BtfTracePoint, PerfEvent, RawTracePoint, RawTracePointRunOptions, TestRun, perf_event::PerfEventLink,
         tp_btf::BtfTracePointLink,
     },
 };
@@ -41,6 +42,7 @@ use polletto_common::{
 use self::rings::Rings;
 pub use self::{
     btf::open_types,
+    listing::threads,
     mappings::{MemoryChange, MemoryEvent},
     rings::Taken,
     runtimes::RuntimeMap,
@@ -189,9 +191,7 @@ impl Loaded {
         program::<RawTracePoint>(&mut ebpf, "current")?
             .load()
             .context("the kernel did not accept the program that tells what runs")?;
-        program::<Iter>(&mut ebpf, "tasks")?
-            .load("task", &btf)
-            .context("the kernel did not accept the program that lists threads")?;
+        listing::load(&mut ebpf, &btf)?;
         Ok(Loaded { ebpf, rings, cpus: settings.cpus.clone(), stacks, polls })
     }
 
@@ -264,17 +264,7 @@ impl Attached {
 
     /// The threads that exist now, all of the machine.
     pub fn list_tasks(&mut self) -> Result<Vec<Task>> {
-        let program = program::<Iter>(&mut self.ebpf, "tasks")?;
-        let id = program.attach().context("could not list threads")?;
-        let mut bytes = Vec::new();
-        program.take_link(id)?.into_file()?.read_to_end(&mut bytes).context("could not list threads")?;
-        bytes
-            .chunks_exact(size_of::<Task>())
-            .map(|chunk| match Record::decode(chunk)? {
-                Record::Task(task) => Ok(task),
-                other => anyhow::bail!("the list of threads holds {other:?}"),
-            })
-            .collect()
+        listing::list(&mut self.ebpf)
     }
 
     /// Takes a process that has ended out of the recording, before its id is given to another.

@@ -9,6 +9,7 @@ mod config;
 mod ending;
 mod findings;
 mod governor;
+mod inspecting;
 mod memory;
 mod modules;
 mod naming;
@@ -35,6 +36,7 @@ pub use self::{
     config::{Config, Subject, default_ring_bytes},
     ending::{Ending, Signals},
     findings::{FindingSummary, Place},
+    inspecting::{Inspection, LiveTask, inspect},
     memory::CodeSummary,
     modules::Unreadable,
     own_use::{NamingUse, OwnUse},

@@ -3,8 +3,10 @@
 //!
 //! Everything here is read from files, which may lie, and by [`walk`] from the memory of processes, which changes meanwhile.
 
+mod awaits;
 mod code;
 mod context;
+mod described;
 #[cfg(test)]
 mod example;
 pub mod layout;
@@ -20,6 +22,7 @@ mod wakes;
 pub mod walk;
 
 pub use self::{
+    awaits::{Await, Awaits, Waits, with as with_awaits},
     code::{Code, Reference},
     context::{Contender, Context, Evidence, Found, Unknown},
     names::{FutureName, NameTier, ProgramFiles, name},

@@ -156,6 +156,21 @@ pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
     names.into_iter().zip(vtables).map(|(name, vtable)| name.unwrap_or_else(|| by_address(vtable))).collect()
 }
 
+/// The names that debug information has for the types of the tasks of each vtable, in their order, where it is certain.
+pub fn tasks(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<Option<String>> {
+    let described = [files.debug, Some(files.binary)].into_iter().flatten().find_map(|bytes| {
+        let object = ElfObject::parse(bytes).ok()?;
+        object.has_debug_information().then_some(object)
+    });
+    let [shared, package] = [files.shared, files.package].map(|bytes| ElfObject::parse(bytes?).ok());
+    let types = described.map(|file| types::read(&file, shared.as_ref(), package.as_ref())).unwrap_or_default();
+    let name = |choice: &Choice<'_>| match choice.tasks[..] {
+        [only] => Some(format!("Cell<{}, {}>", only.future, only.scheduler)),
+        _ => None,
+    };
+    evidence::choose(vtables, &types.tasks).iter().map(name).collect()
+}
+
 /// A name by debug information.
 fn by_types_of(futures: &[&str], types: &Types) -> Option<FutureName> {
     let place = match futures {

@@ -200,6 +200,12 @@ impl Walker {
         walk
     }
 
+    /// The word in which a task that was found has its state.
+    pub fn state_word(&self, memory: &dyn Memory, task: u64) -> Option<u64> {
+        let (_, layout) = self.places.layouts.get(self.chosen?)?;
+        memory.read(task.wrapping_add(layout.header.state?.into()), 8).word(0)
+    }
+
     /// The runtimes that are believed by one of the layouts, and whether that is all of them.
     fn find(
         &self,

@@ -6,21 +6,20 @@
 mod roots;
 #[cfg(test)]
 mod tests;
-mod types;
 
-use gimli::{Dwarf, SectionId, Unit, UnitRef, UnitType};
+use gimli::{Unit, UnitRef};
 use rustc_hash::FxHashMap;
 use typed_arena::Arena;
 
-use self::{
-    roots::{Name, Roots},
-    types::{Place, Types},
-};
+use self::roots::{Name, Roots};
 use super::{
     Layout,
     fields::{Base, FIELDS, Fact, PARTS},
 };
-use crate::symbols::file::{ElfObject, Slice};
+use crate::{
+    symbols::file::{ElfObject, Slice},
+    tokio::described::{Place, Types, load, units},
+};
 
 /// What no offset within these structures comes near to, bytes.
 const MAX_NUMBER: u64 = 1 << 20;
@@ -49,37 +48,6 @@ pub fn read(file: &[u8]) -> Result<Option<Layout>, String> {
         }
     }
     Ok((layout != Layout::default()).then_some(layout))
-}
-
-/// The sections that describe types, and those without which units can't be opened.
-fn load<'a>(object: &ElfObject<'a>, room: &'a Arena<Vec<u8>>) -> Result<Dwarf<Slice<'a>>, String> {
-    let mut dwarf = Dwarf::load(|id| match id {
-        SectionId::DebugInfo
-        | SectionId::DebugAbbrev
-        | SectionId::DebugStr
-        | SectionId::DebugStrOffsets
-        | SectionId::DebugLineStr
-        | SectionId::DebugLine
-        | SectionId::DebugAddr => object.section(id.name(), room),
-        _ => Ok(Slice::new(&[], gimli::LittleEndian)),
-    })?;
-    dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
-    Ok(dwarf)
-}
-
-fn units<'a>(dwarf: &Dwarf<Slice<'a>>) -> Result<Vec<Unit<Slice<'a>>>, gimli::Error> {
-    let mut units = Vec::new();
-    let mut headers = dwarf.units();
-    while let Some(header) = headers.next()? {
-        let is_of_types = matches!(header.type_(), UnitType::Type { .. } | UnitType::SplitType { .. });
-        // What is wrong with one unit is not wrong with others.
-        if let Ok(unit) = dwarf.unit(header)
-            && !is_of_types
-        {
-            units.push(unit);
-        }
-    }
-    Ok(units)
 }
 
 /// Tokio's own units know most of its types, and of a large program they are a small part.

@@ -23,6 +23,8 @@ const HEADER: usize = 64;
 /// A task in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundTask {
+    /// Where it stands.
+    pub address: u64,
     /// Its id.
     pub id: u64,
     /// The address of its vtable in the process.
@@ -235,7 +237,7 @@ fn next(
     let read = |offset: u64| memory.read(lane.task.wrapping_add(offset), 8).word(0);
     let id = header.word(shape.id).or_else(|| read(shape.id))?;
     let next = if shape.trailer == lane.trailer { link.word(0) } else { read(shape.trailer + fields.next) }?;
-    let task = FoundTask { id, vtable, state: TaskState::of(header.word(fields.state)?) };
+    let task = FoundTask { address: lane.task, id, vtable, state: TaskState::of(header.word(fields.state)?) };
     Some(match next {
         0 => Next::Last(task),
         next => Next::Task(task, Lane { task: next, trailer: shape.trailer }),

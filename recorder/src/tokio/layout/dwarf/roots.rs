@@ -3,8 +3,7 @@
 use gimli::{EntriesRaw, UnitRef};
 use rustc_hash::FxHashMap;
 
-use super::types::TypeAt;
-use crate::symbols::file::Slice;
+use crate::{symbols::file::Slice, tokio::described::TypeAt};
 
 /// A type's name, behind those of the modules that it is in.
 pub type Name = &'static [&'static str];

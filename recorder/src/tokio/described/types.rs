@@ -31,19 +31,29 @@ pub struct Place {
 
 /// What is known of a type.
 #[derive(Default)]
-struct Type<'a> {
+pub struct Shape<'a> {
+    /// Its own, with what it is generic over.
+    pub name: &'a [u8],
     /// Bytes.
     size: Option<u64>,
-    members: Vec<Member<'a>>,
+    /// What it has, whichever variant it is.
+    pub members: Vec<Member<'a>>,
     variants: Option<Variants<'a>>,
     /// What it points at, for a pointer.
-    target: Option<TypeAt>,
+    pub target: Option<TypeAt>,
+    /// For the type of a table of methods, whose they are.
+    pub methods_of: Option<TypeAt>,
 }
 
+/// A part of something.
 #[derive(Clone, Copy)]
-struct Member<'a> {
-    name: &'a [u8],
-    place: Place,
+pub struct Member<'a> {
+    /// What it is called there.
+    pub name: &'a [u8],
+    /// Where in it.
+    pub place: Place,
+    /// The file, of those of its unit, and the line that it was written at, if that is told.
+    pub written_at: Option<(u64, u32)>,
 }
 
 /// What a type may be instead of having members.
@@ -72,13 +82,23 @@ pub struct Types<'d, 'a> {
     dwarf: &'d Dwarf<Slice<'a>>,
     /// By where they stand in the file.
     units: &'d [Unit<Slice<'a>>],
-    known: FxHashMap<TypeAt, Rc<Type<'a>>>,
+    known: FxHashMap<TypeAt, Rc<Shape<'a>>>,
     entries_left: usize,
 }
 
 impl<'d, 'a> Types<'d, 'a> {
     pub fn new(dwarf: &'d Dwarf<Slice<'a>>, units: &'d [Unit<Slice<'a>>]) -> Types<'d, 'a> {
         Types { dwarf, units, known: FxHashMap::default(), entries_left: MAX_ENTRIES }
+    }
+
+    /// All units, by which places are counted.
+    pub fn units(&self) -> &'d [Unit<Slice<'a>>] {
+        self.units
+    }
+
+    /// One of them.
+    pub fn unit(&self, index: usize) -> UnitRef<'d, Slice<'a>> {
+        UnitRef::new(self.dwarf, &self.units[index])
     }
 
     /// Goes from something to what has this name in it: a member, a variant's content, or either in what it wraps. An empty
@@ -147,8 +167,16 @@ impl<'d, 'a> Types<'d, 'a> {
         place.to(&only?)
     }
 
+    /// What a thing is that has this number as its tag, by its type.
+    pub fn variant(&mut self, type_at: TypeAt, tag: u64) -> Option<Member<'a>> {
+        let of = self.get(type_at)?;
+        let variants = &of.variants.as_ref()?.all;
+        let exact = variants.iter().find(|variant| variant.value == Some(tag));
+        exact.or_else(|| variants.iter().find(|variant| variant.value.is_none()))?.content
+    }
+
     /// None if it can't be read.
-    fn get(&mut self, type_at: TypeAt) -> Option<Rc<Type<'a>>> {
+    pub fn get(&mut self, type_at: TypeAt) -> Option<Rc<Shape<'a>>> {
         if let Some(known) = self.known.get(&type_at) {
             return Some(Rc::clone(known));
         }
@@ -157,7 +185,7 @@ impl<'d, 'a> Types<'d, 'a> {
         Some(read)
     }
 
-    fn read(&mut self, type_at: TypeAt) -> Result<Option<Type<'a>>, gimli::Error> {
+    fn read(&mut self, type_at: TypeAt) -> Result<Option<Shape<'a>>, gimli::Error> {
         let Some(unit) = self.units.get(type_at.unit) else { return Ok(None) };
         let unit = UnitRef::new(self.dwarf, unit);
         let mut entries = unit.entries_raw(Some(type_at.offset))?;
@@ -166,7 +194,8 @@ impl<'d, 'a> Types<'d, 'a> {
             Entry::read(entries, abbreviation, unit)
         };
         let own = read(&mut entries, abbreviation)?;
-        let mut found = Type { size: own.size, ..Type::default() };
+        let mut found = Shape { name: own.name.unwrap_or_default(), size: own.size, ..Shape::default() };
+        found.methods_of = self.leads_to(own.methods_of, type_at.unit);
         match abbreviation.tag() {
             gimli::DW_TAG_pointer_type => {
                 found.size = Some(own.size.unwrap_or(u64::from(unit.header.address_size())));
@@ -184,7 +213,8 @@ impl<'d, 'a> Types<'d, 'a> {
             let (tag, entry) = (abbreviation.tag(), read(&mut entries, abbreviation)?);
             let place = self.type_of(&entry, type_at.unit);
             let place = place.map(|type_at| Place { offset: entry.location.unwrap_or(0), type_at });
-            let member = place.map(|place| Member { name: entry.name.unwrap_or_default(), place });
+            let written_at = entry.file.zip(entry.line);
+            let member = place.map(|place| Member { name: entry.name.unwrap_or_default(), place, written_at });
             open = open.next(depth, tag);
             match (open, tag) {
                 (Open::Members, gimli::DW_TAG_member) => found.members.extend(member),
@@ -209,7 +239,12 @@ impl<'d, 'a> Types<'d, 'a> {
     }
 
     fn type_of(&self, entry: &Entry<'a>, unit: usize) -> Option<TypeAt> {
-        match entry.type_at? {
+        self.leads_to(entry.type_at, unit)
+    }
+
+    /// What an attribute of a unit stands for.
+    pub fn leads_to(&self, attribute: Option<AttributeValue<Slice<'a>>>, unit: usize) -> Option<TypeAt> {
+        match attribute? {
             AttributeValue::UnitRef(offset) => Some(TypeAt { unit, offset }),
             AttributeValue::DebugInfoRef(offset) => self.at(offset),
             _ => None,
@@ -226,7 +261,7 @@ impl<'d, 'a> Types<'d, 'a> {
 
 impl Place {
     /// A member of what is here.
-    fn to(self, member: &Member<'_>) -> Option<Place> {
+    pub fn to(self, member: &Member<'_>) -> Option<Place> {
         Some(Place { offset: self.offset.checked_add(member.place.offset)?, ..member.place })
     }
 }
@@ -268,6 +303,9 @@ struct Entry<'a> {
     value: Option<u64>,
     count: Option<u64>,
     type_at: Option<AttributeValue<Slice<'a>>>,
+    methods_of: Option<AttributeValue<Slice<'a>>>,
+    file: Option<u64>,
+    line: Option<u32>,
     is_declaration: bool,
 }
 
@@ -289,6 +327,16 @@ impl<'a> Entry<'a> {
                 gimli::DW_AT_discr_value => entry.value = attribute.udata_value(),
                 gimli::DW_AT_count => entry.count = attribute.udata_value(),
                 gimli::DW_AT_type => entry.type_at = Some(attribute.value()),
+                gimli::DW_AT_containing_type => entry.methods_of = Some(attribute.value()),
+                gimli::DW_AT_decl_file => {
+                    entry.file = match attribute.value() {
+                        AttributeValue::FileIndex(file) => Some(file),
+                        _ => None,
+                    };
+                }
+                gimli::DW_AT_decl_line => {
+                    entry.line = attribute.udata_value().and_then(|line| u32::try_from(line).ok());
+                }
                 gimli::DW_AT_declaration => entry.is_declaration = true,
                 _ => {}
             }

@@ -1,0 +1,270 @@
+//! What the tasks of a running process are and wait for, at one moment. Nothing is attached, stopped or recorded.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use polletto_common::id::Tgid;
+use rustc_hash::FxHashMap;
+
+use super::modules::{ModuleFile, Modules};
+use crate::{
+    kernel,
+    target::{self, Memory, ProcessMemory},
+    tokio::{
+        self, Awaits, FutureName, Program, ProgramFiles, Seeing, Vtable, Waits,
+        walk::{Allowance, FoundTask, Lists, Places, RuntimeKind, TaskState, Walk, Walker},
+    },
+};
+
+/// Bytes of a program that are looked at: more than any honest one has.
+const MAX_BYTES: u64 = 4 << 30;
+
+/// How long lists of tasks are followed at most. They may lead nowhere.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often lists are walked that change meanwhile, and tasks read that are polled meanwhile.
+const TRIES: usize = 4;
+
+/// Bytes of the path of a source file that are read.
+const MAX_PATH: usize = 4096;
+
+/// What tells in the word of a task's state that it is being polled.
+const RUNNING: u64 = 1;
+
+/// A process's tasks.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Of the file that has them.
+    pub program: String,
+    /// The versions of Tokio that it was built with, as far as it tells.
+    pub tokio: Vec<String>,
+    /// How many runtimes it has.
+    pub runtimes: usize,
+    /// In the order of their runtimes and ids.
+    pub tasks: Vec<LiveTask>,
+    /// Why it is not known what tasks wait for; none where it is.
+    pub no_awaits: Option<&'static str>,
+    /// Lists that were given up, since they changed whenever they were walked.
+    pub given_up: u64,
+    /// How long the process's memory was read.
+    pub took: Duration,
+}
+
+/// A task that has not ended.
+#[derive(Clone, Debug)]
+pub struct LiveTask {
+    /// Its id.
+    pub id: u64,
+    /// What its runtime is.
+    pub runtime: RuntimeKind,
+    /// Counts the process's runtimes.
+    pub runtime_index: usize,
+    /// What it does.
+    pub state: TaskState,
+    /// What it is called.
+    pub future: Arc<FutureName>,
+    /// Where it was spawned, in builds with `tokio_unstable`.
+    pub spawned_at: Option<(String, u32)>,
+    /// What it waits for.
+    pub waits: Waits,
+}
+
+/// The program of a process that has tasks.
+struct Found {
+    file: Arc<ModuleFile>,
+    program: Program,
+    /// What to subtract (wrapping) from its addresses to get the file's own.
+    bias: u64,
+}
+
+/// Looks at a process, with the chains of what its tasks await if `awaits` are wanted.
+pub fn inspect(process: Tgid, awaits: bool) -> Result<Inspection> {
+    let found = program_of(process)?;
+    let path = found.file.module.path.clone();
+    let bytes = found.file.source.read_whole(MAX_BYTES).with_context(|| format!("could not read {path}"))?;
+    let files = ProgramFiles { binary: &bytes, ..ProgramFiles::default() };
+    let vtables = &found.program.vtables;
+    let Seeing { layouts, tasks_unseen, workers_unseen, .. } = Seeing::of(&found.program, &bytes);
+    if layouts.is_empty() {
+        let reason = tasks_unseen.or(workers_unseen).unwrap_or_default();
+        bail!("the tasks of {path} can't be listed: {reason}");
+    }
+    let threads = kernel::threads()?.into_iter().filter(|thread| thread.tgid == process && thread.thread_pointer != 0);
+    let threads: Vec<u64> = threads.map(|thread| thread.thread_pointer).collect();
+    let memory = ProcessMemory(process);
+    if let Some(&thread) = threads.first() {
+        memory.check(thread).context("the process's memory can't be read (it takes CAP_SYS_PTRACE)")?;
+    }
+    let names: Vec<Arc<FutureName>> = tokio::name(vtables, &files).into_iter().map(Arc::new).collect();
+    let names: FxHashMap<u64, (&Vtable, Arc<FutureName>)> =
+        vtables.iter().zip(names).map(|(vtable, name)| (vtable.address, (vtable, name))).collect();
+    let places = Places::new(layouts, vtables).moved_by(found.bias);
+    let mut reading = Reading { memory: &memory, threads: &threads, bias: found.bias, names: &names };
+    let mut inspection = Inspection {
+        program: path,
+        tokio: found.program.origins.tokio.iter().map(ToString::to_string).collect(),
+        runtimes: 0,
+        tasks: Vec::new(),
+        no_awaits: Some("not asked for"),
+        given_up: 0,
+        took: Duration::ZERO,
+    };
+    if awaits {
+        let has_read =
+            tokio::with_awaits(vtables, &files, |awaits| reading.read(places.clone(), Some(awaits), &mut inspection));
+        match has_read {
+            Some(result) => {
+                inspection.no_awaits = None;
+                return result.map(|()| inspection);
+            }
+            None => {
+                inspection.no_awaits =
+                    Some("the program has no debug information with types (`debug = true` in its profile)")
+            }
+        }
+    }
+    reading.read(places, None, &mut inspection)?;
+    Ok(inspection)
+}
+
+/// The first of a process's files that has tasks, which is mostly its program.
+fn program_of(process: Tgid) -> Result<Found> {
+    let code = target::code_of(process).with_context(|| format!("could not read what process {process} runs"))?;
+    let Some(code) = code else { bail!("process {process} has ended, or is the kernel's own") };
+    let mut modules = Modules::default();
+    let mut unreadable = Vec::new();
+    for range in code {
+        let file = match modules.read(process, &range) {
+            Some(Ok(file)) => file,
+            Some(Err(reason)) => {
+                unreadable.push(format!("{}: {reason}", range.name().display()));
+                continue;
+            }
+            None => continue,
+        };
+        let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
+        if let Some(program) = program {
+            let bias = file.bias(&range);
+            return Ok(Found { file, program, bias });
+        }
+    }
+    match &unreadable[..] {
+        [] => bail!("process {process} has no tasks of Tokio's in its code"),
+        [first, ..] => bail!("process {process} has no tasks of Tokio's in the code that could be read ({first})"),
+    }
+}
+
+/// How a process's tasks are read.
+struct Reading<'r> {
+    memory: &'r ProcessMemory,
+    threads: &'r [u64],
+    bias: u64,
+    names: &'r FxHashMap<u64, (&'r Vtable, Arc<FutureName>)>,
+}
+
+impl Reading<'_> {
+    /// Walks until all lists were followed to their ends, and reads each task as it is found.
+    fn read(
+        &mut self,
+        places: Places,
+        mut awaits: Option<&mut Awaits<'_, '_>>,
+        inspection: &mut Inspection,
+    ) -> Result<()> {
+        let began = Instant::now();
+        let mut walker = Walker::new(places);
+        let mut runtimes = Vec::new();
+        for attempt in 1.. {
+            let goes_on = || began.elapsed() < PATIENCE;
+            let mut allowance = Allowance { tasks: usize::MAX, goes_on: &goes_on };
+            let walk = walker.walk(self.memory, self.threads, &[], &mut allowance);
+            if let (Some(doubt), true) = (walk.doubt, walk.runtimes.is_empty() && runtimes.is_empty()) {
+                bail!("no runtime was found: {doubt}");
+            }
+            let (given_up, is_over) = self.take(&walk, &mut runtimes, awaits.as_deref_mut(), &walker, inspection);
+            inspection.given_up = given_up;
+            if is_over || !goes_on() || (given_up > 0 && attempt >= TRIES) {
+                break;
+            }
+        }
+        inspection.runtimes = runtimes.len();
+        inspection.tasks.sort_by_key(|task| (task.runtime_index, task.id));
+        inspection.took = began.elapsed();
+        Ok(())
+    }
+
+    /// Takes what one walk found. How many lists it gave up, and whether that is all.
+    fn take(
+        &mut self,
+        walk: &Walk,
+        runtimes: &mut Vec<u64>,
+        mut awaits: Option<&mut Awaits<'_, '_>>,
+        walker: &Walker,
+        inspection: &mut Inspection,
+    ) -> (u64, bool) {
+        let (mut all_given_up, mut is_over) = (0, true);
+        for runtime in &walk.runtimes {
+            let known = runtimes.iter().position(|&address| address == runtime.at.address);
+            let runtime_index = known.unwrap_or_else(|| {
+                runtimes.push(runtime.at.address);
+                runtimes.len() - 1
+            });
+            for found in &runtime.tasks {
+                let task = self.task(found, (runtime.at.kind, runtime_index), awaits.as_deref_mut(), walker);
+                inspection.tasks.extend(task);
+            }
+            match runtime.lists {
+                Lists::Walked { given_up: 0, .. } => {}
+                Lists::Walked { given_up, .. } => (all_given_up, is_over) = (all_given_up + given_up, false),
+                Lists::NotWalked | Lists::CutShort => is_over = false,
+            }
+        }
+        (all_given_up, is_over)
+    }
+
+    /// None if it has ended.
+    fn task(
+        &self,
+        found: &FoundTask,
+        (runtime, runtime_index): (RuntimeKind, usize),
+        awaits: Option<&mut Awaits<'_, '_>>,
+        walker: &Walker,
+    ) -> Option<LiveTask> {
+        if found.state == TaskState::Complete {
+            return None;
+        }
+        let (vtable, future) = self.names.get(&found.vtable.wrapping_sub(self.bias))?;
+        let waits = awaits.map(|awaits| self.waits(found, vtable, awaits, walker)).unwrap_or_default();
+        let spawned_at = vtable.spawn_location_offset.and_then(|offset| self.location(found.address, offset));
+        let future = Arc::clone(future);
+        Some(LiveTask { id: found.id, runtime, runtime_index, state: found.state, future, spawned_at, waits })
+    }
+
+    /// What a task waits for, if it does all the while that it is read.
+    fn waits(&self, found: &FoundTask, vtable: &Vtable, awaits: &mut Awaits<'_, '_>, walker: &Walker) -> Waits {
+        for _ in 0..TRIES {
+            let before = walker.state_word(self.memory, found.address);
+            if before.is_none_or(|word| word & RUNNING != 0) {
+                return Waits { awaits: Vec::new(), ends_for: Some("it is being polled") };
+            }
+            let waits = awaits.of_task(self.memory, found.address, vtable.address, self.bias);
+            if walker.state_word(self.memory, found.address) == before {
+                return waits;
+            }
+        }
+        Waits { awaits: Vec::new(), ends_for: Some("it was polled whenever it was read") }
+    }
+
+    /// Where a task was spawned: the address of a `Location` stands in it.
+    fn location(&self, task: u64, offset: u64) -> Option<(String, u32)> {
+        let at = self.memory.read(task.wrapping_add(offset), 8).word(0)?;
+        let location = self.memory.read(at, 24);
+        let (file, length) = (location.word(0)?, usize::try_from(location.word(8)?).ok()?);
+        let bytes = self.memory.read(file, Some(length).filter(|length| (1..=MAX_PATH).contains(length))?);
+        let line = location.number(16, 4)?;
+        let file = bytes.is_read.then(|| String::from_utf8_lossy(&bytes.bytes).trim_end_matches('\0').to_owned())?;
+        Some((file, u32::try_from(line).ok()?))
+    }
+}

@@ -1,0 +1,86 @@
+//! What tasks wait for that are not polled: from the block that was spawned, by each that it awaits, to the future that
+//! nobody of these has written.
+//!
+//! Debug information says where a future keeps how far it has come, and what it awaits there. It is read from the memory of
+//! the process, which goes on meanwhile: whoever asks has to look before and after whether the task was polled.
+
+mod chain;
+mod index;
+#[cfg(test)]
+mod tests;
+
+use rustc_hash::FxHashMap;
+use typed_arena::Arena;
+
+use self::{chain::Chain, index::Index};
+use super::{
+    Vtable,
+    described::{self, TypeAt, Types},
+    names::{self, ProgramFiles},
+};
+use crate::{symbols::file::ElfObject, target::Memory};
+
+/// One of the futures that a task waits in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct Await {
+    /// What it is called: the function whose body it is, or its type.
+    pub what: String,
+    /// The file and the line of the `.await` that it has come to, of a body.
+    pub file: Option<String>,
+    /// See `file`.
+    pub line: Option<u32>,
+}
+
+/// What a task waits for, from the outermost future on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct Waits {
+    /// Each awaits the next.
+    pub awaits: Vec<Await>,
+    /// Why it is not known what the last of them awaits; none where that is what there is to wait for.
+    pub ends_for: Option<&'static str>,
+}
+
+/// What debug information tells of the futures of a program's tasks.
+pub struct Awaits<'d, 'a> {
+    types: Types<'d, 'a>,
+    index: Index<'a>,
+    /// By the addresses of vtables in the file: the type of the task.
+    cells: FxHashMap<u64, TypeAt>,
+    /// By unit and number.
+    files: FxHashMap<(usize, u64), Option<String>>,
+}
+
+/// Reads a program's debug information, and hands over what it tells of tasks. None if there is none, or none of types.
+pub fn with<T>(
+    vtables: &[Vtable],
+    files: &ProgramFiles<'_>,
+    use_it: impl FnOnce(&mut Awaits<'_, '_>) -> T,
+) -> Option<T> {
+    let bytes = files.debug.unwrap_or(files.binary);
+    let object = ElfObject::parse(bytes).ok().filter(ElfObject::has_debug_information)?;
+    let room = Arena::new();
+    let dwarf = described::load(&object, &room).ok()?;
+    let units = described::units(&dwarf).ok()?;
+    let types = Types::new(&dwarf, &units);
+    let index = Index::read(&types);
+    if index.cells.is_empty() {
+        return None;
+    }
+    let cells = vtables.iter().zip(names::tasks(vtables, files)).filter_map(|(vtable, name)| {
+        let cell = index.cells.get(name?.as_bytes())?;
+        Some((vtable.address, *cell))
+    });
+    let cells = cells.collect();
+    Some(use_it(&mut Awaits { types, index, cells, files: FxHashMap::default() }))
+}
+
+impl Awaits<'_, '_> {
+    /// What the task at an address waits for, whose vtable stands at this address of its file. The file's bytes stand so
+    /// much (wrapping) behind their own addresses.
+    pub fn of_task(&mut self, memory: &dyn Memory, task: u64, vtable: u64, bias: u64) -> Waits {
+        match self.cells.get(&vtable) {
+            Some(&cell) => Chain::new(self, memory, bias).of_task(cell, task),
+            None => Waits { awaits: Vec::new(), ends_for: Some("the type of the task is not certain") },
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What debug information says of a program's types: what they consist of, and what leads from one to another.
+
+mod types;
+
+use gimli::{Dwarf, SectionId, Unit, UnitType};
+use typed_arena::Arena;
+
+pub use self::types::{Place, Shape, TypeAt, Types};
+use crate::symbols::file::{ElfObject, Slice};
+
+/// The sections that describe types, and those without which units can't be opened.
+pub fn load<'a>(object: &ElfObject<'a>, room: &'a Arena<Vec<u8>>) -> Result<Dwarf<Slice<'a>>, String> {
+    let mut dwarf = Dwarf::load(|id| match id {
+        SectionId::DebugInfo
+        | SectionId::DebugAbbrev
+        | SectionId::DebugStr
+        | SectionId::DebugStrOffsets
+        | SectionId::DebugLineStr
+        | SectionId::DebugLine
+        | SectionId::DebugAddr => object.section(id.name(), room),
+        _ => Ok(Slice::new(&[], gimli::LittleEndian)),
+    })?;
+    dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+    Ok(dwarf)
+}
+
+/// All units but those of types alone.
+pub fn units<'a>(dwarf: &Dwarf<Slice<'a>>) -> Result<Vec<Unit<Slice<'a>>>, gimli::Error> {
+    let mut units = Vec::new();
+    let mut headers = dwarf.units();
+    while let Some(header) = headers.next()? {
+        let is_of_types = matches!(header.type_(), UnitType::Type { .. } | UnitType::SplitType { .. });
+        // What is wrong with one unit is not wrong with others.
+        if let Ok(unit) = dwarf.unit(header)
+            && !is_of_types
+        {
+            units.push(unit);
+        }
+    }
+    Ok(units)
+}

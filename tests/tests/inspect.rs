@@ -1,0 +1,108 @@
+//! `polletto tasks`, beside what a program says of its own tasks.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use polletto_tests::{
+    awaiting::{self, Waiting},
+    program,
+    program::Program,
+    recorder::polletto,
+    turn::Turn,
+};
+use serde_json::Value;
+
+/// Tasks that the program has at least.
+const TASKS: usize = 10_000;
+
+/// What `polletto tasks` prints.
+fn asked(program: &Program, arguments: &[&str]) -> String {
+    let mut command = Command::new(polletto());
+    command.args(["tasks", "-p", &program.pid().to_string()]).args(arguments);
+    let output = command.output().expect("polletto starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {errors}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn listed(program: &Program, arguments: &[&str]) -> Value {
+    let printed = asked(program, &[arguments, &["--json"]].concat());
+    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"))
+}
+
+fn tasks(listed: &Value) -> &Vec<Value> {
+    listed["tasks"].as_array().expect("a list")
+}
+
+#[test]
+fn every_task_is_listed_once_with_what_it_says_that_it_waits_for() {
+    let _turn = Turn::with_others();
+    let program = Program::start(&awaiting::program(), &["--tasks", &TASKS.to_string()]);
+    let began = std::time::Instant::now();
+    let listed = listed(&program, &[]);
+    println!("{} tasks: {:?}, of which memory was read for {} ms", TASKS, began.elapsed(), listed["took_ms"]);
+    let grouped = asked(&program, &[]);
+    let truth: Vec<Waiting> = program.truth().iter().map(Waiting::read).collect();
+    assert!(truth.len() >= TASKS);
+    assert!(listed["no_awaits"].is_null() && listed["lists_given_up"] == 0, "{}", listed["no_awaits"]);
+    let by_id: BTreeMap<u64, &Value> =
+        tasks(&listed).iter().map(|task| (task["id"].as_u64().expect("an id"), task)).collect();
+    assert_eq!(by_id.len(), tasks(&listed).len(), "some are listed twice");
+    assert_eq!(by_id.len(), truth.len());
+    for told in &truth {
+        let task = by_id.get(&told.id).unwrap_or_else(|| panic!("{told:?} is not listed"));
+        assert_eq!(task["state"], "idle", "{task}");
+        let awaits = task["awaits"].as_array().expect("a list");
+        let what = |at: &Value| at["what"].as_str().expect("a name").to_owned();
+        let own: Vec<(String, u64)> = awaits
+            .iter()
+            .filter_map(|at| Some((what(at).strip_prefix("awaiting::")?.to_owned(), at["line"].as_u64()?)))
+            .collect();
+        // The program tells what is in a box by the function that made it.
+        let readable = |(function, line): &(String, u64)| (function.replace("boxed::{async}", "boxed"), *line);
+        let own: Vec<_> = own.iter().map(readable).collect();
+        let is_own = |(function, _): &&(String, u64)| told.chain.iter().any(|(of, _)| of == function);
+        // The innermost box awaits without saying so.
+        assert_eq!(own.iter().filter(is_own).cloned().collect::<Vec<_>>().len(), own.len(), "{told:?}: {own:?}");
+        let said: Vec<_> = own.iter().filter(|step| told.chain.contains(step)).cloned().collect();
+        assert_eq!(said, told.chain, "{task}");
+        assert!(own.len() - said.len() <= 1, "{told:?}: {own:?}");
+        assert_eq!(awaits.last().map(what), Some(told.waits_for.clone()), "{task}");
+        assert!(awaits[0]["file"].as_str().is_some_and(|file| file.ends_with("tests/awaiting/src/main.rs")), "{task}");
+    }
+    // Those that are alike are told together.
+    assert!(grouped.lines().count() < 200, "{grouped}");
+    assert!(grouped.contains("tokio::sync::batch_semaphore::Acquire"), "{grouped}");
+}
+
+#[test]
+fn without_debug_information_every_task_is_listed_and_it_is_said_what_is_missing() {
+    let _turn = Turn::with_others();
+    let program = Program::start(program!("many-tasks"), &["--tasks", "1000"]);
+    let listed = listed(&program, &[]);
+    assert_eq!((tasks(&listed).len(), listed["runtimes"].as_u64()), (1007, Some(2)));
+    assert!(listed["no_awaits"].as_str().is_some_and(|reason| reason.contains("debug = true")), "{listed}");
+    let named =
+        |name: &str| tasks(&listed).iter().filter(|task| task["future"].as_str().is_some_and(|of| of.contains(name)));
+    assert_eq!((named("waits_for_news").count(), named("sleeps_for_long").count()), (500, 507));
+    assert!(asked(&program, &[]).contains("what they wait for is not known"));
+    assert_eq!(tasks(&self::listed(&program, &["--no-awaits"])).len(), 1007);
+}
+
+#[test]
+fn what_has_no_tasks_is_an_error_that_says_so() {
+    let _turn = Turn::with_others();
+    let program = Program::start(program!("spinner"), &[]);
+    let told = |arguments: &[&str]| {
+        let output = Command::new(polletto()).arg("tasks").args(arguments).output().expect("polletto starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, errors) = told(&["-p", &program.pid().to_string()]);
+    assert!(code == Some(1) && errors.contains("has no tasks of Tokio's"), "{errors}");
+    let (code, errors) = told(&["-p", "2147483646"]);
+    assert!(code == Some(1) && errors.contains("2147483646"), "{errors}");
+    let (code, errors) = told(&["no-program-has-this-name"]);
+    assert!(code == Some(2) && errors.contains("no-program-has-this-name"), "{errors}");
+    assert!(Path::new(&format!("/proc/{}", program.pid())).exists());
+}
