@@ -3,7 +3,7 @@
 mod record;
 mod tasks;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand,
@@ -52,11 +52,12 @@ Examples:
   polletto report x.perfetto-trace --threshold 1           ask the same trace again
   polletto report x.perfetto-trace --json                  each finding, for scripts
   polletto report x.perfetto-trace --fail-on long-poll=50  end with 3 if a poll ran for 50 ms, for CI
+  polletto report --compare old.perfetto-trace new.perfetto-trace  what got better and worse
 
 Exit status: 0 when the trace could be read; 3 when it has what --fail-on says; 2 when the command line can't be followed; \
 1 when it failed.")]
 pub struct ReportArguments {
-    /// Trace to read, with all that it has
+    /// Trace to read, with all that it has; with --compare, the one AFTER
     #[arg(value_name = "TRACE")]
     pub trace: PathBuf,
 
@@ -64,9 +65,18 @@ pub struct ReportArguments {
     #[arg(long, value_name = "MS", default_value = "5", value_parser = milliseconds)]
     pub threshold: Duration,
 
+    /// Tell what got better and worse since BEFORE, another trace; `--compare BEFORE AFTER`
+    ///
+    /// By place: kind, future, function and file, which builds have in common. Traces may differ in length: what counts is the
+    /// time that a place takes of each second in which polls were observed. It is a change if that is 1.5 times as much, or as
+    /// little, and the difference three times what chance makes of as many findings. All else is `same`.
+    #[arg(long, value_name = "BEFORE")]
+    pub compare: Option<PathBuf>,
+
     /// End with exit status 3 if there is any of that KIND that lasts as long; may be repeated
     ///
-    /// KIND is long-poll, slept-in-poll, preempted-in-poll or starved-task; MS are milliseconds, with or without `ms`.
+    /// KIND is long-poll, slept-in-poll, preempted-in-poll or starved-task; MS are milliseconds, with or without `ms`. With
+    /// --compare it is about AFTER alone; `--fail-on worse` is about what got worse.
     #[arg(long, value_name = "KIND=MS", value_parser = fail_on)]
     pub fail_on: Vec<FailOn>,
 
@@ -96,11 +106,36 @@ pub struct OpenArguments {
 
 /// What must not be in a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailOn {
-    /// As findings call it.
-    pub kind: &'static str,
-    /// That long or longer.
-    pub limit: Duration,
+pub enum FailOn {
+    /// A finding that lasts as long, or longer.
+    Longer {
+        /// As findings call it.
+        kind: &'static str,
+        limit: Duration,
+    },
+    /// Something that got worse from one trace to the other.
+    Worse,
+}
+
+impl FailOn {
+    /// How long is too long, if that is what it is about.
+    pub fn limit(&self) -> Option<Duration> {
+        match self {
+            FailOn::Longer { limit, .. } => Some(*limit),
+            FailOn::Worse => None,
+        }
+    }
+}
+
+impl fmt::Display for FailOn {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FailOn::Longer { kind, limit } => {
+                write!(out, "there is a {kind} of {} ms or more", limit.as_secs_f64() * 1e3)
+            }
+            FailOn::Worse => out.write_str("something got worse"),
+        }
+    }
 }
 
 /// Check whether this machine can be recorded, and say what to do where it can't
@@ -210,13 +245,16 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
 }
 
 fn fail_on(text: &str) -> Result<FailOn, String> {
-    let (name, limit) = text.split_once('=').ok_or("must be KIND=MS, as long-poll=50")?;
+    if text == "worse" {
+        return Ok(FailOn::Worse);
+    }
+    let (name, limit) = text.split_once('=').ok_or("must be KIND=MS, as long-poll=50, or worse")?;
     let names = Fault::KINDS.map(|kind| kind.name().replace(' ', "-"));
     let Some(at) = names.iter().position(|known| known == name) else {
         return Err(format!("`{name}` is no kind: those are {}", names.join(", ")));
     };
     let limit = milliseconds(limit.strip_suffix("ms").unwrap_or(limit))?;
-    Ok(FailOn { kind: Fault::KINDS[at].name(), limit })
+    Ok(FailOn::Longer { kind: Fault::KINDS[at].name(), limit })
 }
 
 #[cfg(test)]
@@ -235,7 +273,7 @@ mod tests {
         let parse = |text: &str| Arguments::try_parse_from(["polletto", "report", "x", "--fail-on", text]);
         for text in ["starved-task=7.5", "starved-task=7.5ms"] {
             let Command::Report(arguments) = parse(text).unwrap().command else { panic!("{text}") };
-            let expected = FailOn { kind: "starved task", limit: Duration::from_micros(7_500) };
+            let expected = FailOn::Longer { kind: "starved task", limit: Duration::from_micros(7_500) };
             assert_eq!(arguments.fail_on, [expected], "{text}");
         }
         for text in ["long-poll", "long-poll=", "poll=5", "long-poll=5s", "=5"] {

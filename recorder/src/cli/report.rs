@@ -1,6 +1,8 @@
 //! `polletto report`
 
 mod asking;
+mod comparison;
+mod found;
 
 use std::{
     collections::HashMap,
@@ -13,13 +15,19 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 
-use self::asking::Found;
+use self::{
+    asking::Processor,
+    comparison::{Comparison, Recording, Verdict},
+    found::Found,
+};
 use super::{
     arguments::{FailOn, ReportArguments},
     summary::several,
     tell,
 };
-use crate::timeline::{Fault, Wait};
+
+/// The command line can't be followed.
+const USAGE: u8 = 2;
 
 /// Something was found that must not be.
 const FOUND: u8 = 3;
@@ -29,6 +37,10 @@ const TOLD: usize = 20;
 
 /// Tells what is wrong in a trace, and returns the exit status.
 pub fn run(arguments: &ReportArguments) -> ExitCode {
+    if arguments.compare.is_none() && arguments.fail_on.contains(&FailOn::Worse) {
+        tell("polletto: --fail-on worse needs --compare: worse than what?\n");
+        return ExitCode::from(USAGE);
+    }
     match report(arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -39,33 +51,57 @@ pub fn run(arguments: &ReportArguments) -> ExitCode {
 }
 
 fn report(arguments: &ReportArguments) -> Result<u8> {
-    let limits = arguments.fail_on.iter().map(|fail_on| fail_on.limit);
-    let least = limits.chain([arguments.threshold]).min().unwrap_or(arguments.threshold);
-    let found = asking::findings(&arguments.trace, nanoseconds(least), arguments.trace_processor.as_deref())?;
-    let failed: Vec<&FailOn> =
-        arguments.fail_on.iter().filter(|fail_on| found.iter().any(|f| is_over(f, fail_on))).collect();
+    let processor = Processor::new(arguments.trace_processor.as_deref())?;
     let threshold_ns = nanoseconds(arguments.threshold);
-    let told: Vec<&Found> = found.iter().filter(|found| found.dur >= threshold_ns).collect();
-    let report = Report { threshold_ns, groups: grouped(&told), findings: told };
+    let limits = arguments.fail_on.iter().filter_map(FailOn::limit).map(nanoseconds);
+    let least_ns = limits.min().unwrap_or(u64::MAX);
     let mut out = io::stdout().lock();
-    if arguments.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
+    let (found, is_worse) = match &arguments.compare {
+        Some(before) => {
+            let least_ns = least_ns.min(comparison::least_ns(threshold_ns));
+            let before = Recording::read(&processor, before, least_ns)?;
+            let after = Recording::read(&processor, &arguments.trace, least_ns)?;
+            let comparison = Comparison::new(&before, &after, threshold_ns);
+            print(&mut out, &comparison, arguments.json)?;
+            (after.found, comparison.count(Verdict::Worse) > 0)
+        }
+        None => {
+            let found = found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
+            let told: Vec<&Found> = found.iter().filter(|found| found.dur >= threshold_ns).collect();
+            print(&mut out, &Report { threshold_ns, groups: grouped(&told), findings: told }, arguments.json)?;
+            (found, false)
+        }
+    };
+    let mut code = 0;
+    for fail_on in &arguments.fail_on {
+        let is_so = match fail_on {
+            FailOn::Longer { kind, limit } => found.iter().any(|found| is_over(found, kind, *limit)),
+            FailOn::Worse => is_worse,
+        };
+        if is_so {
+            tell(format_args!("polletto: {fail_on}\n"));
+            code = FOUND;
+        }
+    }
+    Ok(code)
+}
+
+fn print<T: Serialize + fmt::Display>(out: &mut impl Write, told: &T, as_json: bool) -> Result<()> {
+    if as_json {
+        serde_json::to_writer_pretty(&mut *out, told)?;
         writeln!(out)?;
     } else {
-        write!(out, "{report}")?;
+        write!(out, "{told}")?;
     }
-    for FailOn { kind, limit } in &failed {
-        tell(format_args!("polletto: there is a {kind} of {} ms or more\n", limit.as_secs_f64() * 1e3));
-    }
-    Ok(if failed.is_empty() { 0 } else { FOUND })
+    Ok(())
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn is_over(found: &Found, fail_on: &FailOn) -> bool {
-    found.kind == fail_on.kind && found.dur >= nanoseconds(fail_on.limit)
+fn is_over(found: &Found, kind: &str, limit: Duration) -> bool {
+    found.kind == kind && found.dur >= nanoseconds(limit)
 }
 
 /// What is told. Its fields are what `--json` prints.
@@ -105,7 +141,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
     for found in found {
         let alike = Alike {
             kind: &found.kind,
-            waited_for: found.detail.as_deref().filter(|_| found.kind == Fault::Slept(Wait::Other).name()),
+            waited_for: found.waited_for(),
             future: &found.future,
             function: found.own_function.as_deref().or(found.function.as_deref()),
             source: found.own_source.as_deref(),
@@ -172,6 +208,8 @@ mod tests {
             tid: None,
             task_id: 7,
             future: "app::f".to_owned(),
+            name: None,
+            extent: None,
             worker: None,
             cpu_ns: None,
             off_cpu_ns: None,
@@ -211,9 +249,9 @@ mod tests {
 
     #[test]
     fn what_must_not_be_is_of_a_kind_and_as_long() {
-        let limit = FailOn { kind: "long poll", limit: Duration::from_millis(9) };
-        assert!(is_over(&found("long poll", 9_000_000, None), &limit));
-        assert!(!is_over(&found("long poll", 8_999_999, None), &limit));
-        assert!(!is_over(&found("slept in poll", 9_000_000, None), &limit));
+        let is_over = |found: Found| is_over(&found, "long poll", Duration::from_millis(9));
+        assert!(is_over(found("long poll", 9_000_000, None)));
+        assert!(!is_over(found("long poll", 8_999_999, None)));
+        assert!(!is_over(found("slept in poll", 9_000_000, None)));
     }
 }

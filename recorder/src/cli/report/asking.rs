@@ -1,4 +1,4 @@
-//! Perfetto's `trace_processor`, asked for what our package of SQL finds in a trace.
+//! Perfetto's `trace_processor`, which reads traces for us, with our package of SQL.
 
 use std::{
     env, fs,
@@ -7,10 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
 
 /// What it may be called.
 const PROGRAMS: [&str; 2] = ["trace_processor_shell", "trace_processor"];
+
+/// Why there may be no package.
+const NO_ROOM: &str = "there is no room for the package of SQL";
 
 /// The modules of our package, by the names of their files.
 macro_rules! modules {
@@ -34,36 +38,51 @@ const PACKAGE: [(&str, &str); 11] = modules![
     "workers",
 ];
 
-/// Something that took too long.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Found {
-    /// `long poll`, `slept in poll`, `preempted in poll` or `starved task`.
-    pub kind: String,
-    /// What a sleep was for, or whose fault it is that a poll was preempted or a task starved.
-    pub detail: Option<String>,
-    /// When it began, as in the trace, nanoseconds.
-    pub ts: i64,
-    /// How long it lasted, nanoseconds.
-    pub dur: u64,
-    pub pid: Option<i64>,
-    pub tid: Option<i64>,
-    pub task_id: i64,
-    pub future: String,
-    pub worker: Option<String>,
-    /// Of a starved task there are none.
-    pub cpu_ns: Option<u64>,
-    pub off_cpu_ns: Option<u64>,
-    pub runqueue_ns: Option<u64>,
-    /// What its thread was in, for most of the time.
-    pub function: Option<String>,
-    /// The first of its callers, or itself, that is the program's own.
-    pub own_function: Option<String>,
-    /// `file:line`
-    pub own_source: Option<String>,
+/// What reads traces.
+#[derive(Debug)]
+pub struct Processor {
+    program: PathBuf,
+    /// With the package in it.
+    directory: TempDir,
+}
+
+impl Processor {
+    /// The program at `asked`, or the one on the PATH.
+    pub fn new(asked: Option<&Path>) -> Result<Processor> {
+        let program = find(asked)?;
+        let processor = Processor { program, directory: tempfile::tempdir().context(NO_ROOM)? };
+        fs::create_dir(processor.package()).context(NO_ROOM)?;
+        for (name, text) in PACKAGE {
+            fs::write(processor.package().join(name).with_extension("sql"), text).context(NO_ROOM)?;
+        }
+        Ok(processor)
+    }
+
+    /// The folder's name is what modules begin with.
+    fn package(&self) -> PathBuf {
+        self.directory.path().join("polletto")
+    }
+
+    /// The rows of a query whose only column is `hex(json_object(…))`.
+    pub fn ask<T: DeserializeOwned>(&self, trace: &Path, query: &str) -> Result<Vec<T>> {
+        fs::metadata(trace).with_context(|| format!("{} can't be read", trace.display()))?;
+        let mut command = Command::new(&self.program);
+        command.arg("query").arg("--add-sql-package").arg(self.package()).arg(trace).arg(query).stdin(Stdio::null());
+        let program = self.program.display();
+        let output = command.output().with_context(|| format!("{program} does not start"))?;
+        if !output.status.success() {
+            let told = String::from_utf8_lossy(&output.stderr);
+            let told: Vec<&str> = told.lines().filter(|line| !line.contains("Loading trace")).collect();
+            bail!("{program} can't read {} ({}): {}", trace.display(), output.status, told.join("\n"));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rows = text.lines().filter(|line| !line.is_empty()).skip(1);
+        rows.map(row).collect::<Option<Vec<T>>>().context("trace_processor's answer is not what was asked for")
+    }
 }
 
 /// The program to ask.
-fn program(asked: Option<&Path>) -> Result<PathBuf> {
+fn find(asked: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = asked {
         ensure!(path.is_file(), "{} is no program", path.display());
         return Ok(path.to_owned());
@@ -81,43 +100,8 @@ fn program(asked: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// Everything in a trace that took as long, the longest first.
-pub fn findings(trace: &Path, threshold_ns: u64, asked: Option<&Path>) -> Result<Vec<Found>> {
-    fs::metadata(trace).with_context(|| format!("{} can't be read", trace.display()))?;
-    let program = program(asked)?;
-    let directory = tempfile::tempdir().context("there is no room for the package of SQL")?;
-    let package = directory.path().join("polletto");
-    fs::create_dir(&package)?;
-    for (name, text) in PACKAGE {
-        fs::write(package.join(name).with_extension("sql"), text).context("there is no room for the package of SQL")?;
-    }
-    // As the digits of its bytes, so that nothing in a name can be taken for the end of it.
-    let query = format!(
-        "INCLUDE PERFETTO MODULE polletto.findings; \
-         SELECT hex(json_object('kind', found.kind, 'detail', found.detail, 'ts', found.ts, 'dur', found.dur, \
-         'pid', process.pid, 'tid', thread.tid, 'task_id', found.task_id, 'future', found.future, \
-         'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
-         'runqueue_ns', found.runqueue_ns, 'function', found.function, 'own_function', found.own_function, \
-         'own_source', found.own_source)) AS found \
-         FROM polletto_findings({threshold_ns}) AS found \
-         LEFT JOIN process USING (upid) LEFT JOIN thread ON found.utid = thread.utid \
-         ORDER BY found.dur DESC"
-    );
-    let mut command = Command::new(&program);
-    command.arg("query").arg("--add-sql-package").arg(&package).arg(trace).arg(&query).stdin(Stdio::null());
-    let output = command.output().with_context(|| format!("{} does not start", program.display()))?;
-    if !output.status.success() {
-        let told = String::from_utf8_lossy(&output.stderr);
-        let told: Vec<&str> = told.lines().filter(|line| !line.contains("Loading trace")).collect();
-        bail!("{} can't read {} ({}): {}", program.display(), trace.display(), output.status, told.join("\n"));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let rows = text.lines().filter(|line| !line.is_empty()).skip(1);
-    rows.map(row).collect::<Option<Vec<Found>>>().context("trace_processor's answer is not what was asked for")
-}
-
-/// A line of the answer.
-fn row(line: &str) -> Option<Found> {
+/// A line of the answer: the digits of an object's bytes, so that nothing in a name can be taken for the end of it.
+fn row<T: DeserializeOwned>(line: &str) -> Option<T> {
     let digits = line.trim().trim_matches('"').as_bytes();
     let digit = |letter: u8| (letter as char).to_digit(16);
     let bytes = digits.chunks(2).map(|pair| match *pair {
@@ -129,16 +113,17 @@ fn row(line: &str) -> Option<Found> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
     fn a_row_is_read_whatever_stands_in_it() {
-        let found = r#"{"kind":"long poll","detail":null,"ts":7,"dur":9,"pid":1,"tid":2,"task_id":3,"future":"extern \"C\", ü","worker":"worker 0","cpu_ns":9,"off_cpu_ns":0,"runqueue_ns":0,"function":null,"own_function":null,"own_source":null}"#;
-        let digits: String = found.bytes().map(|byte| format!("{byte:02X}")).collect();
-        let read = row(&format!("\"{digits}\"")).expect("a row");
-        assert_eq!((read.future.as_str(), read.dur), ("extern \"C\", ü", 9));
-        for line in ["", "\"7\"", "\"7G\"", "\"7B7D\"", "error: no such table"] {
-            assert!(row(line).is_none(), "{line}");
+        let found = json!({ "future": "extern \"C\", ü\n", "dur": 9, "function": null });
+        let digits: String = found.to_string().bytes().map(|byte| format!("{byte:02X}")).collect();
+        assert_eq!(row(&format!("\"{digits}\"")), Some(found));
+        for line in ["", "\"7\"", "\"7G\"", "\"7B7D7D\"", "error: no such table"] {
+            assert_eq!(row::<Value>(line), None, "{line}");
         }
     }
 }

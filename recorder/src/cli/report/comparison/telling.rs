@@ -1,0 +1,148 @@
+//! A comparison, for people.
+
+use std::fmt;
+
+use super::{Change, Comparison, Polls, PollsOfFuture, Side, Span, Verdict, seconds};
+use crate::cli::summary::several;
+
+/// How many places of a verdict people are told of, and how many that are new or gone without being a change.
+const TOLD: usize = 10;
+const TOLD_OF_FEW: usize = 5;
+/// How many futures.
+const TOLD_FUTURES: usize = 8;
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "before: {}\nafter:  {}", self.before, self.after)?;
+        if self.places.is_empty() {
+            writeln!(out, "\nnothing took {} ms or more, before or after", self.threshold_ns as f64 / 1e6)?;
+        }
+        for (verdict, name) in [(Verdict::Worse, "worse"), (Verdict::Better, "better")] {
+            let changes: Vec<&Change> = self.places.iter().filter(|change| change.verdict == verdict).collect();
+            if !changes.is_empty() {
+                writeln!(out, "\n{name}:")?;
+                tell(out, &changes, TOLD)?;
+            }
+        }
+        let same: Vec<&Change> = self.places.iter().filter(|change| change.verdict == Verdict::Same).collect();
+        if !same.is_empty() {
+            writeln!(out, "\nno clear change in {}", several(same.len() as u64, "place", "places"))?;
+        }
+        let few: Vec<&Change> = same.into_iter().filter(|change| change.is_in_one_alone()).collect();
+        if !few.is_empty() {
+            writeln!(out, "of which are new or gone, but too few to tell:")?;
+            tell(out, &few, TOLD_OF_FEW)?;
+        }
+        self.tell_futures(out)
+    }
+}
+
+/// Changes, as many as are told, and how many more there are.
+fn tell(out: &mut fmt::Formatter<'_>, changes: &[&Change], most: usize) -> fmt::Result {
+    for change in changes.iter().take(most) {
+        write!(out, "{change}")?;
+    }
+    match changes.len().checked_sub(most) {
+        Some(more) if more > 0 => writeln!(out, "  and {more} more, which --json has"),
+        _ => Ok(()),
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:.1} s", self.recorded_ns as f64 / 1e9)?;
+        if self.is_exact {
+            write!(out, ", polls observed for {:.1} s of it", self.observed_ns as f64 / 1e9)
+        } else {
+            write!(out, ", polls told by samples and switches alone")
+        }
+    }
+}
+
+impl Change {
+    fn is_in_one_alone(&self) -> bool {
+        self.before.is_none() || self.after.is_none()
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match (&self.before, &self.after) {
+            (None, Some(_)) => "new: ",
+            (Some(_), None) => "gone: ",
+            _ => "",
+        };
+        write!(out, "  {mark}{}", self.place.kind)?;
+        if let Some(wait) = &self.place.waited_for {
+            write!(out, " ({wait})")?;
+        }
+        write!(out, ", {}", self.name)?;
+        let source = self.after.as_ref().or(self.before.as_ref()).and_then(|side| side.source.as_deref());
+        match (&self.place.function, source) {
+            (Some(function), Some(source)) => writeln!(out, ", in {function} at {source}")?,
+            (Some(function), None) => writeln!(out, ", in {function}")?,
+            (None, _) => writeln!(out)?,
+        }
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => writeln!(
+                out,
+                "      {} → {} × up to {:.1} → {:.1} ms; {:.2} → {:.2} a second; {:.1} → {:.1} ms of each second: {:.2} ×",
+                before.count,
+                after.count,
+                before.longest_ns as f64 / 1e6,
+                after.longest_ns as f64 / 1e6,
+                before.count_per_second,
+                after.count_per_second,
+                before.ns_per_second / 1e6,
+                after.ns_per_second / 1e6,
+                after.ns_per_second / before.ns_per_second.max(1.0),
+            ),
+            (Some(side), None) | (None, Some(side)) => writeln!(out, "      {side}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Side { count, longest_ns, count_per_second, ns_per_second, .. } = self;
+        let longest = *longest_ns as f64 / 1e6;
+        let of_second = ns_per_second / 1e6;
+        write!(out, "{count} × up to {longest:.1} ms; {count_per_second:.2} a second; {of_second:.1} ms of each second")
+    }
+}
+
+impl Comparison {
+    fn tell_futures(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.futures.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "\nall polls, by what changed most:")?;
+        writeln!(out, "{:>19} {:>19} {:>19} {:>19}  future", "a second", "p50", "p99", "longest")?;
+        let seconds = [seconds(self.before), seconds(self.after)];
+        for PollsOfFuture { name, before, after, .. } in self.futures.iter().take(TOLD_FUTURES) {
+            let both = |of: &dyn Fn(&Polls, f64) -> String| {
+                let side =
+                    |polls: &Option<Polls>, seconds| polls.as_ref().map_or("–".to_owned(), |it| of(it, seconds));
+                format!("{} → {}", side(before, seconds[0]), side(after, seconds[1]))
+            };
+            writeln!(
+                out,
+                "{:>19} {:>19} {:>19} {:>19}  {name}",
+                both(&|polls, seconds| format!("{:.1}", polls.polls as f64 / seconds)),
+                both(&|polls, _| in_its_unit(polls.p50_ns)),
+                both(&|polls, _| in_its_unit(polls.p99_ns)),
+                both(&|polls, _| in_its_unit(polls.longest_ns)),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A time in the unit that fits.
+fn in_its_unit(nanoseconds: u64) -> String {
+    match nanoseconds as f64 / 1e3 {
+        microseconds if microseconds < 1e3 => format!("{microseconds:.0} µs"),
+        microseconds => format!("{:.1} ms", microseconds / 1e3),
+    }
+}

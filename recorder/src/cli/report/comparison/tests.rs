@@ -1,0 +1,146 @@
+use super::*;
+
+const THRESHOLD: u64 = 5_000_000;
+
+/// As many as said, each as long, in milliseconds.
+fn found(kind: &str, function: &str, source: &str, count: usize, dur: f64) -> Vec<Found> {
+    let found = serde_json::json!({
+        "kind": kind, "detail": "timer", "ts": 0, "dur": (dur * 1e6) as u64, "task_id": 7, "future": "app::serve",
+        "extent": "exact", "own_function": function, "own_source": source,
+    });
+    vec![serde_json::from_value(found).expect("a finding"); count]
+}
+
+fn recording(seconds: u64, found: impl IntoIterator<Item = Vec<Found>>) -> Recording {
+    let ns = seconds * 1_000_000_000;
+    Recording {
+        found: found.into_iter().flatten().collect(),
+        futures: Vec::new(),
+        span: Span { recorded_ns: ns, observed_ns: ns, is_exact: true },
+    }
+}
+
+/// What becomes of `before`'s and `after`'s findings of one place, as counts and milliseconds, in ten seconds each.
+fn told(before: (usize, f64), after: (usize, f64)) -> Verdict {
+    let [before, after] = [before, after].map(|(count, dur)| {
+        let found = found("long poll", "burn", "src/a.rs:1", count, dur);
+        recording(10, [found])
+    });
+    let comparison = Comparison::new(&before, &after, THRESHOLD);
+    comparison.places.first().map_or(Verdict::Same, |change| change.verdict)
+}
+
+#[test]
+fn a_change_is_more_than_chance_and_not_small() {
+    for (before, after, expected) in [
+        ((100, 10.0), (200, 10.0), Verdict::Worse),
+        ((100, 10.0), (50, 10.0), Verdict::Better),
+        ((100, 10.0), (100, 30.0), Verdict::Worse),
+        ((100, 10.0), (20, 50.0), Verdict::Same),
+        ((0, 0.0), (9, 10.0), Verdict::Worse),
+        ((9, 10.0), (0, 0.0), Verdict::Better),
+        // Too few to tell.
+        ((0, 0.0), (8, 10.0), Verdict::Same),
+        ((4, 10.0), (8, 10.0), Verdict::Same),
+        ((0, 0.0), (1, 900.0), Verdict::Same),
+        // More than chance, but small.
+        ((9000, 10.0), (12000, 10.0), Verdict::Same),
+        // The others were there before, and a little shorter.
+        ((100, 4.9), (100, 5.1), Verdict::Same),
+        ((100, 3.0), (100, 5.1), Verdict::Worse),
+    ] {
+        assert_eq!(told(before, after), expected, "{before:?} and {after:?}");
+    }
+}
+
+#[test]
+fn traces_may_differ_in_length() {
+    let of = |count| found("long poll", "burn", "src/a.rs:1", count, 10.0);
+    let comparison = Comparison::new(&recording(10, [of(50)]), &recording(60, [of(300)]), THRESHOLD);
+    assert_eq!(comparison.places[0].verdict, Verdict::Same);
+    let comparison = Comparison::new(&recording(10, [of(50)]), &recording(60, [of(50)]), THRESHOLD);
+    assert_eq!(comparison.places[0].verdict, Verdict::Better);
+    let after = comparison.places[0].after.as_ref().expect("a side");
+    assert_eq!((after.count, after.total_ns), (50, 500_000_000));
+}
+
+#[test]
+fn a_place_is_the_same_wherever_its_line_and_its_sources_are() {
+    let before = found("long poll", "{closure#1}", "/home/a/src/work.rs:10", 50, 10.0);
+    let after = found("long poll", "{closure#2}", "/builds/7/src/work.rs:90", 50, 10.0);
+    let comparison = Comparison::new(&recording(10, [before]), &recording(10, [after]), THRESHOLD);
+    assert_eq!((comparison.places.len(), comparison.count(Verdict::Same)), (1, 1));
+    for (name, expected) in [
+        ("src/main.rs:66 | src/main.rs:217", "src/main.rs | src/main.rs"),
+        ("app::serve::{async_fn#0}<[u8; 8]>", "app::serve::{async_fn}<[u8; 8]>"),
+        ("vtable 0x80000", "vtable 0"),
+        ("app::r#type::max8", "app::r#type::max8"),
+        ("ü:", "ü:"),
+    ] {
+        assert_eq!(in_every_build(name), expected);
+    }
+}
+
+#[test]
+fn polls_that_only_samples_tell_of_are_not_counted_beside_exact_ones() {
+    let mut of = found("long poll", "burn", "src/a.rs:1", 1, 10.0);
+    of[0].extent = Some("at least".to_owned());
+    let mut sampled = recording(10, [of]);
+    let none = recording(10, []);
+    assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 0);
+    sampled.span.is_exact = false;
+    assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 1);
+}
+
+#[test]
+fn what_got_worse_is_told_first_and_what_is_new_or_gone_is_marked() {
+    let sleep = |count| found("slept in poll", "sleep", "src/s.rs:3", count, 8.0);
+    let before = recording(
+        10,
+        [
+            found("long poll", "burn", "src/a.rs:1", 20, 10.0),
+            found("long poll", "less", "src/b.rs:1", 90, 10.0),
+            found("long poll", "rare", "src/c.rs:1", 2, 10.0),
+            sleep(60),
+        ],
+    );
+    let after = recording(
+        10,
+        [
+            found("long poll", "burn", "src/a.rs:2", 90, 10.0),
+            found("long poll", "added", "src/d.rs:1", 30, 20.0),
+            sleep(61),
+        ],
+    );
+    let comparison = Comparison::new(&before, &after, THRESHOLD);
+    let told = comparison.to_string();
+    let lines: Vec<&str> = told.lines().map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "before: 10.0 s, polls observed for 10.0 s of it",
+            "after:  10.0 s, polls observed for 10.0 s of it",
+            "",
+            "worse:",
+            "long poll, app::serve, in burn at src/a.rs:2",
+            "20 → 90 × up to 10.0 → 10.0 ms; 2.00 → 9.00 a second; 20.0 → 90.0 ms of each second: 4.50 ×",
+            "new: long poll, app::serve, in added at src/d.rs:1",
+            "30 × up to 20.0 ms; 3.00 a second; 60.0 ms of each second",
+            "",
+            "better:",
+            "gone: long poll, app::serve, in less at src/b.rs:1",
+            "90 × up to 10.0 ms; 9.00 a second; 90.0 ms of each second",
+            "",
+            "no clear change in 2 places",
+            "of which are new or gone, but too few to tell:",
+            "gone: long poll, app::serve, in rare at src/c.rs:1",
+            "2 × up to 10.0 ms; 0.20 a second; 2.0 ms of each second",
+        ]
+    );
+    let json = serde_json::to_value(&comparison).expect("JSON");
+    let verdicts: Vec<&str> =
+        json["places"].as_array().expect("a list").iter().filter_map(|change| change["verdict"].as_str()).collect();
+    assert_eq!(verdicts, ["worse", "worse", "better", "same", "same"]);
+    assert_eq!(json["places"][1]["before"], serde_json::Value::Null);
+    assert_eq!(json["places"][0]["after"]["source"], "src/a.rs:2");
+}

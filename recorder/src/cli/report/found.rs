@@ -1,0 +1,73 @@
+//! What is wrong in a trace, as our package of SQL finds it.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::asking::Processor;
+use crate::timeline::{Fault, Wait};
+
+/// Something that took too long.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Found {
+    /// `long poll`, `slept in poll`, `preempted in poll` or `starved task`.
+    pub kind: String,
+    /// What a sleep was for, or whose fault it is that a poll was preempted or a task starved.
+    pub detail: Option<String>,
+    /// When it began, as in the trace, nanoseconds.
+    pub ts: i64,
+    /// How long it lasted, nanoseconds.
+    pub dur: u64,
+    pub pid: Option<i64>,
+    pub tid: Option<i64>,
+    pub task_id: i64,
+    pub future: String,
+    /// The same, short.
+    pub name: Option<String>,
+    /// `exact` if both ends of the poll were seen, `at least` if it lasted longer. Of a starved task there is none.
+    pub extent: Option<String>,
+    pub worker: Option<String>,
+    /// Of a starved task there are none.
+    pub cpu_ns: Option<u64>,
+    pub off_cpu_ns: Option<u64>,
+    pub runqueue_ns: Option<u64>,
+    /// What its thread was in, for most of the time.
+    pub function: Option<String>,
+    /// The first of its callers, or itself, that is the program's own.
+    pub own_function: Option<String>,
+    /// `file:line`
+    pub own_source: Option<String>,
+}
+
+impl Found {
+    /// What was slept for, if that is what it is.
+    pub fn waited_for(&self) -> Option<&str> {
+        self.detail.as_deref().filter(|_| self.kind == Fault::Slept(Wait::Other).name())
+    }
+}
+
+/// Everything that took as long, the longest first: a table with the column `object`.
+pub fn query(threshold_ns: u64) -> String {
+    format!(
+        "SELECT json_object('kind', found.kind, 'detail', found.detail, 'ts', found.ts, 'dur', found.dur, \
+         'pid', process.pid, 'tid', thread.tid, 'task_id', found.task_id, 'future', found.future, \
+         'name', poll.name, 'extent', iif(found.kind = 'starved task', NULL, poll.extent), \
+         'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
+         'runqueue_ns', found.runqueue_ns, 'function', found.function, 'own_function', found.own_function, \
+         'own_source', found.own_source) AS object \
+         FROM polletto_findings({threshold_ns}) AS found \
+         LEFT JOIN polletto_polls AS poll ON poll.id = found.poll_id \
+         LEFT JOIN process ON process.upid = found.upid LEFT JOIN thread ON thread.utid = found.utid \
+         ORDER BY found.dur DESC"
+    )
+}
+
+/// Reads everything in a trace that took as long.
+pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<Vec<Found>> {
+    let found = query(threshold_ns);
+    processor.ask(
+        trace,
+        &format!("INCLUDE PERFETTO MODULE polletto.findings; WITH found AS ({found}) SELECT hex(object) FROM found"),
+    )
+}
