@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::Result;
-use serde_json::json;
 
 use self::serving::{ORIGIN, Server, encoded};
 use super::{arguments::OpenArguments, tell};
@@ -37,20 +36,14 @@ fn open(arguments: &OpenArguments) -> Result<()> {
     server.serve()
 }
 
-/// The UI, with the trace, the workers on top, and what was found on a track of its own.
+/// What the UI does with a trace: the workers on top, and what was found on a track of its own.
+const STARTUP_COMMANDS: &str = include_str!("../../../tools/ui/startup.json");
+
+/// The UI, with the trace.
 fn link(address: &str) -> String {
-    let commands = json!([
-        { "id": "dev.perfetto.PinTracksByRegex", "args": ["^(worker \\d+|current thread)$"] },
-        {
-            "id": "dev.perfetto.AddDebugSliceTrack",
-            "args": [
-                "SELECT ts, EXTRACT_ARG(arg_set_id, 'debug.duration_ns') AS dur, name \
-                 FROM slice WHERE category = 'finding' AND name <> 'starved task'",
-                "findings",
-            ],
-        },
-    ]);
-    format!("{ORIGIN}/#!/?url={address}&referrer=polletto&startupCommands={}", encoded(&commands.to_string()))
+    // Its lines are for people; what is indented is no part of a text.
+    let commands: String = STARTUP_COMMANDS.lines().map(str::trim).collect();
+    format!("{ORIGIN}/#!/?url={address}&referrer=polletto&startupCommands={}", encoded(&commands))
 }
 
 /// Not over ssh, and not as root: a browser is the user's own.
@@ -67,6 +60,8 @@ fn start_browser(link: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -75,5 +70,21 @@ mod tests {
         assert!(link.starts_with("https://ui.perfetto.dev/#!/?url=http://127.0.0.1:9001/x.perfetto-trace&"), "{link}");
         assert!(link.contains("&startupCommands=%5B%7B"), "{link}");
         assert!(!link.contains([' ', '"', '\'', '<']), "{link}");
+    }
+
+    #[test]
+    fn commands_and_macros_are_what_the_ui_takes() {
+        let macros: Value = serde_json::from_str(include_str!("../../../tools/ui/macros.json")).expect("JSON");
+        let macros = macros.as_array().expect("a list").iter().map(|entry| {
+            assert!(entry["id"].as_str().is_some_and(|id| id.starts_with("user.polletto.")), "{entry}");
+            assert!(entry["name"].as_str().is_some_and(|name| name.starts_with("polletto: ")), "{entry}");
+            entry["run"].clone()
+        });
+        let startup: Value = serde_json::from_str(STARTUP_COMMANDS).expect("JSON");
+        for command in macros.chain([startup]).flat_map(|list| list.as_array().expect("a list").clone()) {
+            assert!(command["id"].as_str().is_some_and(|id| id.starts_with("dev.perfetto.")), "{command}");
+            let arguments = command["args"].as_array().expect("a list");
+            assert!(arguments.iter().all(Value::is_string), "{command}");
+        }
     }
 }
