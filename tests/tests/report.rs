@@ -4,6 +4,8 @@
 //! there is a `trace_processor_shell`.
 
 use std::{
+    collections::HashMap,
+    fs,
     path::Path,
     process::{Command, Output},
 };
@@ -14,6 +16,7 @@ use polletto_tests::{
     program,
     program::Program,
     recorder::{Outcome, Record, polletto},
+    served::Server,
     turn::Turn,
 };
 use serde_json::Value;
@@ -60,6 +63,72 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
         assert_eq!(output.status.code(), Some(code), "{fail_on}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stdout).contains("slept in poll (timer)"));
     }
+    compared(&outcome.output);
+}
+
+/// A program that blocks, with itself and with one that does not.
+fn compared(blocking: &Path) {
+    let other = recorded(&["--no-symbols"]);
+    let verdicts = |before: &Path, after: &Path| -> Vec<String> {
+        let told = json(after, &["--json", "--compare", before.to_str().expect("a path")]);
+        let places = told["places"].as_array().expect("a list");
+        places.iter().filter_map(|place| place["verdict"].as_str()).map(str::to_owned).collect()
+    };
+    let with_itself = verdicts(blocking, blocking);
+    assert!(!with_itself.is_empty() && with_itself.iter().all(|verdict| verdict == "same"), "{with_itself:?}");
+    for (before, after, expected, code) in
+        [(blocking, &*other.output, "better", 0), (&*other.output, blocking, "worse", 3)]
+    {
+        let verdicts = verdicts(before, after);
+        assert_eq!(verdicts.first().map(String::as_str), Some(expected), "{verdicts:?}");
+        let output = report(after, &["--compare", before.to_str().expect("a path"), "--fail-on", "worse"]);
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    let output = report(blocking, &["--fail-on", "worse"]);
+    assert_eq!(output.status.code(), Some(2), "worse than nothing");
+}
+
+/// By the file of the program's own code.
+fn categories(places: &Value, file: impl Fn(&Value) -> Option<String>) -> HashMap<String, String> {
+    let places = places.as_array().expect("a list").iter();
+    places.filter_map(|place| Some((file(place)?, place["category"].as_str()?.to_owned()))).collect()
+}
+
+#[test]
+fn the_summary_and_a_report_say_what_findings_are_about() {
+    let _turn = Turn::alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let own = directory.path().join("categories.txt");
+    fs::write(&own, "naps function:*nanosleep*\n").expect("a file can be written");
+    let own = own.to_str().expect("a path");
+    let server = Server::demo(program!("demo-server"));
+    let recording = Record::new().process(server.pid()).arguments(["-F", "499", "--categories", own]).start();
+    server.asked(program!("demo-load"), &["--mix", "ok=1,compress=9,sleep=9", "--rate", "30"], 3);
+    drop(server);
+    let outcome = recording.wait().expect_success();
+    let file_name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+    let told = categories(&outcome.summary()["findings"]["places"], |place| file_name(place["own"]["file"].as_str()?));
+    for (file, category) in [("compress.rs", "compression"), ("sleep.rs", "naps")] {
+        assert_eq!(told.get(file).map(String::as_str), Some(category), "{file}: {told:?}");
+    }
+    if trace_processor().is_none() {
+        return;
+    }
+    let report = json(&outcome.output, &["--json", "--categories", own]);
+    let source = |place: &Value| file_name(place["source"].as_str()?.rsplit_once(':')?.0);
+    let asked = categories(&report["groups"], source);
+    for file in ["compress.rs", "sleep.rs"] {
+        assert_eq!(asked.get(file), told.get(file), "{file}: {asked:?} and {told:?}");
+    }
+}
+
+#[test]
+fn categories_that_cant_be_followed_are_an_error_in_their_line() {
+    let manifest = workspace().join("Cargo.toml");
+    let output = report(&manifest, &["--categories", manifest.to_str().expect("a path")]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("line 1: "), "{told}");
 }
 
 #[test]

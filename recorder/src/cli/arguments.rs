@@ -3,7 +3,7 @@
 mod record;
 mod tasks;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, fs::File, io::Read, path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand,
@@ -11,7 +11,11 @@ use clap::{
 };
 
 pub use self::{record::RecordArguments, tasks::TasksArguments};
-use crate::{symbols, timeline::Fault, trace::Compression};
+use crate::{
+    symbols::{self, Categories},
+    timeline::Fault,
+    trace::Compression,
+};
 
 /// Records what a running program does as a Perfetto trace, from outside, with nothing changed in the program.
 ///
@@ -79,6 +83,14 @@ pub struct ReportArguments {
     /// --compare it is about AFTER alone; `--fail-on worse` is about what got worse.
     #[arg(long, value_name = "KIND=MS", value_parser = fail_on)]
     pub fail_on: Vec<FailOn>,
+
+    /// Say what code is about by the patterns in FILE too
+    ///
+    /// A line has a category and patterns of functions, crates and files, such as `templates crate:askama
+    /// function:app::render*`. `tools/categories.txt` has those that are built in, and says more. Categories that are new come
+    /// before those: of several that a callstack has, the first is told.
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(categories))]
+    pub categories: Option<Categories>,
 
     /// Print everything as JSON on standard output
     #[arg(long)]
@@ -237,6 +249,20 @@ impl NameArguments {
 
 fn directory(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.is_dir() { Ok(path) } else { Err("there is no such directory") }
+}
+
+/// Bytes of a file of categories: a hundred times what is built in.
+const CATEGORIES_BYTES: u64 = 1 << 20;
+
+fn categories(path: PathBuf) -> Result<Categories, String> {
+    let told = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+    let mut text = String::new();
+    let file = File::open(&path).map_err(|error| told(&error))?;
+    file.take(CATEGORIES_BYTES + 1).read_to_string(&mut text).map_err(|error| told(&error))?;
+    if text.len() as u64 > CATEGORIES_BYTES {
+        return Err(told(&"is larger than 1 MiB"));
+    }
+    Categories::with(&text).map_err(|error| told(&error))
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {

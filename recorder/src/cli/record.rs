@@ -128,6 +128,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         budget_percent: arguments.budget,
         task_walk: arguments.task_walk(),
         threshold: arguments.threshold(),
+        categories: arguments.categories.clone().unwrap_or_default(),
         symbols: if arguments.no_symbols { None } else { Some(arguments.names.options()?) },
     })
 }

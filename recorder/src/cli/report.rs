@@ -5,7 +5,7 @@ mod comparison;
 mod found;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     io::{self, Write},
     process::ExitCode,
@@ -22,7 +22,7 @@ use self::{
 };
 use super::{
     arguments::{FailOn, ReportArguments},
-    summary::several,
+    summary::{InBrackets, several},
     tell,
 };
 
@@ -51,7 +51,8 @@ pub fn run(arguments: &ReportArguments) -> ExitCode {
 }
 
 fn report(arguments: &ReportArguments) -> Result<u8> {
-    let processor = Processor::new(arguments.trace_processor.as_deref())?;
+    let processor =
+        Processor::new(arguments.trace_processor.as_deref(), &arguments.categories.clone().unwrap_or_default())?;
     let threshold_ns = nanoseconds(arguments.threshold);
     let limits = arguments.fail_on.iter().filter_map(FailOn::limit).map(nanoseconds);
     let least_ns = limits.min().unwrap_or(u64::MAX);
@@ -120,6 +121,10 @@ struct Group<'f> {
     count: u64,
     longest_ns: u64,
     total_ns: u64,
+    /// What the callstacks are about that most of this went to.
+    category: Option<&'f str>,
+    #[serde(skip)]
+    about: BTreeMap<Option<&'f str>, u64>,
     #[serde(flatten)]
     alike: Alike<'f>,
 }
@@ -146,11 +151,21 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             function: found.own_function.as_deref().or(found.function.as_deref()),
             source: found.own_source.as_deref(),
         };
-        let none = Group { count: 0, longest_ns: 0, total_ns: 0, alike: alike.clone() };
-        let group = groups.entry(alike).or_insert(none);
+        let group = groups.entry(alike.clone()).or_insert_with(|| Group {
+            count: 0,
+            longest_ns: 0,
+            total_ns: 0,
+            category: None,
+            about: BTreeMap::new(),
+            alike,
+        });
         group.count += 1;
         group.total_ns += found.dur;
         group.longest_ns = group.longest_ns.max(found.dur);
+        *group.about.entry(found.category.as_deref()).or_default() += found.dur;
+    }
+    for group in groups.values_mut() {
+        group.category = group.about.iter().max_by_key(|(_, ns)| **ns).and_then(|(category, _)| *category);
     }
     let mut groups: Vec<Group<'f>> = groups.into_values().collect();
     // The same order every time.
@@ -169,7 +184,7 @@ impl fmt::Display for Report<'_> {
         writeln!(out, "{} of {threshold} ms or more\n", several(self.findings.len() as u64, "finding", "findings"))?;
         writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
         let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
-        for Group { count, longest_ns, total_ns, alike } in self.groups.iter().take(TOLD) {
+        for Group { count, longest_ns, total_ns, category, alike, .. } in self.groups.iter().take(TOLD) {
             write!(
                 out,
                 "{count:>7} {:>12} {:>12}  {}",
@@ -177,10 +192,7 @@ impl fmt::Display for Report<'_> {
                 milliseconds(*total_ns),
                 alike.kind
             )?;
-            if let Some(wait) = alike.waited_for {
-                write!(out, " ({wait})")?;
-            }
-            writeln!(out, ": {}", alike.future)?;
+            writeln!(out, "{}: {}", InBrackets([alike.waited_for, *category]), alike.future)?;
             match (alike.function, alike.source) {
                 (Some(function), Some(source)) => writeln!(out, "{:35}in {function} at {source}", "")?,
                 (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
@@ -214,6 +226,7 @@ mod tests {
             cpu_ns: None,
             off_cpu_ns: None,
             runqueue_ns: None,
+            category: (kind == "long poll").then(|| "crypto".to_owned()),
             function: Some("burn".to_owned()),
             own_function: None,
             own_source: own_source.map(str::to_owned),
@@ -239,9 +252,9 @@ mod tests {
                 "count      longest        total  what",
                 "2       7.0 ms      12.0 ms  slept in poll (timer): app::f",
                 "in burn",
-                "1       9.0 ms       9.0 ms  long poll: app::f",
+                "1       9.0 ms       9.0 ms  long poll (crypto): app::f",
                 "in burn at f.rs:1",
-                "1       6.0 ms       6.0 ms  long poll: app::f",
+                "1       6.0 ms       6.0 ms  long poll (crypto): app::f",
                 "in burn at f.rs:2",
             ]
         );

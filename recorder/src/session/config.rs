@@ -59,6 +59,8 @@ pub struct Config {
     pub task_walk: Option<Duration>,
     /// What lasts as long is told as a finding. Default: 5 ms. None: nothing is.
     pub threshold: Option<Duration>,
+    /// By what findings are said to be about something. Default: what is built in.
+    pub categories: symbols::Categories,
     /// How functions are named when the recording is over; not at all if `None`.
     pub symbols: Option<symbols::Options>,
 }

@@ -1,11 +1,16 @@
 //! Where in a program's code that is what was found.
 
-use std::{cmp::Reverse, collections::hash_map::Entry, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
-    symbols::{Answer, FrameKind, Function, kind_of},
+    symbols::{Answer, Categories, FrameKind, Function, kind_of},
     timeline::{Code, Fault, Group, Timeline, path_of},
 };
 
@@ -29,8 +34,25 @@ pub struct Place {
     pub innermost: Option<Function>,
     /// The first of its callers, or itself, that is the program's own.
     pub own: Option<Function>,
+    /// How long they lasted whose callstacks are about something, by that; None is nothing that is known.
+    about: BTreeMap<Option<Arc<str>>, u64>,
     /// The code that its callstack leads through, the innermost first.
     frames: Vec<(Code, u64)>,
+}
+
+impl Place {
+    /// What most of the time went to.
+    pub fn category(&self) -> Option<&str> {
+        self.about.iter().max_by_key(|(_, ns)| **ns)?.0.as_deref()
+    }
+
+    /// As one place with another.
+    fn add(&mut self, other: Place) {
+        self.group.add(&other.group);
+        for (category, ns) in other.about {
+            *self.about.entry(category).or_default() += ns;
+        }
+    }
 }
 
 impl FindingSummary {
@@ -41,7 +63,8 @@ impl FindingSummary {
         let code = timeline.code_of(&callstacks);
         let place = |group: &Group| {
             let frames = group.longest.callstack.and_then(|callstack| code.get(&callstack)).cloned();
-            Place { group: group.clone(), innermost: None, own: None, frames: frames.unwrap_or_default() }
+            let frames = frames.unwrap_or_default();
+            Place { group: group.clone(), innermost: None, own: None, about: BTreeMap::new(), frames }
         };
         let places = findings.groups().map(place).collect();
         let mut summary = FindingSummary { threshold, counts: findings.counts().collect(), places };
@@ -62,7 +85,7 @@ impl FindingSummary {
                 Entry::Vacant(new) => {
                     new.insert(place);
                 }
-                Entry::Occupied(mut alike) => alike.get_mut().group.add(&place.group),
+                Entry::Occupied(mut alike) => alike.get_mut().add(place),
             }
         }
         self.places = together.into_values().collect();
@@ -74,15 +97,16 @@ impl FindingSummary {
 /// Keeps the names of what was found, while all of a recording's go by.
 pub struct Locator<'f> {
     findings: &'f mut FindingSummary,
+    categories: &'f Categories,
     /// By module, as traces call it, and address.
     functions: FxHashMap<(String, u64), Option<Vec<Function>>>,
 }
 
 impl<'f> Locator<'f> {
-    pub fn new(findings: &'f mut FindingSummary) -> Locator<'f> {
+    pub fn new(findings: &'f mut FindingSummary, categories: &'f Categories) -> Locator<'f> {
         let frames = findings.places.iter().flat_map(|place| &place.frames);
         let functions = frames.map(|(code, address)| ((path_of(code).into_owned(), *address), None)).collect();
-        Locator { findings, functions }
+        Locator { findings, categories, functions }
     }
 
     /// These functions have names.
@@ -103,7 +127,10 @@ impl<'f> Locator<'f> {
             place.innermost = named.peek().copied().flatten().and_then(<[Function]>::first).cloned();
             let is_own =
                 |function: &&Function| kind_of(&function.name, function.file.as_deref()).kind == FrameKind::User;
-            place.own = named.flatten().flatten().find(is_own).cloned();
+            let named: Vec<&Function> = named.flatten().flatten().collect();
+            place.own = named.iter().copied().find(is_own).cloned();
+            let category = self.categories.of_callstack(named).map(|category| self.categories.name(category).into());
+            place.about = BTreeMap::from([(category, place.group.total_ns)]);
         }
         self.findings.put_together();
     }

@@ -165,7 +165,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
             .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
     let (names, naming_use) = own_use::of_naming(|peak_memory_bytes| match &config.symbols {
         Some(options) => {
-            let locator = findings.as_mut().map(Locator::new);
+            let locator = findings.as_mut().map(|findings| Locator::new(findings, &config.categories));
             naming::name(requests, options, &output, signals, observer, locator, peak_memory_bytes)
         }
         None => Ok(Vec::new()),

@@ -127,6 +127,12 @@ pub fn origin_of(file: &str) -> Option<&str> {
     Place::of(file).filter(|_| place::is_rust(file)).map(|place| place.prefix)
 }
 
+/// The package that a file is of, as its folder is called: `sqlx-core`. None for the user's files and those of the
+/// standard library.
+pub fn package_of(file: &str) -> Option<&str> {
+    Place::of(file)?.package
+}
+
 /// The crate that decides where no file is known. None for functions of other languages.
 pub fn crate_of(function: &str) -> Option<&str> {
     if has_arguments(function) {

@@ -2,6 +2,7 @@
 //!
 //! [`resolve`] answers [`Request`]s, module by module, from symbol tables and debug information.
 
+mod category;
 mod debuginfod;
 pub(crate) mod dwarf;
 pub(crate) mod file;
@@ -22,8 +23,9 @@ mod worker;
 
 pub(crate) use self::names::brackets;
 pub use self::{
+    category::{Categories, Category, Unclear},
     kernel::KernelFunctions,
-    kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of},
+    kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of, package_of},
     module::{Means, Sink, name},
     names::{demangle, short},
     request::{Answer, Function, Missing, ModuleReport, NamesIn, Request, Symbols},

@@ -2,11 +2,15 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{
+    ArgGroup, Args, ValueEnum,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 
-use super::{NameArguments, milliseconds};
+use super::{NameArguments, categories, milliseconds};
 use crate::{
     kernel::{Polls, SamplingClock, Stacks, UserFrames},
+    symbols::Categories,
     trace::Compression,
 };
 
@@ -125,8 +129,14 @@ pub struct RecordArguments {
     #[arg(long, value_name = "MS", default_value = "5", value_parser = milliseconds)]
     pub threshold: Duration,
 
+    /// Say what findings are about by the patterns in FILE too
+    ///
+    /// A line has a category and patterns of functions, crates and files; `tools/categories.txt` has those that are built in.
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(categories))]
+    pub categories: Option<Categories>,
+
     /// Record scheduling alone, at the least cost
-    #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind", "clock"])]
+    #[arg(long, conflicts_with_all = ["mode", "frequency", "min_block", "kernel_stacks", "kernel_only", "unwind", "clock", "categories"])]
     pub no_stacks: bool,
 
     /// Which polls of Tokio's tasks are told exactly, by probes in the program's code
@@ -147,7 +157,7 @@ pub struct RecordArguments {
     ///
     /// What only the running program can tell stays without: code that it compiled itself, files that are gone or have no
     /// build id, and those in containers.
-    #[arg(long, conflicts_with_all = ["symbol_memory", "debug_directories", "debuginfod", "no_stacks"])]
+    #[arg(long, conflicts_with_all = ["symbol_memory", "debug_directories", "categories", "debuginfod", "no_stacks"])]
     pub no_symbols: bool,
 
     #[command(flatten)]

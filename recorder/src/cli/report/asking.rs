@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+use crate::symbols::Categories;
+
 /// What it may be called.
 const PROGRAMS: [&str; 2] = ["trace_processor_shell", "trace_processor"];
 
@@ -24,9 +26,12 @@ macro_rules! modules {
 }
 
 /// `tools/sql/polletto`, so that the command finds it wherever it is.
-const PACKAGE: [(&str, &str); 11] = modules![
+///
+/// All but `patterns`, which is made for what it is asked with.
+const PACKAGE: [(&str, &str); 12] = modules![
     "arguments",
     "blocking",
+    "categories",
     "code",
     "findings",
     "hotspots",
@@ -47,12 +52,13 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// The program at `asked`, or the one on the PATH.
-    pub fn new(asked: Option<&Path>) -> Result<Processor> {
+    /// The program at `asked`, or the one on the PATH, with a package that goes by these categories.
+    pub fn new(asked: Option<&Path>, categories: &Categories) -> Result<Processor> {
         let program = find(asked)?;
         let processor = Processor { program, directory: tempfile::tempdir().context(NO_ROOM)? };
         fs::create_dir(processor.package()).context(NO_ROOM)?;
-        for (name, text) in PACKAGE {
+        let patterns = categories.sql();
+        for (name, text) in PACKAGE.into_iter().chain([("patterns", &*patterns)]) {
             fs::write(processor.package().join(name).with_extension("sql"), text).context(NO_ROOM)?;
         }
         Ok(processor)

@@ -4,39 +4,24 @@
 //! each. What is compared is the time that a place took of each second in which polls were observed, since traces differ
 //! in length.
 //!
-//! A difference is a change if it is neither noise nor small:
-//!
-//! - Findings come at random, as those who call a server do. If they come independently of each other, a sum of their
-//!   durations has a variance of about the sum of their squares, however different they are. A difference of at least
-//!   [`DEVIATIONS`] standard deviations is not left to chance: of findings of the same length in traces of the same
-//!   length, that is 9 against none, or 137 against 90.
-//! - It is at least by a [`RATIO`], since machines are not equally fast all day.
-//! - It is so as well for what lasts [`MARGIN`] of the threshold: polls of 5.1 ms where there were as many of 4.9 ms are
-//!   no news.
+//! See [`chance`] for what is a change. It has to be one as well for what lasts [`MARGIN`] of the threshold: polls of
+//! 5.1 ms where there were as many of 4.9 ms are no news.
 
+mod chance;
 mod telling;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BTreeMap,
-    path::Path,
-};
+use std::{cmp::Reverse, collections::BTreeMap, path::Path};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use self::chance::{Sum, verdict};
 use super::{
     asking::Processor,
-    found::{self, Found},
+    found::{self, Found, MODULES},
 };
-
-/// Of the noise, what a difference must be to be a change.
-const DEVIATIONS: f64 = 3.0;
-
-/// Of one to the other, likewise.
-const RATIO: f64 = 1.5;
 
 /// Of the threshold, how long what nearly reaches it lasts.
 const MARGIN: f64 = 0.75;
@@ -60,6 +45,13 @@ struct Span {
     /// Polls were told exactly then, by probes.
     #[serde(deserialize_with = "zero_or_one")]
     is_exact: bool,
+}
+
+impl Span {
+    /// In which polls were observed, never none.
+    fn seconds(self) -> f64 {
+        self.observed_ns.max(1) as f64 / 1e9
+    }
 }
 
 /// All polls of a future, which may be findings or not.
@@ -109,6 +101,11 @@ impl Recording {
         Ok(recording)
     }
 
+    /// Whether the program's own functions are known, as far as there is anything to be known.
+    fn has_functions(&self) -> bool {
+        self.found.is_empty() || self.found.iter().any(|found| found.own_function.is_some())
+    }
+
     /// Where probes tell of polls, those that samples tell of are not as many as there were.
     fn is_compared(&self, found: &Found) -> bool {
         !self.span.is_exact || found.extent.as_deref() != Some("at least")
@@ -118,7 +115,7 @@ impl Recording {
 fn query(least_ns: u64) -> String {
     let found = found::query(least_ns);
     format!(
-        "INCLUDE PERFETTO MODULE polletto.findings; \
+        "{MODULES} \
          WITH probed AS (SELECT DISTINCT upid FROM polletto_polls WHERE extent = 'exact'), \
          told AS (SELECT * FROM polletto_polls \
          WHERE extent = 'exact' OR NOT EXISTS (SELECT 1 FROM probed)), \
@@ -144,6 +141,9 @@ pub struct Comparison {
     threshold_ns: u64,
     before: Span,
     after: Span,
+    /// Places have functions. If one of the traces has none of the program's own, as of a stripped program, they are told by
+    /// kind and future alone.
+    by_function: bool,
     /// What changed, by how much time it takes, the most first: what got worse, what got better, then the rest.
     places: Vec<Change>,
     /// All polls, by future, whose time changed most first.
@@ -170,6 +170,8 @@ struct Change {
     future: String,
     #[serde(skip)]
     name: String,
+    /// What the callstacks are about that most of the time went to.
+    category: Option<String>,
     /// None if it is new.
     before: Option<Side>,
     /// None if it is gone.
@@ -188,6 +190,9 @@ struct Place {
     function: Option<String>,
     /// The file that it is in, without folders.
     file: Option<String>,
+    /// What the callstack is about, where no function of the program's own is known.
+    #[serde(skip)]
+    category: Option<String>,
 }
 
 /// A place in one of the traces.
@@ -214,17 +219,27 @@ struct PollsOfFuture {
 }
 
 impl Place {
-    fn of(found: &Found) -> Place {
+    fn of(found: &Found, by_function: bool) -> Place {
+        let kind = Place {
+            kind: found.kind.clone(),
+            waited_for: found.waited_for().map(str::to_owned),
+            future: in_every_build(&found.future),
+            function: None,
+            file: None,
+            category: None,
+        };
+        if !by_function {
+            return kind;
+        }
         let file = found.own_source.as_deref().map(|source| {
             let path = source.rsplit_once(':').map_or(source, |(path, _)| path);
             path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()
         });
         Place {
-            kind: found.kind.clone(),
-            waited_for: found.waited_for().map(str::to_owned),
-            future: in_every_build(&found.future),
             function: found.own_function.as_deref().map(in_every_build),
             file: file.filter(|_| found.own_function.is_some()),
+            category: found.category.clone().filter(|_| found.own_function.is_none()),
+            ..kind
         }
     }
 }
@@ -249,86 +264,35 @@ fn in_every_build(name: &str) -> String {
     out + rest
 }
 
-/// Findings in a place, summed.
-#[derive(Clone, Debug, Default)]
-struct Sum {
-    count: u64,
-    total_ns: u64,
-    /// Of durations in nanoseconds.
-    squares: f64,
-    longest: Option<Found>,
-}
-
-impl Sum {
-    fn add(&mut self, found: &Found) {
-        self.count += 1;
-        self.total_ns += found.dur;
-        self.squares += (found.dur as f64).powi(2);
-        if self.longest.as_ref().is_none_or(|longest| found.dur > longest.dur) {
-            self.longest = Some(found.clone());
-        }
-    }
-
-    fn side(&self, seconds: f64) -> Option<Side> {
-        let longest = self.longest.as_ref()?;
-        Some(Side {
-            count: self.count,
-            total_ns: self.total_ns,
-            longest_ns: longest.dur,
-            count_per_second: self.count as f64 / seconds,
-            ns_per_second: self.total_ns as f64 / seconds,
-            source: longest.own_source.clone(),
-        })
-    }
-}
-
 /// Before and after.
 type Pair<T> = [T; 2];
-
-fn verdict(sums: Pair<&Sum>, seconds: Pair<f64>) -> Verdict {
-    let rate = |at: usize| sums[at].total_ns as f64 / seconds[at];
-    let (before, after) = (rate(0), rate(1));
-    let variance = |at: usize| sums[at].squares / seconds[at].powi(2);
-    let deviation = (variance(0) + variance(1)).sqrt();
-    if (after - before).abs() < DEVIATIONS * deviation || before.max(after) < RATIO * before.min(after) {
-        Verdict::Same
-    } else {
-        match after.total_cmp(&before) {
-            Ordering::Greater => Verdict::Worse,
-            Ordering::Less => Verdict::Better,
-            Ordering::Equal => Verdict::Same,
-        }
-    }
-}
-
-/// Time in which polls were observed, never none.
-fn seconds(span: Span) -> f64 {
-    span.observed_ns.max(1) as f64 / 1e9
-}
 
 impl Comparison {
     /// Compares what lasts as long as the threshold. Both must have been asked for [`least_ns`] of that, or less.
     pub fn new(before: &Recording, after: &Recording, threshold_ns: u64) -> Comparison {
         let recordings = [before, after];
-        let times = recordings.map(|recording| seconds(recording.span));
-        let places = places(recordings, threshold_ns);
+        let spans = recordings.map(|recording| recording.span);
+        let [before_seconds, after_seconds] = spans.map(Span::seconds);
+        let by_function = recordings.iter().all(|recording| recording.has_functions());
+        let places = places(recordings, threshold_ns, by_function);
         // What nearly reaches the threshold is only there to tell by.
-        let least = self::places(recordings, least_ns(threshold_ns));
+        let least = self::places(recordings, least_ns(threshold_ns), by_function);
         let mut changes: Vec<Change> = places
             .into_iter()
             .map(|(place, [before, after])| {
                 let of_all = &least[&place];
-                let told = verdict([&before, &after], times);
-                let agrees = told == verdict([&of_all[0], &of_all[1]], times);
-                let last = after.longest.as_ref().or(before.longest.as_ref());
+                let told = verdict([&before, &after], spans);
+                let agrees = told == verdict([&of_all[0], &of_all[1]], spans);
+                let last = after.longest().or(before.longest());
                 let future = last.map(|found| found.future.clone()).unwrap_or_default();
                 Change {
                     verdict: if agrees { told } else { Verdict::Same },
                     name: last.and_then(|found| found.name.clone()).unwrap_or_else(|| future.clone()),
                     future,
                     place,
-                    before: before.side(times[0]),
-                    after: after.side(times[1]),
+                    category: after.category().or_else(|| before.category()),
+                    before: before.side(before_seconds),
+                    after: after.side(after_seconds),
                 }
             })
             .collect();
@@ -339,8 +303,9 @@ impl Comparison {
             threshold_ns,
             before: before.span,
             after: after.span,
+            by_function,
             places: changes,
-            futures: futures(recordings, times),
+            futures: futures(recordings),
         }
     }
 
@@ -358,17 +323,17 @@ impl Change {
     }
 }
 
-fn places(recordings: Pair<&Recording>, least_ns: u64) -> BTreeMap<Place, Pair<Sum>> {
+fn places(recordings: Pair<&Recording>, least_ns: u64, by_function: bool) -> BTreeMap<Place, Pair<Sum>> {
     let mut places = BTreeMap::<Place, Pair<Sum>>::new();
     for (at, recording) in recordings.into_iter().enumerate() {
         for found in recording.found.iter().filter(|found| found.dur >= least_ns && recording.is_compared(found)) {
-            places.entry(Place::of(found)).or_default()[at].add(found);
+            places.entry(Place::of(found, by_function)).or_default()[at].add(found);
         }
     }
     places
 }
 
-fn futures(recordings: Pair<&Recording>, seconds: Pair<f64>) -> Vec<PollsOfFuture> {
+fn futures(recordings: Pair<&Recording>) -> Vec<PollsOfFuture> {
     let mut futures = BTreeMap::<String, Pair<Option<Polls>>>::new();
     for (at, recording) in recordings.into_iter().enumerate() {
         for polls in &recording.futures {
@@ -379,6 +344,7 @@ fn futures(recordings: Pair<&Recording>, seconds: Pair<f64>) -> Vec<PollsOfFutur
             }
         }
     }
+    let seconds = recordings.map(|recording| recording.span.seconds());
     let name = |pair: &Pair<Option<Polls>>| {
         let last = pair[1].as_ref().or(pair[0].as_ref());
         last.map(|polls| (polls.future.clone(), polls.name.clone())).unwrap_or_default()

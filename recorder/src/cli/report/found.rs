@@ -32,6 +32,8 @@ pub struct Found {
     pub cpu_ns: Option<u64>,
     pub off_cpu_ns: Option<u64>,
     pub runqueue_ns: Option<u64>,
+    /// What the callstack is about in which it was for most of the time.
+    pub category: Option<String>,
     /// What its thread was in, for most of the time.
     pub function: Option<String>,
     /// The first of its callers, or itself, that is the program's own.
@@ -47,6 +49,9 @@ impl Found {
     }
 }
 
+/// What the query takes.
+pub const MODULES: &str = "INCLUDE PERFETTO MODULE polletto.categories; INCLUDE PERFETTO MODULE polletto.findings;";
+
 /// Everything that took as long, the longest first: a table with the column `object`.
 pub fn query(threshold_ns: u64) -> String {
     format!(
@@ -55,8 +60,9 @@ pub fn query(threshold_ns: u64) -> String {
          'name', poll.name, 'extent', iif(found.kind = 'starved task', NULL, poll.extent), \
          'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
          'runqueue_ns', found.runqueue_ns, 'function', found.function, 'own_function', found.own_function, \
-         'own_source', found.own_source) AS object \
+         'own_source', found.own_source, 'category', about.category) AS object \
          FROM polletto_findings({threshold_ns}) AS found \
+         LEFT JOIN polletto_categories AS about USING (callsite_id) \
          LEFT JOIN polletto_polls AS poll ON poll.id = found.poll_id \
          LEFT JOIN process ON process.upid = found.upid LEFT JOIN thread ON thread.utid = found.utid \
          ORDER BY found.dur DESC"
@@ -66,8 +72,5 @@ pub fn query(threshold_ns: u64) -> String {
 /// Reads everything in a trace that took as long.
 pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<Vec<Found>> {
     let found = query(threshold_ns);
-    processor.ask(
-        trace,
-        &format!("INCLUDE PERFETTO MODULE polletto.findings; WITH found AS ({found}) SELECT hex(object) FROM found"),
-    )
+    processor.ask(trace, &format!("{MODULES} WITH found AS ({found}) SELECT hex(object) FROM found"))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Count, several};
+use super::{Count, InBrackets, several};
 use crate::{
     session::{self, FindingSummary},
     symbols::Function,
@@ -43,6 +43,8 @@ struct Alike {
     count: u64,
     total_ns: u64,
     future: String,
+    /// What the callstacks are about that most of the time went to: `compression`, `database` and the like.
+    category: Option<String>,
     /// What the thread was in, and the first function in the program's own code.
     innermost: Option<Place>,
     own: Option<Place>,
@@ -99,6 +101,7 @@ impl Alike {
             count: place.group.count,
             total_ns: place.group.total_ns,
             future: finding.future.full_name.clone(),
+            category: place.category().map(str::to_owned),
             innermost: place.innermost.as_ref().map(Place::of),
             own: place.own.as_ref().map(Place::of),
             longest: Longest {
@@ -121,9 +124,7 @@ impl fmt::Display for Alike {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let times = format!("{} ×", self.count);
         write!(out, "{times:>7} up to {:.1} ms: {}", self.longest.duration_ns as f64 / 1e6, self.kind)?;
-        if let Some(wait) = self.waited_for {
-            write!(out, " ({wait})")?;
-        }
+        write!(out, "{}", InBrackets([self.waited_for, self.category.as_deref()]))?;
         write!(out, ", {}", self.name)?;
         match self.own.as_ref().or(self.innermost.as_ref()) {
             Some(place) => write!(out, ", in {place}"),

@@ -187,6 +187,19 @@ pub fn several(count: u64, one: &str, more: &str) -> String {
     format!("{} {}", Count(count), if count == 1 { one } else { more })
 }
 
+/// ` (file, database)`: what is known of two things, once if they are the same.
+pub struct InBrackets<'a>(pub [Option<&'a str>; 2]);
+
+impl fmt::Display for InBrackets<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [Some(first), Some(second)] if first != second => write!(out, " ({first}, {second})"),
+            [Some(one), _] | [None, Some(one)] => write!(out, " ({one})"),
+            [None, None] => Ok(()),
+        }
+    }
+}
+
 /// A number that people read: `1,234,567`.
 pub struct Count(pub u64);
 

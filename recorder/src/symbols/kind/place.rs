@@ -11,6 +11,8 @@ pub(super) struct Place<'a> {
     pub(super) told: Told,
     /// The path up to it, with the slash.
     pub(super) prefix: &'a str,
+    /// The name of the package, but for the standard library's.
+    pub(super) package: Option<&'a str>,
 }
 
 /// False for what debug information has instead of a file.
@@ -76,7 +78,12 @@ impl<'a> Components<'a> {
     /// None if `last` is the file itself, or behind it.
     fn place(&self, last: usize, kind: FrameKind, evidence: Evidence) -> Option<Place<'a>> {
         let (_, end) = self.names.get(last).filter(|_| last + 1 < self.names.len())?;
-        Some(Place { told: Told { kind, evidence }, prefix: &self.file[..*end] })
+        Some(Place { told: Told { kind, evidence }, prefix: &self.file[..*end], package: None })
+    }
+
+    fn of_package(&self, last: usize, package: &'a str, evidence: Evidence) -> Option<Place<'a>> {
+        let place = self.place(last, crates::kind_of_dependency(package), evidence)?;
+        Some(Place { package: Some(package), ..place })
     }
 
     /// The standard library: as it is built, as rustup has it, and as others package it.
@@ -98,7 +105,7 @@ impl<'a> Components<'a> {
         match (self.name(at), self.name(at + 1)) {
             ("registry", "src") => {
                 let package = package(self.name(at + 3))?;
-                self.place(at + 3, crates::kind_of_dependency(package), Evidence::Path)
+                self.of_package(at + 3, package, Evidence::Path)
             }
             ("git", "checkouts") if is_commit(self.name(at + 3)) => {
                 let commit = at + 3;
@@ -106,7 +113,7 @@ impl<'a> Components<'a> {
                 let source = (commit + 1..self.names.len()).find(|&source| self.name(source) == "src");
                 let folder = source.map_or(commit, |source| source - 1);
                 let package = if folder == commit { hashed } else { self.name(folder) };
-                self.place(folder, crates::kind_of_dependency(package), Evidence::Path)
+                self.of_package(folder, package, Evidence::Path)
             }
             _ => None,
         }
@@ -118,13 +125,13 @@ impl<'a> Components<'a> {
             return None;
         }
         if let Some(package) = package(folder) {
-            return self.place(at + 1, crates::kind_of_dependency(package), Evidence::Path);
+            return self.of_package(at + 1, package, Evidence::Path);
         }
         if self.name(at + 2) != "src" {
             return None;
         }
         let evidence = if crates::is_published(folder) { Evidence::Path } else { Evidence::Guess };
-        self.place(at + 1, crates::kind_of_dependency(folder), evidence)
+        self.of_package(at + 1, folder, evidence)
     }
 }
 

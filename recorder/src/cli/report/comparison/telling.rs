@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{Change, Comparison, Polls, PollsOfFuture, Side, Span, Verdict, seconds};
-use crate::cli::summary::several;
+use super::{Change, Comparison, Polls, PollsOfFuture, Side, Span, Verdict};
+use crate::cli::summary::{InBrackets, several};
 
 /// How many places of a verdict people are told of, and how many that are new or gone without being a change.
 const TOLD: usize = 10;
@@ -14,6 +14,9 @@ const TOLD_FUTURES: usize = 8;
 impl fmt::Display for Comparison {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "before: {}\nafter:  {}", self.before, self.after)?;
+        if !self.by_function {
+            writeln!(out, "\nthe program's functions are not known in both: places are told by kind and future alone")?;
+        }
         if self.places.is_empty() {
             writeln!(out, "\nnothing took {} ms or more, before or after", self.threshold_ns as f64 / 1e6)?;
         }
@@ -73,10 +76,8 @@ impl fmt::Display for Change {
             _ => "",
         };
         write!(out, "  {mark}{}", self.place.kind)?;
-        if let Some(wait) = &self.place.waited_for {
-            write!(out, " ({wait})")?;
-        }
-        write!(out, ", {}", self.name)?;
+        let about = InBrackets([self.place.waited_for.as_deref(), self.category.as_deref()]);
+        write!(out, "{about}, {}", self.name)?;
         let source = self.after.as_ref().or(self.before.as_ref()).and_then(|side| side.source.as_deref());
         match (&self.place.function, source) {
             (Some(function), Some(source)) => writeln!(out, ", in {function} at {source}")?,
@@ -119,7 +120,7 @@ impl Comparison {
         }
         writeln!(out, "\nall polls, by what changed most:")?;
         writeln!(out, "{:>19} {:>19} {:>19} {:>19}  future", "a second", "p50", "p99", "longest")?;
-        let seconds = [seconds(self.before), seconds(self.after)];
+        let seconds = [self.before.seconds(), self.after.seconds()];
         for PollsOfFuture { name, before, after, .. } in self.futures.iter().take(TOLD_FUTURES) {
             let both = |of: &dyn Fn(&Polls, f64) -> String| {
                 let side =

@@ -11,10 +11,15 @@ fn found(kind: &str, function: &str, source: &str, count: usize, dur: f64) -> Ve
     vec![serde_json::from_value(found).expect("a finding"); count]
 }
 
+/// Those of each place come evenly.
 fn recording(seconds: u64, found: impl IntoIterator<Item = Vec<Found>>) -> Recording {
     let ns = seconds * 1_000_000_000;
+    let evenly = |found: Vec<Found>| {
+        let step = ns / found.len().max(1) as u64;
+        found.into_iter().zip((0..).step_by(step as usize)).map(|(found, ts)| Found { ts, ..found })
+    };
     Recording {
-        found: found.into_iter().flatten().collect(),
+        found: found.into_iter().flat_map(evenly).collect(),
         futures: Vec::new(),
         span: Span { recorded_ns: ns, observed_ns: ns, is_exact: true },
     }
@@ -54,6 +59,15 @@ fn a_change_is_more_than_chance_and_not_small() {
 }
 
 #[test]
+fn what_comes_in_one_burst_is_no_change() {
+    let mut burst = recording(10, [found("starved task", "", "", 60, 10.0)]);
+    let none = recording(10, []);
+    assert_eq!(Comparison::new(&none, &burst, THRESHOLD).count(Verdict::Worse), 1);
+    burst.found.iter_mut().for_each(|found| found.ts = 7_000_000_000);
+    assert_eq!(Comparison::new(&none, &burst, THRESHOLD).count(Verdict::Worse), 0);
+}
+
+#[test]
 fn traces_may_differ_in_length() {
     let of = |count| found("long poll", "burn", "src/a.rs:1", count, 10.0);
     let comparison = Comparison::new(&recording(10, [of(50)]), &recording(60, [of(300)]), THRESHOLD);
@@ -90,6 +104,19 @@ fn polls_that_only_samples_tell_of_are_not_counted_beside_exact_ones() {
     assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 0);
     sampled.span.is_exact = false;
     assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 1);
+}
+
+#[test]
+fn where_one_trace_has_no_functions_places_are_told_by_kind_and_future() {
+    let before = recording(
+        10,
+        [found("long poll", "burn", "src/a.rs:1", 20, 10.0), found("long poll", "hash", "src/b.rs:1", 30, 10.0)],
+    );
+    let mut after = recording(10, [found("long poll", "", "", 50, 10.0)]);
+    after.found.iter_mut().for_each(|found| (found.own_function, found.own_source) = (None, None));
+    let comparison = Comparison::new(&before, &after, THRESHOLD);
+    assert_eq!((comparison.places.len(), comparison.count(Verdict::Same)), (1, 1));
+    assert!(comparison.to_string().contains("by kind and future alone"));
 }
 
 #[test]
