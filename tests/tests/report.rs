@@ -120,6 +120,20 @@ fn the_summary_and_a_report_say_what_findings_are_about() {
     for file in ["compress.rs", "sleep.rs"] {
         assert_eq!(asked.get(file), told.get(file), "{file}: {asked:?} and {told:?}");
     }
+    answered_by_notebook(&outcome.output);
+}
+
+fn answered_by_notebook(trace: &Path) {
+    let python = workspace().join("target/python/bin/python3");
+    if !python.is_file() {
+        println!("not run: {} is not there, which has Perfetto's Python API", python.display());
+        return;
+    }
+    let notebook = workspace().join("tools/notebooks/what_blocks.py");
+    let output = Command::new(python).arg(notebook).arg(trace).output().expect("python starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("compression") && told.contains("gzip"), "{told}");
 }
 
 #[test]
