@@ -11,7 +11,7 @@ use std::{
 };
 
 use polletto_tests::{
-    check::{trace_processor, workspace},
+    check::{sql, trace_processor, workspace},
     oracle::{Build, NEWEST},
     program,
     program::Program,
@@ -187,4 +187,26 @@ fn every_module_answers_for_every_kind_of_trace() {
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{told}");
     assert!(output.status.success(), "{told}");
+    traces.into_iter().for_each(the_queries_of_the_ui_answer);
+}
+
+/// Those of its start-up commands and macros.
+fn the_queries_of_the_ui_answer(trace: &Path) {
+    fn texts(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) => found.push(text.clone()),
+            Value::Array(values) => values.iter().for_each(|value| texts(value, found)),
+            Value::Object(values) => values.values().for_each(|value| texts(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    for file in ["startup.json", "macros.json"] {
+        let text = fs::read_to_string(workspace().join("tools/ui").join(file)).expect("it is there");
+        texts(&serde_json::from_str(&text).expect("JSON"), &mut found);
+    }
+    found.retain(|text| text.starts_with("SELECT"));
+    assert!(found.len() >= 5, "{found:?}");
+    // One after another, so that the trace is read once.
+    assert!(sql(trace, &found.join(";\n")).is_some());
 }

@@ -141,6 +141,11 @@ struct Alike<'f> {
     source: Option<&'f str>,
 }
 
+/// A program without names has `FILE+0xADDRESS` for each of its functions, which are many where a name is one.
+fn without_address(function: &str) -> &str {
+    function.split_once("+0x").map_or(function, |(file, _)| file)
+}
+
 fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
     let mut groups = HashMap::<Alike<'f>, Group<'f>>::new();
     for found in found {
@@ -148,7 +153,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             kind: &found.kind,
             waited_for: found.waited_for(),
             future: &found.future,
-            function: found.own_function.as_deref().or(found.function.as_deref()),
+            function: found.own_function.as_deref().or(found.function.as_deref().map(without_address)),
             source: found.own_source.as_deref(),
         };
         let group = groups.entry(alike.clone()).or_insert_with(|| Group {
@@ -258,6 +263,15 @@ mod tests {
                 "in burn at f.rs:2",
             ]
         );
+    }
+
+    #[test]
+    fn addresses_are_of_one_place_where_there_are_no_names() {
+        let at = |address| Found { function: Some(format!("/bin/app+0x{address}")), ..found("long poll", 7, None) };
+        let all = [at("115d6c"), at("115d9b")];
+        let findings: Vec<&Found> = all.iter().collect();
+        assert_eq!(grouped(&findings).len(), 1);
+        assert_eq!(grouped(&findings)[0].alike.function, Some("/bin/app"));
     }
 
     #[test]

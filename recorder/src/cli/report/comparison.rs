@@ -12,7 +12,11 @@ mod telling;
 #[cfg(test)]
 mod tests;
 
-use std::{cmp::Reverse, collections::BTreeMap, path::Path};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -141,13 +145,35 @@ pub struct Comparison {
     threshold_ns: u64,
     before: Span,
     after: Span,
-    /// Places have functions. If one of the traces has none of the program's own, as of a stripped program, they are told by
-    /// kind and future alone.
-    by_function: bool,
+    told_by: ToldBy,
     /// What changed, by how much time it takes, the most first: what got worse, what got better, then the rest.
     places: Vec<Change>,
     /// All polls, by future, whose time changed most first.
     futures: Vec<PollsOfFuture>,
+}
+
+/// What both traces know of places, besides their kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ToldBy {
+    /// Futures and the program's own functions.
+    Function,
+    /// One of the traces has no functions of the program's own, as of a stripped program.
+    Future,
+    /// Nor does one have the names that the other has for futures.
+    Kind,
+}
+
+impl ToldBy {
+    fn of(recordings: Pair<&Recording>) -> ToldBy {
+        if recordings.iter().all(|recording| recording.has_functions()) {
+            return ToldBy::Function;
+        }
+        let [before, after] = recordings.map(|recording| {
+            recording.found.iter().map(|found| in_every_build(&found.future)).collect::<BTreeSet<String>>()
+        });
+        if before.is_disjoint(&after) { ToldBy::Kind } else { ToldBy::Future }
+    }
 }
 
 /// What became of a place.
@@ -166,10 +192,10 @@ struct Change {
     verdict: Verdict,
     #[serde(flatten)]
     place: Place,
-    /// The future's name in the trace where it was seen last, whole and short.
-    future: String,
+    /// The future's name in the trace where it was seen last, whole and short. None if places are told by their kind.
+    future: Option<String>,
     #[serde(skip)]
-    name: String,
+    name: Option<String>,
     /// What the callstacks are about that most of the time went to.
     category: Option<String>,
     /// None if it is new.
@@ -219,16 +245,16 @@ struct PollsOfFuture {
 }
 
 impl Place {
-    fn of(found: &Found, by_function: bool) -> Place {
+    fn of(found: &Found, by: ToldBy) -> Place {
         let kind = Place {
             kind: found.kind.clone(),
             waited_for: found.waited_for().map(str::to_owned),
-            future: in_every_build(&found.future),
+            future: if by == ToldBy::Kind { String::new() } else { in_every_build(&found.future) },
             function: None,
             file: None,
             category: None,
         };
-        if !by_function {
+        if by != ToldBy::Function {
             return kind;
         }
         let file = found.own_source.as_deref().map(|source| {
@@ -273,22 +299,21 @@ impl Comparison {
         let recordings = [before, after];
         let spans = recordings.map(|recording| recording.span);
         let [before_seconds, after_seconds] = spans.map(Span::seconds);
-        let by_function = recordings.iter().all(|recording| recording.has_functions());
-        let places = places(recordings, threshold_ns, by_function);
+        let told_by = ToldBy::of(recordings);
+        let places = places(recordings, threshold_ns, told_by);
         // What nearly reaches the threshold is only there to tell by.
-        let least = self::places(recordings, least_ns(threshold_ns), by_function);
+        let least = self::places(recordings, least_ns(threshold_ns), told_by);
         let mut changes: Vec<Change> = places
             .into_iter()
             .map(|(place, [before, after])| {
                 let of_all = &least[&place];
                 let told = verdict([&before, &after], spans);
                 let agrees = told == verdict([&of_all[0], &of_all[1]], spans);
-                let last = after.longest().or(before.longest());
-                let future = last.map(|found| found.future.clone()).unwrap_or_default();
+                let last = after.longest().or(before.longest()).filter(|_| told_by != ToldBy::Kind);
                 Change {
                     verdict: if agrees { told } else { Verdict::Same },
-                    name: last.and_then(|found| found.name.clone()).unwrap_or_else(|| future.clone()),
-                    future,
+                    name: last.map(|found| found.name.as_ref().unwrap_or(&found.future).clone()),
+                    future: last.map(|found| found.future.clone()),
                     place,
                     category: after.category().or_else(|| before.category()),
                     before: before.side(before_seconds),
@@ -303,7 +328,7 @@ impl Comparison {
             threshold_ns,
             before: before.span,
             after: after.span,
-            by_function,
+            told_by,
             places: changes,
             futures: futures(recordings),
         }
@@ -323,11 +348,11 @@ impl Change {
     }
 }
 
-fn places(recordings: Pair<&Recording>, least_ns: u64, by_function: bool) -> BTreeMap<Place, Pair<Sum>> {
+fn places(recordings: Pair<&Recording>, least_ns: u64, by: ToldBy) -> BTreeMap<Place, Pair<Sum>> {
     let mut places = BTreeMap::<Place, Pair<Sum>>::new();
     for (at, recording) in recordings.into_iter().enumerate() {
         for found in recording.found.iter().filter(|found| found.dur >= least_ns && recording.is_compared(found)) {
-            places.entry(Place::of(found, by_function)).or_default()[at].add(found);
+            places.entry(Place::of(found, by)).or_default()[at].add(found);
         }
     }
     places

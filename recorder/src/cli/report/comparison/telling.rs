@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Change, Comparison, Polls, PollsOfFuture, Side, Span, Verdict};
+use super::{Change, Comparison, Polls, PollsOfFuture, Side, Span, ToldBy, Verdict};
 use crate::cli::summary::{InBrackets, several};
 
 /// How many places of a verdict people are told of, and how many that are new or gone without being a change.
@@ -14,8 +14,13 @@ const TOLD_FUTURES: usize = 8;
 impl fmt::Display for Comparison {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "before: {}\nafter:  {}", self.before, self.after)?;
-        if !self.by_function {
-            writeln!(out, "\nthe program's functions are not known in both: places are told by kind and future alone")?;
+        match self.told_by {
+            ToldBy::Function => {}
+            ToldBy::Future => writeln!(
+                out,
+                "\nthe program's functions are not known in both: places are told by kind and future alone"
+            )?,
+            ToldBy::Kind => writeln!(out, "\nwhat is known of the programs differs: places are told by kind alone")?,
         }
         if self.places.is_empty() {
             writeln!(out, "\nnothing took {} ms or more, before or after", self.threshold_ns as f64 / 1e6)?;
@@ -77,7 +82,10 @@ impl fmt::Display for Change {
         };
         write!(out, "  {mark}{}", self.place.kind)?;
         let about = InBrackets([self.place.waited_for.as_deref(), self.category.as_deref()]);
-        write!(out, "{about}, {}", self.name)?;
+        write!(out, "{about}")?;
+        if let Some(name) = &self.name {
+            write!(out, ", {name}")?;
+        }
         let source = self.after.as_ref().or(self.before.as_ref()).and_then(|side| side.source.as_deref());
         match (&self.place.function, source) {
             (Some(function), Some(source)) => writeln!(out, ", in {function} at {source}")?,

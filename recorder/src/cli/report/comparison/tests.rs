@@ -117,6 +117,10 @@ fn where_one_trace_has_no_functions_places_are_told_by_kind_and_future() {
     let comparison = Comparison::new(&before, &after, THRESHOLD);
     assert_eq!((comparison.places.len(), comparison.count(Verdict::Same)), (1, 1));
     assert!(comparison.to_string().contains("by kind and future alone"));
+    after.found.iter_mut().for_each(|found| found.future = "src/main.rs:7".to_owned());
+    let comparison = Comparison::new(&before, &after, THRESHOLD);
+    assert_eq!((comparison.places.len(), comparison.count(Verdict::Same)), (1, 1));
+    assert!(comparison.to_string().contains("by kind alone"));
 }
 
 #[test]
