@@ -19,7 +19,7 @@ const BUILT_IN: &str = include_str!("../../../tools/categories.txt");
 const MAX_PATTERNS: usize = 10_000;
 
 /// What code can be about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Categories {
     /// The first decides.
     names: Vec<Arc<str>>,
@@ -45,6 +45,13 @@ impl fmt::Display for Unclear {
 }
 
 impl std::error::Error for Unclear {}
+
+/// Without the patterns, which are hundreds.
+impl fmt::Debug for Categories {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Categories").field("names", &self.names).field("patterns", &self.patterns.len()).finish()
+    }
+}
 
 impl Default for Categories {
     fn default() -> Categories {
