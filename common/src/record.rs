@@ -4,8 +4,12 @@
 //! that changes gets a new kind, so that a recorder never reads an old record by a new rule.
 
 mod polls;
+mod sleeper;
 
-pub use self::polls::{Poll, PollLeft, Spawn, Wake};
+pub use self::{
+    polls::{Poll, PollLeft, Spawn, Wake},
+    sleeper::Sleeper,
+};
 use crate::{
     id::{Tgid, Tid},
     limits::COMM_BYTES,
@@ -224,30 +228,6 @@ pub struct Blocked {
     /// What it polled when it left.
     pub polled: Polled,
 }
-
-/// A thread that sleeps, or slept, as the kernel programs remember it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sleeper {
-    /// [`Stack::id`] of its stack.
-    pub stack: u64,
-    /// When it left its CPU, CLOCK_BOOTTIME nanoseconds; 0 when it is back.
-    pub left_ns: u64,
-    /// See [`Blocked::woken_ns`].
-    pub woken_ns: u64,
-    /// See [`Blocked::waker_tid`].
-    pub waker_tid: Tid,
-    /// See [`Blocked::prev_state`].
-    pub prev_state: u32,
-    /// Its process.
-    pub tgid: Tgid,
-    /// See [`Blocked::system_call`].
-    pub system_call: i32,
-    /// See [`Blocked::polled`].
-    pub polled: Polled,
-}
-
-const _: () = assert!(size_of::<Sleeper>() == 72);
 
 /// A stack. [`Stack::frames`] addresses stand behind it, the innermost first: those of the kernel, then the program's own.
 ///

@@ -21,7 +21,7 @@ use crate::{
     task::Task,
 };
 
-/// Stretches shorter than this are not told, nanoseconds.
+/// Stretches shorter than this are not told, nanoseconds; but see [`Sleeper::tells`].
 #[unsafe(no_mangle)]
 static MIN_BLOCK_NS: Global<u64> = Global::new(0);
 
@@ -85,6 +85,7 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
                 tgid,
                 system_call,
                 polled,
+                untold_ns: 0,
             };
             if SLEEPERS.insert(tid.0, sleeper, 0).is_err()
                 && let Some(stats) = ring::stats()
@@ -117,13 +118,13 @@ pub fn back(next: Task, time_ns: u64) {
     let tid = next.tid();
     let Some(sleeper) = SLEEPERS.get_ptr_mut(tid.0) else { return };
     // SAFETY: the thread runs nowhere else, and nobody wakes one that runs.
-    let slept = unsafe { *sleeper };
+    let sleeper = unsafe { &mut *sleeper };
+    let slept = *sleeper;
     if slept.left_ns == 0 {
         return;
     }
-    // SAFETY: as above.
-    unsafe { (*sleeper).left_ns = 0 };
-    if time_ns.wrapping_sub(slept.left_ns) < MIN_BLOCK_NS.load() || !ring::is_wanted() {
+    sleeper.left_ns = 0;
+    if !sleeper.tells(time_ns.wrapping_sub(slept.left_ns), MIN_BLOCK_NS.load()) || !ring::is_wanted() {
         return;
     }
     ring::emit_sample(Blocked {
