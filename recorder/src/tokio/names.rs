@@ -85,6 +85,17 @@ pub struct FutureName {
 }
 
 impl FutureName {
+    /// Adds where it was written: it is a block, and its code polls only one.
+    fn add_place(&mut self, blocks: &[(String, u32)]) {
+        if let [block] = blocks
+            && self.place.is_none()
+            && !self.ambiguous
+            && self.short.ends_with("{async}")
+        {
+            self.place = Some(block.clone());
+        }
+    }
+
     /// Says that another future of the same code may have lost its name. Blocks tell their own places, so those that are
     /// the same code are written at the same place: only what they are generic over differs.
     fn leave_open(&mut self) {
@@ -150,6 +161,9 @@ pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
                     *name = by_types_of(&types.written_at(by_types.futures(), &by_code.blocks), &types);
                 }
                 Some(_) => {}
+            }
+            if let Some(name) = name {
+                name.add_place(&by_code.blocks);
             }
         }
     }

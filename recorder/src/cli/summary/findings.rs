@@ -45,6 +45,8 @@ struct Alike {
     future: String,
     /// What the callstacks are about that most of the time went to: `compression`, `database` and the like.
     category: Option<String>,
+    /// Where that stands in the source, if it is known: `file:line`.
+    written_at: Option<String>,
     /// What the thread was in, and the first function in the program's own code.
     innermost: Option<Place>,
     own: Option<Place>,
@@ -102,6 +104,7 @@ impl Alike {
             total_ns: place.group.total_ns,
             future: finding.future.full_name.clone(),
             category: place.category().map(str::to_owned),
+            written_at: finding.future.place.clone(),
             innermost: place.innermost.as_ref().map(Place::of),
             own: place.own.as_ref().map(Place::of),
             longest: Longest {
@@ -126,9 +129,11 @@ impl fmt::Display for Alike {
         write!(out, "{times:>7} up to {:.1} ms: {}", self.longest.duration_ns as f64 / 1e6, self.kind)?;
         write!(out, "{}", InBrackets([self.waited_for, self.category.as_deref()]))?;
         write!(out, ", {}", self.name)?;
-        match self.own.as_ref().or(self.innermost.as_ref()) {
-            Some(place) => write!(out, ", in {place}"),
-            None => Ok(()),
+        match (self.own.as_ref().or(self.innermost.as_ref()), &self.written_at) {
+            (Some(place), _) => write!(out, ", in {place}"),
+            // Where nothing else is known of a future, this is its name.
+            (None, Some(place)) if *place != self.name => write!(out, ", written at {place}"),
+            (None, _) => Ok(()),
         }
     }
 }

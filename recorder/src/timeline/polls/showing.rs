@@ -211,6 +211,7 @@ fn show_finding(
     ];
     arguments.extend(split(finding.weights, words, out));
     arguments.extend(finding.fault.wait().map(|wait| words.text("waited_for", wait.name(), out)));
+    arguments.extend(finding.future.place.as_ref().map(|place| words.text("written_at", place, out)));
     let weight_ns = finding.duration_ns();
     let instant = SliceBegin {
         time_ns,

@@ -173,6 +173,24 @@ fn arguments_are_as_many_as_are_asked_for() {
 }
 
 #[test]
+fn a_block_is_written_where_the_only_one_stands_that_its_code_polls() {
+    let block = |line| ("src/main.rs".to_owned(), line);
+    let [one, several] = [vec![block(7)], vec![block(7), block(9)]];
+    for (futures, blocks, expected) in [
+        (&["app::run::{{closure}}"][..], &one, Some(block(7))),
+        (&["app::run::{async_fn_env#0}<u8>"], &one, Some(block(7))),
+        (&["app::run::{{closure}}"], &several, None),
+        (&["app::run::{{closure}}"], &Vec::new(), None),
+        (&["app::run::{{closure}}", "app::walk::{{closure}}"], &one, None),
+        (&["app::Hand"], &one, None),
+    ] {
+        let mut name = by_futures(futures, NameTier::DropGlue).unwrap();
+        name.add_place(blocks);
+        assert_eq!(name.place, expected, "{futures:?}, {blocks:?}");
+    }
+}
+
+#[test]
 fn places_of_several_blocks_are_all_told() {
     let places = |lines: &[u32]| lines.iter().map(|&line| ("a.rs".to_owned(), line)).collect::<Vec<_>>();
     let named = |lines: &[u32]| by_places(&places(lines)).map(|name| (name.full, name.ambiguous, name.place));
