@@ -9,6 +9,7 @@ pub mod check;
 pub mod code;
 pub mod debug_server;
 pub mod duties;
+pub mod faults;
 pub mod generated;
 pub mod named;
 pub mod oracle;

@@ -24,8 +24,9 @@ pub struct Answers {
 
 impl Server {
     /// Starts the demo server, and waits until it says where it listens.
-    pub fn demo(program: &Path) -> Server {
+    pub fn demo(program: &Path, arguments: &[&str]) -> Server {
         let mut command = Command::new(program);
+        command.args(arguments);
         let mut process =
             Guard::start(command.arg("--until-stdin-closes").stdin(Stdio::piped()).stdout(Stdio::piped()));
         let mut lines = Lines::of(process.child().stdout.take().expect("standard output is a pipe"));

@@ -38,7 +38,7 @@ fn cycles(pid: i32, count: usize) -> Cycles {
 
 fn attached_and_detached(count: usize) {
     let _turn = Turn::alone();
-    let server = Server::demo(program!("demo-server"));
+    let server = Server::demo(program!("demo-server"), &[]);
     let load = || server.asked(program!("demo-load"), &LOAD, 3);
     let unrecorded = load();
     let began = Instant::now();

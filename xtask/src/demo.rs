@@ -31,7 +31,7 @@ pub fn run() -> Result<()> {
     let mut load = Command::new(programs.join("demo-load"));
     load.args(["--address", &address, "--seconds", &LOAD.to_string()]);
     let mut load = Running::start(&mut load)?;
-    record(privilege, &programs, server.id())?;
+    let summary = record(privilege, &programs, server.id())?;
     // It ends by itself, and then says what it did.
     match load.wait(Duration::from_secs(2 * LOAD))? {
         Some(status) if status.success() => {}
@@ -39,6 +39,8 @@ pub fn run() -> Result<()> {
         None => bail!("demo-load did not end by itself"),
     }
     drop(server);
+    println!("demo: every endpoint of the server has a fault, and this was found:");
+    process::run_with_input(&mut Command::new(programs.join("demo-findings")), summary.as_bytes())?;
     println!("demo: the trace is {TRACE}. To look at it, either");
     println!("  - open https://ui.perfetto.dev in a browser, and choose \"Open trace file\"; or");
     println!("  - run `trace_processor {TRACE}`, for questions in SQL");
@@ -49,7 +51,12 @@ pub fn run() -> Result<()> {
 fn start_server(programs: &Path) -> Result<(Running, String)> {
     // The pipe that is its standard input closes when this program ends, however that comes about.
     let mut command = Command::new(programs.join("demo-server"));
-    command.arg("--until-stdin-closes").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg("--until-stdin-closes")
+        .arg("--directory")
+        .arg(workspace::installed())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut server = Running::start(&mut command)?;
     let output = server.child().stdout.take().context("the demo server has no output")?;
     let mut line = String::new();
@@ -60,9 +67,10 @@ fn start_server(programs: &Path) -> Result<(Running, String)> {
     }
 }
 
-fn record(privilege: Privilege, programs: &Path, server: u32) -> Result<()> {
+/// Records the server, and returns the summary.
+fn record(privilege: Privilege, programs: &Path, server: u32) -> Result<String> {
     let mut recorder = privilege.command(programs.join("polletto"));
     recorder.current_dir(workspace::root()).arg("record").args(["-p", &server.to_string()]);
-    recorder.args(["-d", &RECORDING.to_string(), "-o", TRACE, "--force"]);
-    process::run(&mut recorder)
+    recorder.args(["-d", &RECORDING.to_string(), "-o", TRACE, "--force", "--json"]);
+    process::printed(&mut recorder)
 }

@@ -1,6 +1,7 @@
 //! Starting other programs, and never leaving one behind.
 
 use std::{
+    io::Write,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,6 +12,24 @@ use anyhow::{Context, Result, bail};
 /// Runs `command` to its end; what it prints is seen as it is.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("`{}` did not start", line(command)))?;
+    expect_success(command, status)
+}
+
+/// Runs `command` to its end and returns what it prints; its errors are seen as they are.
+pub fn printed(command: &mut Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("`{}` did not start", line(command)))?;
+    expect_success(command, output.status)?;
+    String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", line(command)))
+}
+
+/// Runs `command` to its end, with this as what it reads.
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Result<()> {
+    let mut running = Running::start(command.stdin(Stdio::piped()))?;
+    let mut pipe = running.child.stdin.take().with_context(|| format!("`{}` reads nothing", line(command)))?;
+    pipe.write_all(input).with_context(|| format!("`{}` did not read to the end", line(command)))?;
+    drop(pipe);
+    let status = running.child.wait().with_context(|| format!("`{}` cannot be waited for", line(command)))?;
     expect_success(command, status)
 }
 
@@ -110,6 +129,16 @@ mod tests {
     fn a_failure_names_the_command_without_its_folder() {
         let problem = run(&mut Command::new("/bin/false")).unwrap_err();
         assert_eq!(problem.to_string(), "`false` ended with exit status: 1");
+    }
+
+    #[test]
+    fn what_a_program_reads_and_prints_is_ours() {
+        assert_eq!(printed(Command::new("echo").arg("word")).unwrap(), "word\n");
+        assert!(printed(&mut Command::new("false")).is_err());
+        for (expected, is_read) in [("word", true), ("another", false)] {
+            let script = format!("test \"$(cat)\" = {expected}");
+            assert_eq!(run_with_input(Command::new("sh").args(["-c", &script]), b"word").is_ok(), is_read);
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ struct Options {
     #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u64).range(1..=2000))]
     rate: u64,
     /// How often each endpoint is asked, relative to the others.
-    #[arg(long, default_value = "ok=85,hash=3,compress=3,file=3,sleep=3,mutex=3")]
+    #[arg(long, default_value = "ok=80,hash=3,compress=2,file=3,dns=3,sleep=3,mutex=2,pages=2,starvation=1,hang=1")]
     mix: Mix,
 }
 

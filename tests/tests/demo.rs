@@ -1,0 +1,142 @@
+//! The demo server: each of its faults is found for what it is, and nothing where it has none.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use polletto_tests::{
+    faults::Fault,
+    program,
+    recorder::{Outcome, Record},
+    served::Server,
+    trace::{Event, Nanoseconds, Value as Argument},
+    turn::Turn,
+    workload::boottime,
+};
+use serde_json::Value;
+
+/// Where the server's files lie: on a disk.
+const DIRECTORY: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// Requests for one endpoint, a second long.
+const RATE: &str = "20";
+
+/// Of so many requests one must be found at least. Other programs can make what a poll waits for another thing: a CPU.
+const FOUND_OF: u64 = 4;
+
+/// Of polls that slept longest for something that is no fault, for instance for memory where that is short.
+const MOST_OTHERS: usize = 2;
+
+/// Every endpoint of a healthy server, as often as leaves the CPUs time.
+const HEALTHY_LOAD: [&str; 2] = ["--rate", "100"];
+
+/// How often a healthy server may be recorded until nothing is found: others may take its CPUs, which is not its fault.
+const ATTEMPTS: usize = 3;
+
+/// When an endpoint was asked, and how many requests were answered.
+struct Asked {
+    endpoint: String,
+    begin: Nanoseconds,
+    end: Nanoseconds,
+    answered: u64,
+}
+
+fn text<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
+    match event.arguments.get(name) {
+        Some(Argument::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Records the server while one endpoint after another is asked.
+fn recorded(server: &Path, faults: &[Fault]) -> (Outcome, Vec<Asked>) {
+    let server = Server::demo(server, &["--directory", DIRECTORY]);
+    let recording = Record::new().process(server.pid()).start();
+    let mut endpoints: Vec<&str> = faults.iter().map(|fault| fault.endpoint.as_str()).collect();
+    endpoints.dedup();
+    let ask = |endpoint: &str| {
+        let begin = boottime();
+        let mix = format!("{endpoint}=1");
+        let answers = server.asked(program!("demo-load"), &["--rate", RATE, "--mix", &mix], 1);
+        Asked { endpoint: endpoint.to_owned(), begin, end: boottime(), answered: answers.answered }
+    };
+    let asked = endpoints.into_iter().map(ask).collect();
+    (recording.stop().expect_success(), asked)
+}
+
+/// Each fault is found while its endpoint is asked, and of polls that slept hardly any is said to have slept for something
+/// else.
+fn assert_kinds_and_futures(outcome: &Outcome, asked: &[Asked], faults: &[Fault], is_stripped: bool) {
+    let trace = outcome.trace();
+    let findings: Vec<&Event> =
+        trace.events.iter().filter(|event| event.categories.iter().any(|of| of == "finding")).collect();
+    for asked in asked {
+        let of_endpoint: Vec<&Fault> = faults.iter().filter(|fault| fault.endpoint == asked.endpoint).collect();
+        let found = findings.iter().filter(|event| (asked.begin..asked.end).contains(&event.at));
+        let (mut counts, mut others) = (vec![0; of_endpoint.len()], BTreeMap::<_, usize>::new());
+        for event in found {
+            let future = text(event, "future").unwrap_or_default();
+            let is_it = |fault: &&Fault| {
+                fault.kind == event.name
+                    && fault.waited_for.as_deref() == text(event, "waited_for")
+                    && fault.is_future(future, is_stripped)
+            };
+            match of_endpoint.iter().position(is_it) {
+                Some(index) => counts[index] += 1,
+                None => *others.entry((&*event.name, text(event, "waited_for"), future)).or_default() += 1,
+            }
+        }
+        println!("{}: {} requests, {counts:?} as they should, and {others:?}", asked.endpoint, asked.answered);
+        for (fault, count) in of_endpoint.iter().zip(counts) {
+            assert!(count * FOUND_OF >= asked.answered, "{count} of {} requests: {fault:?}", asked.answered);
+        }
+        let sleeps = others.iter().filter(|((kind, ..), _)| *kind == "slept in poll").map(|(_, count)| count);
+        assert!(sleeps.sum::<usize>() <= MOST_OTHERS, "{}: {others:?}", asked.endpoint);
+    }
+}
+
+#[test]
+fn each_fault_is_found_with_its_kind_its_future_and_its_line() {
+    let _turn = Turn::alone();
+    let faults = Fault::all();
+    let (outcome, asked) = recorded(program!("demo-server"), &faults);
+    assert_kinds_and_futures(&outcome, &asked, &faults, false);
+    let summary = outcome.summary();
+    for fault in &faults {
+        assert!(fault.found(&summary).is_some(), "{fault:?} at line {}: {:#}", fault.line(), summary["findings"]);
+    }
+}
+
+#[test]
+fn each_fault_of_a_stripped_server_is_found_with_its_kind_and_its_future() {
+    let _turn = Turn::alone();
+    let directory = tempfile::tempdir().expect("a directory for the program");
+    let stripped = directory.path().join("demo-server");
+    let status = Command::new("objcopy").arg("--strip-all").arg(program!("demo-server")).arg(&stripped).status();
+    assert!(status.is_ok_and(|status| status.success()), "objcopy fails");
+    let faults = Fault::all();
+    let (outcome, asked) = recorded(&stripped, &faults);
+    assert_kinds_and_futures(&outcome, &asked, &faults, true);
+}
+
+#[test]
+fn nothing_is_found_where_there_is_no_fault() {
+    let _turn = Turn::alone();
+    let server = Server::demo(program!("demo-server"), &["--healthy", "--directory", DIRECTORY]);
+    let mut found = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let recording = Record::new().process(server.pid()).start();
+        println!("{}", server.asked(program!("demo-load"), &HEALTHY_LOAD, 4).report);
+        let summary = recording.stop().expect_success().summary();
+        let kinds = summary["findings"]["counts"].as_array().expect("a list");
+        println!("{} polls: {:#}", summary["polls_exact"], summary["findings"]);
+        assert!(summary["polls_exact"].as_u64() > Some(100), "{summary:#}");
+        if kinds.is_empty() {
+            return;
+        }
+        let is_of_the_server = |kind: &&Value| kind["kind"] == "long poll" || kind["kind"] == "slept in poll";
+        assert_eq!(kinds.iter().find(is_of_the_server), None, "{:#}", summary["findings"]);
+        found.extend(kinds.iter().cloned());
+    }
+    panic!("each time: {found:#?}");
+}
