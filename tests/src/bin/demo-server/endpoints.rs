@@ -48,9 +48,20 @@ pub fn all(manner: Manner, directory: &Path) -> io::Result<Router> {
     Ok(endpoints.into_iter().fold(Router::new(), Router::merge))
 }
 
-/// Has work done by a thread that is there to block.
+/// Has work done by a thread that is there to block, and that gives way to workers where CPUs are few.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StatusCode> {
-    spawn_blocking(work).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    let done = spawn_blocking(|| give_way().map(|()| work())).await;
+    done.ok().and_then(Result::ok).ok_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Lets the calling thread run only where nobody else wants to.
+fn give_way() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a live value, which the kernel only reads.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// What a client is told of work that may fail.
