@@ -58,7 +58,7 @@ fn without_arguments(future: &str) -> String {
     }
     let is_name = |part: &&str| !part.starts_with('{');
     let parts: Vec<&str> = plain.split("::").collect();
-    let last = parts.iter().rposition(|part| is_name(&part)).unwrap_or_default();
+    let last = parts.iter().rposition(is_name).unwrap_or_default();
     parts[last..].join("::")
 }
 
