@@ -20,19 +20,20 @@ const DIRECTORY: &str = env!("CARGO_TARGET_TMPDIR");
 /// Requests for one endpoint, a second long.
 const RATE: &str = "20";
 
-/// Of so many requests one must be found at least. Other programs can make what a poll waits for another thing: a CPU.
+/// Of so many requests one must be found at least, but for those that waited longest for a CPU, which other programs had.
 const FOUND_OF: u64 = 4;
 
 /// Of polls that slept longest for something that is no fault, for instance for memory where that is short.
-const MOST_OTHERS: usize = 2;
+const MOST_OTHERS: u64 = 2;
 
 /// Every endpoint of a healthy server, as often as leaves the CPUs time.
 const HEALTHY_LOAD: [&str; 2] = ["--rate", "100"];
 
 /// How often a healthy server is recorded until nothing is found. On a machine that is busy otherwise it may have to wait for
-/// CPUs, and then it is right to say so: but only while none had nothing to do for so long.
+/// CPUs, and then it is right to say so: but not while one had nothing to do for more than such a part of the time. (The
+/// kernel lets threads wait for a busy CPU beside an idle one for some milliseconds.)
 const ATTEMPTS: usize = 3;
-const MOST_IDLE_NS: u64 = 1_000_000;
+const MOST_IDLE: u64 = 2;
 
 /// Polls of it that are told at least.
 const LEAST_POLLS: u64 = 100;
@@ -80,7 +81,7 @@ fn assert_kinds_and_futures(outcome: &Outcome, asked: &[Asked], faults: &[Fault]
     for asked in asked {
         let of_endpoint: Vec<&Fault> = faults.iter().filter(|fault| fault.endpoint == asked.endpoint).collect();
         let found = findings.iter().filter(|event| (asked.begin..asked.end).contains(&event.at));
-        let (mut counts, mut others) = (vec![0; of_endpoint.len()], BTreeMap::<_, usize>::new());
+        let (mut counts, mut others) = (vec![0; of_endpoint.len()], BTreeMap::<_, u64>::new());
         for event in found {
             let future = text(event, "future").unwrap_or_default();
             let is_it = |fault: &&Fault| {
@@ -94,11 +95,13 @@ fn assert_kinds_and_futures(outcome: &Outcome, asked: &[Asked], faults: &[Fault]
             }
         }
         println!("{}: {} requests, {counts:?} as they should, and {others:?}", asked.endpoint, asked.answered);
+        let of_kind =
+            |kind: &str| others.iter().filter(|((of, ..), _)| *of == kind).map(|(_, count)| count).sum::<u64>();
+        let own = asked.answered.saturating_sub(of_kind("preempted in poll"));
         for (fault, count) in of_endpoint.iter().zip(counts) {
-            assert!(count * FOUND_OF >= asked.answered, "{count} of {} requests: {fault:?}", asked.answered);
+            assert!(count > 0 && count * FOUND_OF >= own, "{count} of {own} polls: {fault:?}");
         }
-        let sleeps = others.iter().filter(|((kind, ..), _)| *kind == "slept in poll").map(|(_, count)| count);
-        assert!(sleeps.sum::<usize>() <= MOST_OTHERS, "{}: {others:?}", asked.endpoint);
+        assert!(of_kind("slept in poll") <= MOST_OTHERS, "{}: {others:?}", asked.endpoint);
     }
 }
 
@@ -126,8 +129,8 @@ fn each_fault_of_a_stripped_server_is_found_with_its_kind_and_its_future() {
     assert_kinds_and_futures(&outcome, &asked, &faults, true);
 }
 
-/// For how long CPUs had nothing to do while a finding lasted, all of them together, nanoseconds.
-fn idle_ns(trace: &Trace, finding: &Event) -> u64 {
+/// Whether others had the CPUs while a finding lasted.
+fn is_for_others(trace: &Trace, finding: &Event) -> bool {
     let Some(Argument::Integer(lasted_ns)) = finding.arguments.get("duration_ns") else {
         panic!("no duration: {finding:?}")
     };
@@ -135,9 +138,10 @@ fn idle_ns(trace: &Trace, finding: &Event) -> u64 {
     // One is told where its poll begins, which is what a task starves until.
     let begin = if finding.name == "starved task" { finding.at - lasted_ns } else { finding.at };
     let end = begin + lasted_ns;
-    let idle = trace.slices.iter().filter(|slice| slice.tid == 0);
     let until = |slice: &Slice| slice.end.map_or(end, |(at, _)| at.min(end));
-    idle.map(|slice| until(slice).saturating_sub(slice.start.max(begin))).sum()
+    let idle = trace.slices.iter().filter(|slice| slice.tid == 0);
+    let idle_ns: u64 = idle.map(|slice| until(slice).saturating_sub(slice.start.max(begin))).sum();
+    finding.name != "slept in poll" && idle_ns * MOST_IDLE < lasted_ns
 }
 
 #[test]
@@ -157,9 +161,7 @@ fn nothing_is_found_where_there_is_no_fault() {
             return;
         }
         for finding in findings {
-            let idle_ns = idle_ns(&trace, finding);
-            let is_for_others = finding.name != "slept in poll" && idle_ns < MOST_IDLE_NS;
-            assert!(is_for_others, "CPUs had nothing to do for {idle_ns} ns: {finding:?}");
+            assert!(is_for_others(&trace, finding), "CPUs had nothing to do: {finding:?}");
         }
     }
     println!("others had the CPUs each time");

@@ -39,7 +39,7 @@ pub fn run() -> Result<()> {
         None => bail!("demo-load did not end by itself"),
     }
     drop(server);
-    println!("demo: every endpoint of the server has a fault, and this was found:");
+    println!("demo: the server's faults, and what was found of each:");
     process::run_with_input(&mut Command::new(programs.join("demo-findings")), summary.as_bytes())?;
     println!("demo: the trace is {TRACE}. To look at it, either");
     println!("  - open https://ui.perfetto.dev in a browser, and choose \"Open trace file\"; or");

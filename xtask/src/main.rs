@@ -27,7 +27,7 @@ use clap::Parser;
 enum Task {
     /// Builds everything, in release.
     Build,
-    /// Records the demo server under load for ten seconds, and says how to look at it.
+    /// Records the demo server under load for ten seconds, finds each of its faults, and says how to look at it.
     Demo,
     /// Runs every test, those that need the kernel included.
     Test,
