@@ -91,7 +91,7 @@ fn every_long_poll_is_found_and_no_other(build: Build) {
             // Its last poll does nothing.
             "sleeper" if lasted_ns >= SLEEP_NS => {
                 assert!(slept + queued + NEAR_NS >= SLEEP_NS, "{build:?}: {poll:?}, {finding:?}");
-                let waited_for = finding.arguments.get("waited_for").map(|of| text(of));
+                let waited_for = finding.arguments.get("waited_for").map(text);
                 match waited_for {
                     // The thread was seen to leave its CPU and not to return: it seems asleep for the rest of the poll.
                     Some("not seen") => {

@@ -101,7 +101,7 @@ fn the_summary_and_a_report_say_what_findings_are_about() {
     let own = directory.path().join("categories.txt");
     fs::write(&own, "naps function:*nanosleep*\n").expect("a file can be written");
     let own = own.to_str().expect("a path");
-    let server = Server::demo(program!("demo-server"));
+    let server = Server::demo(program!("demo-server"), &[]);
     let recording = Record::new().process(server.pid()).arguments(["-F", "499", "--categories", own]).start();
     server.asked(program!("demo-load"), &["--mix", "ok=1,compress=9,sleep=9", "--rate", "30"], 3);
     drop(server);
