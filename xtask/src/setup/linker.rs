@@ -40,7 +40,10 @@ impl Llvm {
         if distribution.debian && packages::available(&package) {
             return Ok(Self::In(package));
         }
-        bail!("{} has no development files of LLVM {major} (Fedora: llvm-devel, Arch: llvm)", distribution.name)
+        bail!(
+            "{} has no development files of LLVM {major} (Debian: {package}, Fedora: llvm-devel, Arch: llvm)",
+            distribution.name
+        )
     }
 
     /// Installs it unless it is there, and returns its prefix.

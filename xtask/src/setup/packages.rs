@@ -1,6 +1,6 @@
 //! The distribution's own packages.
 
-use std::process::Command;
+use std::{process::Command, sync::Once};
 
 use anyhow::{Context, Result, bail};
 
@@ -32,7 +32,7 @@ impl Tool {
     }
 }
 
-/// Installs Debian packages. The lists of packages are brought up to date first: a fresh machine has none.
+/// Installs Debian packages. The lists of packages are brought up to date first.
 pub fn install(packages: &[impl AsRef<str>]) -> Result<()> {
     let names = packages.iter().map(AsRef::as_ref).collect::<Vec<_>>();
     let listed = names.join(" ");
@@ -40,21 +40,25 @@ pub fn install(packages: &[impl AsRef<str>]) -> Result<()> {
         &format!("installing {listed}"),
         &format!("run `apt-get install {listed}` as root, then this again"),
     )?;
+    update_lists();
     announce(&format!("installing {listed} with apt-get"));
-    // An outdated list is often good enough; whether it is, the installation shows.
-    if process::run(apt_get(privilege).args(["-qq", "update"])).is_err() {
-        announce("apt-get could not update its lists of packages; going on with those it has");
-    }
     process::run(apt_get(privilege).args(["-qq", "install", "--yes", "--no-install-recommends"]).args(&names))
         .with_context(|| {
             format!("apt-get did not install {listed}; if the network is at fault, mend it and run this again")
         })
 }
 
-/// Whether apt-get knows a version of `package` to install. Sees only what the last update brought.
+/// Whether apt-get knows a version of `package` to install, if need be after an update of its lists: a machine may have
+/// none, or old ones that lack what came since.
 pub fn available(package: &str) -> bool {
-    let policy = process::output(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]));
-    policy.as_deref().is_some_and(has_candidate)
+    let is_listed = || {
+        let policy = process::output(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]));
+        policy.as_deref().is_some_and(has_candidate)
+    };
+    is_listed() || {
+        update_lists();
+        is_listed()
+    }
 }
 
 fn has_candidate(policy: &str) -> bool {
@@ -62,18 +66,17 @@ fn has_candidate(policy: &str) -> bool {
     candidate.is_some_and(|version| version.trim() != "(none)")
 }
 
-/// Brings the lists of packages up to date, if there are none at all yet.
-pub fn ensure_lists() -> Result<()> {
-    // Every Debian has this package, so only a machine without lists does not know where to get it.
-    let policy = process::output(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", "base-files"]));
-    if policy.as_deref().is_some_and(|policy| policy.contains(" Packages")) {
-        return Ok(());
-    }
-    let privilege =
-        Privilege::acquire("updating apt-get's lists of packages", "run `apt-get update` as root, then this again")?;
-    announce("updating apt-get's lists of packages");
-    process::run(apt_get(privilege).args(["-qq", "update"]))
-        .context("apt-get found no packages; if the network is at fault, mend it and run this again")
+/// Brings the lists of packages up to date, once. An outdated list is often good enough; whether it is, shows later.
+fn update_lists() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        announce("updating apt-get's lists of packages");
+        let privilege = Privilege::acquire("updating apt-get's lists of packages", "run `apt-get update` as root");
+        let updated = privilege.and_then(|privilege| process::run(apt_get(privilege).args(["-qq", "update"])));
+        if let Err(problem) = updated {
+            announce(&format!("going on with the lists of packages that are there: {problem:#}"));
+        }
+    });
 }
 
 fn apt_get(privilege: Privilege) -> Command {

@@ -134,12 +134,12 @@ fn ensure_debian_compiler(distribution: &Distribution) -> Result<()> {
     if installed() {
         return Ok(());
     }
-    packages::ensure_lists()?;
     for package in DEBIAN_PACKAGES {
         if !packages::available(package) {
             bail!(
-                "{} has no package {package}: make `rustup component add rust-src --toolchain {NIGHTLY}` work, remove \
-                 target/ebpf-toolchain and run this again",
+                "{} has no package {package}, as far as apt-get's lists of packages tell: bring them up to date, or make \
+                 `rustup component add rust-src --toolchain {NIGHTLY}` work, remove target/ebpf-toolchain and run this \
+                 again",
                 distribution.name
             );
         }
@@ -155,9 +155,6 @@ fn ensure_debian_compiler(distribution: &Distribution) -> Result<()> {
 /// The LLVM to build the linker with: the compiler's own.
 fn llvm_for(route: Route, distribution: &Distribution) -> Result<(u32, Llvm)> {
     let major = route.llvm().context("the compiler does not tell the version of its LLVM")?;
-    if distribution.debian {
-        packages::ensure_lists()?;
-    }
     Ok((major, Llvm::find(major, distribution)?))
 }
 
