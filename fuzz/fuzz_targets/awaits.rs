@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use polletto::{
     target::{Excerpt, Memory},
-    tokio::{ProgramFiles, scan, with_awaits},
+    tokio::{ProgramFiles, name, scan, with_awaits},
 };
 
 /// The same bytes everywhere.
@@ -27,7 +27,8 @@ fuzz_target!(|input: (&[u8], &[u8])| {
     let vtables = polletto::target::image::Image::read(file).ok().and_then(|image| scan(&image, file).ok());
     let vtables = vtables.unwrap_or_default();
     let files = ProgramFiles { binary: file, ..ProgramFiles::default() };
-    with_awaits(&vtables, &files, |awaits| {
+    let tasks = name(&vtables, &files).tasks;
+    with_awaits(vtables.iter().zip(&tasks), &files, |awaits| {
         for vtable in &vtables {
             let waits = awaits.of_task(&Bytes(memory), memory.len() as u64, vtable.address, 0);
             assert!(waits.awaits.len() <= 256);

@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
         spawn_location_offset: None,
     };
     let vtables: Vec<Vtable> = found.into_iter().chain([made_up]).collect();
-    let names = name(&vtables, &ProgramFiles { binary: bytes, ..ProgramFiles::default() });
+    let names = name(&vtables, &ProgramFiles { binary: bytes, ..ProgramFiles::default() }).futures;
     assert_eq!(names.len(), vtables.len());
     for name in &names {
         assert!(!name.full.is_empty() && !name.short.is_empty());

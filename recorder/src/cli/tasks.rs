@@ -15,7 +15,7 @@ use super::{arguments::TasksArguments, summary::several, tell};
 use crate::{
     preflight::{self, Needs},
     session::{self, Inspection, LiveTask},
-    symbols::origin_of,
+    symbols::{origin_of, short_file},
     target::{self, SelectError, printable},
     tokio::{
         Await,
@@ -106,6 +106,7 @@ fn as_json(process: Tgid, inspection: &Inspection) -> Value {
         "runtimes": inspection.runtimes,
         "took_ms": inspection.took.as_secs_f64() * 1e3,
         "lists_given_up": inspection.given_up,
+        "cut_short": inspection.is_cut_short,
         "no_awaits": inspection.no_awaits,
         "tasks": inspection.tasks.iter().map(task).collect::<Vec<_>>(),
     })
@@ -124,7 +125,7 @@ type Alike<'l> = BTreeMap<(&'l str, &'static str, &'l [Await], Option<&'static s
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inspection { tasks, tokio, runtimes, no_awaits, given_up, took, .. } = self.inspection;
+        let Inspection { tasks, tokio, runtimes, no_awaits, given_up, is_cut_short, took, .. } = self.inspection;
         let (count, runtimes) =
             (several(tasks.len() as u64, "task", "tasks"), several(*runtimes as u64, "runtime", "runtimes"));
         write!(out, "{} ({}): {count} of {runtimes}", printable(self.name), self.process)?;
@@ -135,6 +136,9 @@ impl fmt::Display for List<'_> {
         if *given_up > 0 {
             let lists = several(*given_up, "list", "lists");
             writeln!(out, "tasks may be missing: {lists} changed whenever they were read")?;
+        }
+        if *is_cut_short {
+            writeln!(out, "tasks are missing: to read all of them would take too long")?;
         }
         if let Some(reason) = no_awaits {
             writeln!(out, "what they wait for is not known: {reason}")?;
@@ -198,12 +202,11 @@ fn write_group(tasks: &[&LiveTask], out: &mut fmt::Formatter<'_>) -> fmt::Result
     Ok(())
 }
 
-/// `tokio-1.54.1/src/sync/mutex.rs` of a dependency, and the end of other paths, by which people know them.
+/// Of a dependency's path its crate and what is in that, of others the end, by which people know them.
 fn shortened(file: &str) -> String {
     const PARTS: usize = 3;
-    if let Some(origin) = origin_of(file) {
-        let folder = origin.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        return format!("{folder}/{}", &file[origin.len()..]);
+    if origin_of(file).is_some() {
+        return short_file(file);
     }
     let cut = file.rmatch_indices('/').nth(PARTS - 1).map(|(at, _)| at + 1);
     cut.map_or(file, |at| &file[at..]).to_owned()

@@ -14,7 +14,7 @@ use crate::{
     kernel,
     target::{self, Memory, ProcessMemory},
     tokio::{
-        self, Awaits, FutureName, Program, ProgramFiles, Seeing, Vtable, Waits,
+        self, Awaits, FutureName, Names, Program, ProgramFiles, Seeing, Vtable, Waits,
         walk::{Allowance, FoundTask, Lists, Places, RuntimeKind, TaskState, Walk, Walker},
     },
 };
@@ -49,6 +49,8 @@ pub struct Inspection {
     pub no_awaits: Option<&'static str>,
     /// Lists that were given up, since they changed whenever they were walked.
     pub given_up: u64,
+    /// Lists were longer than could be followed in time.
+    pub is_cut_short: bool,
     /// How long the process's memory was read.
     pub took: Duration,
 }
@@ -98,11 +100,12 @@ pub fn inspect(process: Tgid, awaits: bool) -> Result<Inspection> {
     if let Some(&thread) = threads.first() {
         memory.check(thread).context("the process's memory can't be read (it takes CAP_SYS_PTRACE)")?;
     }
-    let names: Vec<Arc<FutureName>> = tokio::name(vtables, &files).into_iter().map(Arc::new).collect();
+    let Names { futures, tasks } = tokio::name(vtables, &files);
+    let futures = futures.into_iter().map(Arc::new);
     let names: FxHashMap<u64, (&Vtable, Arc<FutureName>)> =
-        vtables.iter().zip(names).map(|(vtable, name)| (vtable.address, (vtable, name))).collect();
+        vtables.iter().zip(futures).map(|(vtable, name)| (vtable.address, (vtable, name))).collect();
     let places = Places::new(layouts, vtables).moved_by(found.bias);
-    let mut reading = Reading { memory: &memory, threads: &threads, bias: found.bias, names: &names };
+    let reading = Reading { memory: &memory, threads: &threads, bias: found.bias, names: &names };
     let mut inspection = Inspection {
         program: path,
         tokio: found.program.origins.tokio.iter().map(ToString::to_string).collect(),
@@ -110,12 +113,13 @@ pub fn inspect(process: Tgid, awaits: bool) -> Result<Inspection> {
         tasks: Vec::new(),
         no_awaits: Some("not asked for"),
         given_up: 0,
+        is_cut_short: false,
         took: Duration::ZERO,
     };
     if awaits {
-        let has_read =
-            tokio::with_awaits(vtables, &files, |awaits| reading.read(places.clone(), Some(awaits), &mut inspection));
-        match has_read {
+        let types = vtables.iter().zip(&tasks);
+        let read = |awaits: &mut Awaits<'_, '_>| reading.read(places.clone(), Some(awaits), &mut inspection);
+        match tokio::with_awaits(types, &files, read) {
             Some(result) => {
                 inspection.no_awaits = None;
                 return result.map(|()| inspection);
@@ -167,12 +171,7 @@ struct Reading<'r> {
 
 impl Reading<'_> {
     /// Walks until all lists were followed to their ends, and reads each task as it is found.
-    fn read(
-        &mut self,
-        places: Places,
-        mut awaits: Option<&mut Awaits<'_, '_>>,
-        inspection: &mut Inspection,
-    ) -> Result<()> {
+    fn read(&self, places: Places, mut awaits: Option<&mut Awaits<'_, '_>>, inspection: &mut Inspection) -> Result<()> {
         let began = Instant::now();
         let mut walker = Walker::new(places);
         let mut runtimes = Vec::new();
@@ -183,9 +182,9 @@ impl Reading<'_> {
             if let (Some(doubt), true) = (walk.doubt, walk.runtimes.is_empty() && runtimes.is_empty()) {
                 bail!("no runtime was found: {doubt}");
             }
-            let (given_up, is_over) = self.take(&walk, &mut runtimes, awaits.as_deref_mut(), &walker, inspection);
-            inspection.given_up = given_up;
-            if is_over || !goes_on() || (given_up > 0 && attempt >= TRIES) {
+            self.take(&walk, &mut runtimes, awaits.as_deref_mut(), &walker, inspection);
+            let is_over = inspection.given_up == 0 || attempt >= TRIES;
+            if !goes_on() || (!inspection.is_cut_short && is_over) {
                 break;
             }
         }
@@ -195,16 +194,16 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Takes what one walk found. How many lists it gave up, and whether that is all.
+    /// Takes what one walk found, and how far it came.
     fn take(
-        &mut self,
+        &self,
         walk: &Walk,
         runtimes: &mut Vec<u64>,
         mut awaits: Option<&mut Awaits<'_, '_>>,
         walker: &Walker,
         inspection: &mut Inspection,
-    ) -> (u64, bool) {
-        let (mut all_given_up, mut is_over) = (0, true);
+    ) {
+        (inspection.given_up, inspection.is_cut_short) = (0, false);
         for runtime in &walk.runtimes {
             let known = runtimes.iter().position(|&address| address == runtime.at.address);
             let runtime_index = known.unwrap_or_else(|| {
@@ -216,12 +215,10 @@ impl Reading<'_> {
                 inspection.tasks.extend(task);
             }
             match runtime.lists {
-                Lists::Walked { given_up: 0, .. } => {}
-                Lists::Walked { given_up, .. } => (all_given_up, is_over) = (all_given_up + given_up, false),
-                Lists::NotWalked | Lists::CutShort => is_over = false,
+                Lists::Walked { given_up, .. } => inspection.given_up += given_up,
+                Lists::NotWalked | Lists::CutShort => inspection.is_cut_short = true,
             }
         }
-        (all_given_up, is_over)
     }
 
     /// None if it has ended.
@@ -246,15 +243,17 @@ impl Reading<'_> {
     fn waits(&self, found: &FoundTask, vtable: &Vtable, awaits: &mut Awaits<'_, '_>, walker: &Walker) -> Waits {
         for _ in 0..TRIES {
             let before = walker.state_word(self.memory, found.address);
-            if before.is_none_or(|word| word & RUNNING != 0) {
-                return Waits { awaits: Vec::new(), ends_for: Some("it is being polled") };
+            match before {
+                None => return Waits::unknown("its memory can't be read"),
+                Some(word) if word & RUNNING != 0 => return Waits::unknown("it is being polled"),
+                Some(_) => {}
             }
             let waits = awaits.of_task(self.memory, found.address, vtable.address, self.bias);
             if walker.state_word(self.memory, found.address) == before {
                 return waits;
             }
         }
-        Waits { awaits: Vec::new(), ends_for: Some("it was polled whenever it was read") }
+        Waits::unknown("it was polled whenever it was read")
     }
 
     /// Where a task was spawned: the address of a `Location` stands in it.

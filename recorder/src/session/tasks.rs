@@ -254,7 +254,8 @@ impl Worker {
                 let wakes = WakeCode::read(&program, image, &file.source, &bytes);
                 probing.tell(Order::Knows { file: Arc::clone(file), code, wakes });
             }
-            let names = tokio::name(&program.vtables, &ProgramFiles { binary: &bytes, ..ProgramFiles::default() });
+            let files = ProgramFiles { binary: &bytes, ..ProgramFiles::default() };
+            let names = tokio::name(&program.vtables, &files).futures;
             let code = Arc::new(code_of(&program, &names));
             // Who drains the rings may have ended.
             self.found.send(Found { module: Arc::clone(&file.module), code: Arc::clone(&code) }).ok();

@@ -127,6 +127,13 @@ pub fn origin_of(file: &str) -> Option<&str> {
     Place::of(file).filter(|_| place::is_rust(file)).map(|place| place.prefix)
 }
 
+/// `hyper-util-0.1.21/src/rt/tokio.rs` of a dependency's path; others as they are.
+pub fn short_file(file: &str) -> String {
+    let Some(origin) = origin_of(file) else { return file.to_owned() };
+    let folder = origin.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    format!("{folder}/{}", &file[origin.len()..])
+}
+
 /// The package that a file is of, as its folder is called: `sqlx-core`. None for the user's files and those of the
 /// standard library.
 pub fn package_of(file: &str) -> Option<&str> {

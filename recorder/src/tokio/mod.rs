@@ -25,7 +25,7 @@ pub use self::{
     awaits::{Await, Awaits, Waits, with as with_awaits},
     code::{Code, Reference},
     context::{Contender, Context, Evidence, Found, Unknown},
-    names::{FutureName, NameTier, ProgramFiles, name},
+    names::{FutureName, NameTier, Names, ProgramFiles, name},
     probes::{AfterReturn, Place, PollCode, Unprobed},
     program::{PollBody, Program, examine},
     seeing::Seeing,

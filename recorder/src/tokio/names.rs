@@ -23,7 +23,7 @@ use self::{
 };
 use super::{Code, Vtable};
 use crate::{
-    symbols::file::ElfObject,
+    symbols::{file::ElfObject, short_file},
     target::image::{Contents, Image, Pointers},
 };
 
@@ -119,9 +119,20 @@ pub struct ProgramFiles<'a> {
     pub package: Option<&'a [u8]>,
 }
 
-/// Names the future of each vtable, in their order. What can't be read is as if it were not there.
-pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
-    let Ok(binary) = ElfObject::parse(files.binary) else { return vtables.iter().map(by_address).collect() };
+/// What a program's files say of its vtables, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// What the future of each is called.
+    pub futures: Vec<FutureName>,
+    /// What debug information calls the type of each one's tasks, where it is certain.
+    pub tasks: Vec<Option<String>>,
+}
+
+/// Names the future of each vtable, and the type of its tasks. What can't be read is as if it were not there.
+pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Names {
+    let Ok(binary) = ElfObject::parse(files.binary) else {
+        return Names { futures: vtables.iter().map(by_address).collect(), tasks: vec![None; vtables.len()] };
+    };
     let [debug, shared, package] =
         [files.debug, files.shared, files.package].map(|bytes| ElfObject::parse(bytes?).ok());
     let symbols = symbols::read([Some(&binary), debug.as_ref()].into_iter().flatten());
@@ -167,22 +178,18 @@ pub fn name(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<FutureName> {
             }
         }
     }
-    names.into_iter().zip(vtables).map(|(name, vtable)| name.unwrap_or_else(|| by_address(vtable))).collect()
+    let named = names.into_iter().zip(vtables);
+    Names {
+        futures: named.map(|(name, vtable)| name.unwrap_or_else(|| by_address(vtable))).collect(),
+        tasks: by_types.iter().map(type_of_tasks).collect(),
+    }
 }
 
-/// The names that debug information has for the types of the tasks of each vtable, in their order, where it is certain.
-pub fn tasks(vtables: &[Vtable], files: &ProgramFiles<'_>) -> Vec<Option<String>> {
-    let described = [files.debug, Some(files.binary)].into_iter().flatten().find_map(|bytes| {
-        let object = ElfObject::parse(bytes).ok()?;
-        object.has_debug_information().then_some(object)
-    });
-    let [shared, package] = [files.shared, files.package].map(|bytes| ElfObject::parse(bytes?).ok());
-    let types = described.map(|file| types::read(&file, shared.as_ref(), package.as_ref())).unwrap_or_default();
-    let name = |choice: &Choice<'_>| match choice.tasks[..] {
+fn type_of_tasks(by_types: &Choice<'_>) -> Option<String> {
+    match by_types.tasks[..] {
         [only] => Some(format!("Cell<{}, {}>", only.future, only.scheduler)),
         _ => None,
-    };
-    evidence::choose(vtables, &types.tasks).iter().map(name).collect()
+    }
 }
 
 /// A name by debug information.
@@ -227,7 +234,7 @@ fn by_places(places: &[(String, u32)]) -> Option<FutureName> {
     if places.is_empty() || places.len() > MAX_CANDIDATES {
         return None;
     }
-    let names = places.iter().map(|(file, line)| format!("{}:{line}", locations::shown(file)));
+    let names = places.iter().map(|(file, line)| format!("{}:{line}", short_file(file)));
     let full = names.collect::<Vec<_>>().join(" | ");
     let place = match places {
         [place] => Some(place.clone()),

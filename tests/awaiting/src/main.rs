@@ -145,9 +145,10 @@ async fn boxes(said: Said) {
 fn boxed(said: &Said, depth: u32) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
     Box::pin(async move {
         if depth == 0 {
+            said.at("boxed::{async}", line!() + 1);
             sleeps_within(said).await;
         } else {
-            said.at("boxed", line!() + 1);
+            said.at("boxed::{async}", line!() + 1);
             boxed(said, depth - 1).await;
         }
     })

@@ -119,3 +119,10 @@ fn kinds_have_the_names_that_queries_know() {
 fn better_evidence_is_greater() {
     assert!(Evidence::Path > Evidence::Name && Evidence::Name > Evidence::Guess);
 }
+
+#[test]
+fn places_in_dependencies_are_told_from_their_crate_on() {
+    let registry = "/home/a/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/hyper-util-0.1.21/src/rt/tokio.rs";
+    assert_eq!(short_file(registry), "hyper-util-0.1.21/src/rt/tokio.rs");
+    assert_eq!(short_file("src/main.rs"), "src/main.rs");
+}

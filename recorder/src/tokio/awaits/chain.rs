@@ -66,7 +66,7 @@ impl<'c, 'd, 'a, 'm> Chain<'c, 'd, 'a, 'm> {
     pub fn of_task(mut self, cell: TypeAt, task: u64) -> Waits {
         match self.future_of(cell, task) {
             Some(future) => self.of_future(future),
-            None => Waits { awaits: Vec::new(), ends_for: Some("it has ended, or can't be read") },
+            None => Waits::unknown("it has ended, or can't be read"),
         }
     }
 

@@ -16,7 +16,7 @@ use self::{chain::Chain, index::Index};
 use super::{
     Vtable,
     described::{self, TypeAt, Types},
-    names::{self, ProgramFiles},
+    names::ProgramFiles,
 };
 use crate::{symbols::file::ElfObject, target::Memory};
 
@@ -50,14 +50,23 @@ pub struct Awaits<'d, 'a> {
     files: FxHashMap<(usize, u64), Option<String>>,
 }
 
+impl Waits {
+    /// Nothing is known of it.
+    pub fn unknown(reason: &'static str) -> Waits {
+        Waits { awaits: Vec::new(), ends_for: Some(reason) }
+    }
+}
+
 /// Reads a program's debug information, and hands over what it tells of tasks. None if there is none, or none of types.
-pub fn with<T>(
-    vtables: &[Vtable],
+///
+/// Vtables come with what debug information calls the types of their tasks, where that is certain.
+pub fn with<'v, T>(
+    vtables: impl Iterator<Item = (&'v Vtable, &'v Option<String>)>,
     files: &ProgramFiles<'_>,
     use_it: impl FnOnce(&mut Awaits<'_, '_>) -> T,
 ) -> Option<T> {
-    let bytes = files.debug.unwrap_or(files.binary);
-    let object = ElfObject::parse(bytes).ok().filter(ElfObject::has_debug_information)?;
+    let described = |bytes| ElfObject::parse(bytes).ok().filter(ElfObject::has_debug_information);
+    let object = [files.debug, Some(files.binary)].into_iter().flatten().find_map(described)?;
     let room = Arena::new();
     let dwarf = described::load(&object, &room).ok()?;
     let units = described::units(&dwarf).ok()?;
@@ -66,8 +75,8 @@ pub fn with<T>(
     if index.cells.is_empty() {
         return None;
     }
-    let cells = vtables.iter().zip(names::tasks(vtables, files)).filter_map(|(vtable, name)| {
-        let cell = index.cells.get(name?.as_bytes())?;
+    let cells = vtables.filter_map(|(vtable, name)| {
+        let cell = index.cells.get(name.as_ref()?.as_bytes())?;
         Some((vtable.address, *cell))
     });
     let cells = cells.collect();
@@ -80,7 +89,7 @@ impl Awaits<'_, '_> {
     pub fn of_task(&mut self, memory: &dyn Memory, task: u64, vtable: u64, bias: u64) -> Waits {
         match self.cells.get(&vtable) {
             Some(&cell) => Chain::new(self, memory, bias).of_task(cell, task),
-            None => Waits { awaits: Vec::new(), ends_for: Some("the type of the task is not certain") },
+            None => Waits::unknown("the type of the task is not certain"),
         }
     }
 }

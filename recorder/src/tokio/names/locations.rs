@@ -180,10 +180,3 @@ fn is_of_tasks(file: &str) -> bool {
             origin.trim_end_matches('/').rsplit('/').next().is_some_and(|folder| folder.starts_with("tokio-"))
         })
 }
-
-/// `hyper-util-0.1.21/src/rt/tokio.rs` of a dependency's path; others as they are.
-pub fn shown(file: &str) -> String {
-    let Some(origin) = origin_of(file) else { return file.to_owned() };
-    let folder = origin.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    format!("{folder}/{}", &file[origin.len()..])
-}
