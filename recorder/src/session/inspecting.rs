@@ -82,10 +82,15 @@ struct Found {
     bias: u64,
 }
 
-/// Looks at a process, with the chains of what its tasks await if `awaits` are wanted.
+/// Looks at a process once, with the chains of what its tasks await if `awaits` are wanted.
 pub fn inspect(process: Tgid, awaits: bool) -> Result<Inspection> {
+    looking_at(process, awaits, |look| look.now())?
+}
+
+/// Finds out how the tasks of a process are read, and lets them be read as long as `use_it` lasts.
+pub(super) fn looking_at<T>(process: Tgid, awaits: bool, use_it: impl FnOnce(&mut Look<'_, '_, '_>) -> T) -> Result<T> {
     let found = program_of(process)?;
-    let path = found.file.module.path.clone();
+    let path = &found.file.module.path;
     let bytes = found.file.source.read_whole(MAX_BYTES).with_context(|| format!("could not read {path}"))?;
     let files = ProgramFiles { binary: &bytes, ..ProgramFiles::default() };
     let vtables = &found.program.vtables;
@@ -94,44 +99,17 @@ pub fn inspect(process: Tgid, awaits: bool) -> Result<Inspection> {
         let reason = tasks_unseen.or(workers_unseen).unwrap_or_default();
         bail!("the tasks of {path} can't be listed: {reason}");
     }
-    let threads = kernel::threads()?.into_iter().filter(|thread| thread.tgid == process && thread.thread_pointer != 0);
-    let threads: Vec<u64> = threads.map(|thread| thread.thread_pointer).collect();
-    let memory = ProcessMemory(process);
-    if let Some(&thread) = threads.first() {
-        memory.check(thread).context("the process's memory can't be read (it takes CAP_SYS_PTRACE)")?;
-    }
     let Names { futures, tasks } = tokio::name(vtables, &files);
     let futures = futures.into_iter().map(Arc::new);
     let names: FxHashMap<u64, (&Vtable, Arc<FutureName>)> =
         vtables.iter().zip(futures).map(|(vtable, name)| (vtable.address, (vtable, name))).collect();
     let places = Places::new(layouts, vtables).moved_by(found.bias);
-    let reading = Reading { memory: &memory, threads: &threads, bias: found.bias, names: &names };
-    let mut inspection = Inspection {
-        program: path,
-        tokio: found.program.origins.tokio.iter().map(ToString::to_string).collect(),
-        runtimes: 0,
-        tasks: Vec::new(),
-        no_awaits: Some("not asked for"),
-        given_up: 0,
-        is_cut_short: false,
-        took: Duration::ZERO,
-    };
-    if awaits {
-        let types = vtables.iter().zip(&tasks);
-        let read = |awaits: &mut Awaits<'_, '_>| reading.read(places.clone(), Some(awaits), &mut inspection);
-        match tokio::with_awaits(types, &files, read) {
-            Some(result) => {
-                inspection.no_awaits = None;
-                return result.map(|()| inspection);
-            }
-            None => {
-                inspection.no_awaits =
-                    Some("the program has no debug information with types (`debug = true` in its profile)")
-            }
-        }
+    let how = How { process, found: &found, places: &places, names: &names };
+    if !awaits {
+        return Ok(use_it(&mut Look { how, awaits: Err("not asked for") }));
     }
-    reading.read(places, None, &mut inspection)?;
-    Ok(inspection)
+    let types = vtables.iter().zip(&tasks);
+    Ok(tokio::with_awaits(types, &files, |awaits| use_it(&mut Look { how, awaits })))
 }
 
 /// The first of a process's files that has tasks, which is mostly its program.
@@ -161,28 +139,57 @@ fn program_of(process: Tgid) -> Result<Found> {
     }
 }
 
-/// How a process's tasks are read.
-struct Reading<'r> {
-    memory: &'r ProcessMemory,
-    threads: &'r [u64],
-    bias: u64,
-    names: &'r FxHashMap<u64, (&'r Vtable, Arc<FutureName>)>,
+/// How a process's tasks are found.
+#[derive(Clone, Copy)]
+struct How<'l> {
+    process: Tgid,
+    found: &'l Found,
+    places: &'l Places,
+    names: &'l FxHashMap<u64, (&'l Vtable, Arc<FutureName>)>,
 }
 
-impl Reading<'_> {
+/// Reads a process's tasks as often as wanted.
+pub(super) struct Look<'l, 'd, 'a> {
+    how: How<'l>,
+    /// What tells what they wait for, or why nothing does.
+    awaits: Result<&'l mut Awaits<'d, 'a>, &'static str>,
+}
+
+impl Look<'_, '_, '_> {
+    /// Why it is not known what tasks wait for; none where it is.
+    pub(super) fn no_awaits(&self) -> Option<&'static str> {
+        self.awaits.as_ref().err().copied()
+    }
+
     /// Walks until all lists were followed to their ends, and reads each task as it is found.
-    fn read(&self, places: Places, mut awaits: Option<&mut Awaits<'_, '_>>, inspection: &mut Inspection) -> Result<()> {
+    pub(super) fn now(&mut self) -> Result<Inspection> {
+        let threads = kernel::threads()?.into_iter().filter(|thread| thread.tgid == self.how.process);
+        let threads: Vec<u64> = threads.map(|thread| thread.thread_pointer).filter(|&pointer| pointer != 0).collect();
+        let memory = ProcessMemory(self.how.process);
+        if let Some(&thread) = threads.first() {
+            memory.check(thread).context("the process's memory can't be read (it takes CAP_SYS_PTRACE)")?;
+        }
+        let mut inspection = Inspection {
+            program: self.how.found.file.module.path.clone(),
+            tokio: self.how.found.program.origins.tokio.iter().map(ToString::to_string).collect(),
+            runtimes: 0,
+            tasks: Vec::new(),
+            no_awaits: self.no_awaits(),
+            given_up: 0,
+            is_cut_short: false,
+            took: Duration::ZERO,
+        };
         let began = Instant::now();
-        let mut walker = Walker::new(places);
+        let mut walker = Walker::new(self.how.places.clone());
         let mut runtimes = Vec::new();
         for attempt in 1.. {
             let goes_on = || began.elapsed() < PATIENCE;
             let mut allowance = Allowance { tasks: usize::MAX, goes_on: &goes_on };
-            let walk = walker.walk(self.memory, self.threads, &[], &mut allowance);
+            let walk = walker.walk(&memory, &threads, &[], &mut allowance);
             if let (Some(doubt), true) = (walk.doubt, walk.runtimes.is_empty() && runtimes.is_empty()) {
                 bail!("no runtime was found: {doubt}");
             }
-            self.take(&walk, &mut runtimes, awaits.as_deref_mut(), &walker, inspection);
+            self.take(&memory, &walk, &mut runtimes, &walker, &mut inspection);
             let is_over = inspection.given_up == 0 || attempt >= TRIES;
             if !goes_on() || (!inspection.is_cut_short && is_over) {
                 break;
@@ -191,15 +198,15 @@ impl Reading<'_> {
         inspection.runtimes = runtimes.len();
         inspection.tasks.sort_by_key(|task| (task.runtime_index, task.id));
         inspection.took = began.elapsed();
-        Ok(())
+        Ok(inspection)
     }
 
     /// Takes what one walk found, and how far it came.
     fn take(
-        &self,
+        &mut self,
+        memory: &ProcessMemory,
         walk: &Walk,
         runtimes: &mut Vec<u64>,
-        mut awaits: Option<&mut Awaits<'_, '_>>,
         walker: &Walker,
         inspection: &mut Inspection,
     ) {
@@ -211,7 +218,7 @@ impl Reading<'_> {
                 runtimes.len() - 1
             });
             for found in &runtime.tasks {
-                let task = self.task(found, (runtime.at.kind, runtime_index), awaits.as_deref_mut(), walker);
+                let task = self.task(memory, found, (runtime.at.kind, runtime_index), walker);
                 inspection.tasks.extend(task);
             }
             match runtime.lists {
@@ -223,47 +230,56 @@ impl Reading<'_> {
 
     /// None if it has ended.
     fn task(
-        &self,
+        &mut self,
+        memory: &ProcessMemory,
         found: &FoundTask,
         (runtime, runtime_index): (RuntimeKind, usize),
-        awaits: Option<&mut Awaits<'_, '_>>,
         walker: &Walker,
     ) -> Option<LiveTask> {
         if found.state == TaskState::Complete {
             return None;
         }
-        let (vtable, future) = self.names.get(&found.vtable.wrapping_sub(self.bias))?;
-        let waits = awaits.map(|awaits| self.waits(found, vtable, awaits, walker)).unwrap_or_default();
-        let spawned_at = vtable.spawn_location_offset.and_then(|offset| self.location(found.address, offset));
+        let bias = self.how.found.bias;
+        let (vtable, future) = self.how.names.get(&found.vtable.wrapping_sub(bias))?;
+        let waits = self.awaits.as_deref_mut().map(|awaits| waits(memory, found, vtable, bias, awaits, walker));
+        let spawned_at = vtable.spawn_location_offset.and_then(|offset| location(memory, found.address, offset));
         let future = Arc::clone(future);
+        let waits = waits.unwrap_or_default();
         Some(LiveTask { id: found.id, runtime, runtime_index, state: found.state, future, spawned_at, waits })
     }
+}
 
-    /// What a task waits for, if it does all the while that it is read.
-    fn waits(&self, found: &FoundTask, vtable: &Vtable, awaits: &mut Awaits<'_, '_>, walker: &Walker) -> Waits {
-        for _ in 0..TRIES {
-            let before = walker.state_word(self.memory, found.address);
-            match before {
-                None => return Waits::unknown("its memory can't be read"),
-                Some(word) if word & RUNNING != 0 => return Waits::unknown("it is being polled"),
-                Some(_) => {}
-            }
-            let waits = awaits.of_task(self.memory, found.address, vtable.address, self.bias);
-            if walker.state_word(self.memory, found.address) == before {
-                return waits;
-            }
+/// What a task waits for, if it does all the while that it is read.
+fn waits(
+    memory: &ProcessMemory,
+    found: &FoundTask,
+    vtable: &Vtable,
+    bias: u64,
+    awaits: &mut Awaits<'_, '_>,
+    walker: &Walker,
+) -> Waits {
+    for _ in 0..TRIES {
+        let before = walker.state_word(memory, found.address);
+        match before {
+            None => return Waits::unknown("its memory can't be read"),
+            Some(word) if word & RUNNING != 0 => return Waits::unknown("it is being polled"),
+            Some(_) => {}
         }
-        Waits::unknown("it was polled whenever it was read")
+        let waits = awaits.of_task(memory, found.address, vtable.address, bias);
+        if walker.state_word(memory, found.address) == before {
+            return waits;
+        }
     }
+    Waits::unknown("it was polled whenever it was read")
+}
 
-    /// Where a task was spawned: the address of a `Location` stands in it.
-    fn location(&self, task: u64, offset: u64) -> Option<(String, u32)> {
-        let at = self.memory.read(task.wrapping_add(offset), 8).word(0)?;
-        let location = self.memory.read(at, 24);
-        let (file, length) = (location.word(0)?, usize::try_from(location.word(8)?).ok()?);
-        let bytes = self.memory.read(file, Some(length).filter(|length| (1..=MAX_PATH).contains(length))?);
-        let line = location.number(16, 4)?;
-        let file = bytes.is_read.then(|| String::from_utf8_lossy(&bytes.bytes).trim_end_matches('\0').to_owned())?;
-        Some((file, u32::try_from(line).ok()?))
-    }
+/// Where a task was spawned: the address of a `Location` stands in it.
+fn location(memory: &ProcessMemory, task: u64, offset: u64) -> Option<(String, u32)> {
+    let at = memory.read(task.wrapping_add(offset), 8).word(0)?;
+    let location = memory.read(at, 24);
+    let (file, length) = (location.word(0)?, usize::try_from(location.word(8)?).ok()?);
+    let bytes = memory.read(file, Some(length).filter(|length| (1..=MAX_PATH).contains(length))?);
+    let line = location.number(16, 4)?;
+    let file = bytes.is_read.then(|| String::from_utf8_lossy(&bytes.bytes).trim_end_matches('\0').to_owned())?;
+    Some((file, u32::try_from(line).ok()?))
 }

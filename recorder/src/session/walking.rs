@@ -303,11 +303,12 @@ impl Process {
         {
             return refuse(format!("its memory can't be read: {error} (it takes CAP_SYS_PTRACE)"));
         }
+        let began_ns = boottime_ns();
         let walk = walker.walk(&memory, &pointers, told, allowance);
         self.has_walked |= !walk.runtimes.is_empty();
         match walk.doubt {
             Some(doubt) if !self.has_walked => refuse(doubt.to_string()),
-            _ => Some(Ok(walked_process(tgid, walk, program))),
+            _ => Some(Ok(walked_process(tgid, walk, began_ns, program))),
         }
     }
 
@@ -321,7 +322,7 @@ impl Process {
     }
 }
 
-fn walked_process(tgid: Tgid, walk: Walk, program: &WalkedProgram) -> WalkedProcess {
+fn walked_process(tgid: Tgid, walk: Walk, began_ns: u64, program: &WalkedProgram) -> WalkedProcess {
     let is_cut_short = walk.runtimes.iter().any(|runtime| runtime.lists == Lists::CutShort);
     let gone_with_it = walk.ended.iter().flat_map(|(_, tasks)| tasks);
     let gone = walk.runtimes.iter().flat_map(|runtime| &runtime.gone).chain(gone_with_it).copied().collect();
@@ -331,11 +332,11 @@ fn walked_process(tgid: Tgid, walk: Walk, program: &WalkedProgram) -> WalkedProc
         ended: walk.ended.iter().map(|(at, _)| at.address).collect(),
         gone,
         is_cut_short,
-        runtimes: walk.runtimes.into_iter().map(|runtime| walked_runtime(runtime, program)).collect(),
+        runtimes: walk.runtimes.into_iter().map(|runtime| walked_runtime(runtime, began_ns, program)).collect(),
     }
 }
 
-fn walked_runtime(walk: RuntimeWalk, program: &WalkedProgram) -> WalkedRuntime {
+fn walked_runtime(walk: RuntimeWalk, began_ns: u64, program: &WalkedProgram) -> WalkedRuntime {
     let mut counters = vec![
         (RuntimeCounter::LiveTasks, walk.state.live_tasks),
         (RuntimeCounter::SpawnedTasks, walk.state.spawned_tasks),
@@ -349,15 +350,18 @@ fn walked_runtime(walk: RuntimeWalk, program: &WalkedProgram) -> WalkedRuntime {
         counters.push((RuntimeCounter::SearchingWorkers, workers.searching));
         counters.extend((0..).zip(workers.queues).map(|(index, tasks)| (RuntimeCounter::WorkerQueue(index), tasks)));
     }
+    let mut listed_since_ns = None;
     // Of lists that were read at several times, tasks may have been counted twice or never.
     if let Lists::Walked { states, given_up: 0, at_once: true } = walk.lists {
         counters.push((RuntimeCounter::NotifiedTasks, states.notified));
+        listed_since_ns = Some(began_ns);
     }
     let named = |task: &crate::tokio::walk::FoundTask| {
         let body = program.code.of_vtable(task.vtable.wrapping_sub(program.bias))?;
         Some((task.id, Arc::clone(body)))
     };
-    WalkedRuntime { address: walk.at.address, counters, tasks: walk.tasks.iter().filter_map(named).collect() }
+    let tasks = walk.tasks.iter().filter_map(named).collect();
+    WalkedRuntime { address: walk.at.address, counters, tasks, listed_since_ns }
 }
 
 /// CPU time of the calling thread.

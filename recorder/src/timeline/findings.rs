@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use polletto_common::id::Tid;
 use rustc_hash::FxHashMap;
 
-use super::{task_code::Future, waits::Wait, worker_tracks::Poller};
+use super::{task_code::Future, tokio_tracks::Poller, waits::Wait};
 use crate::trace::Weights;
 
 /// Groups of findings that are kept to be told: more than a program has places that block.

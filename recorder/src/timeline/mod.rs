@@ -20,12 +20,13 @@ mod samples;
 mod seen;
 mod stacks;
 mod task_code;
+mod task_lives;
 mod task_state;
 mod threads;
+mod tokio_tracks;
 mod vocabulary;
 mod waits;
 mod wakes;
-mod worker_tracks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,8 +52,8 @@ pub use self::{
     runtimes::{RuntimeCounter, WalkedProcess, WalkedRuntime},
     seen::{Endings, Seen},
     task_code::{Future, PollBody, TaskCode},
+    tokio_tracks::Poller,
     waits::Wait,
-    worker_tracks::Poller,
 };
 
 /// How much of the machine a trace shows.

@@ -28,10 +28,11 @@ use super::{
     runtimes::{RuntimeCounters, WalkedProcess},
     seen::Seen,
     task_code::{Future, PollBody},
+    task_lives::Lives,
+    tokio_tracks::TokioTracks,
     vocabulary::Vocabulary,
     waits::Wait,
     wakes::{Led, Running, Wakes},
-    worker_tracks::WorkerTracks,
 };
 use crate::trace::PacketBuffer;
 
@@ -59,7 +60,7 @@ fn future_of(vtable: u64, body: Option<Arc<PollBody>>) -> Arc<Future> {
 /// What is known of polls.
 #[derive(Debug, Default)]
 pub struct Polls {
-    futures: FxHashMap<TaskKey, Arc<PollBody>>,
+    lives: Lives,
     /// The task that a worker thread is itself.
     own: FxHashMap<Tid, u64>,
     /// Threads that were told to have polled tasks that await: none but a worker does that in a task that may block.
@@ -73,7 +74,7 @@ pub struct Polls {
     /// By thread, [`Polled::tick`] of the last polls that are shown though their end was not told yet, the latest last: they
     /// are not shown again.
     unfinished: FxHashMap<Tid, Vec<u64>>,
-    tracks: WorkerTracks,
+    tracks: TokioTracks,
     counters: RuntimeCounters,
     wakes: Wakes,
     /// What lasts as long is told as a finding, nanoseconds.
@@ -103,7 +104,7 @@ impl Polls {
         out: &mut PacketBuffer,
     ) -> Option<TaskKey> {
         let record::Sample { header, tid, tgid, polled, period_ns, .. } = *sample;
-        let task = self.task(tid, tgid, polled, body);
+        let task = self.task(header.time_ns, tid, tgid, polled, body);
         self.found(header.time_ns, tid, task, polled, words, seen, out);
         if let Some(presence) = self.innermost(tid)
             && task == Some(presence.task)
@@ -116,7 +117,7 @@ impl Polls {
     /// A thread left its CPU in the middle of a poll.
     pub fn left(&mut self, left: &record::PollLeft, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
         let record::PollLeft { header, tid, tgid, polled } = *left;
-        let task = self.task(tid, tgid, polled, None);
+        let task = self.task(header.time_ns, tid, tgid, polled, None);
         self.found(header.time_ns, tid, task, polled, words, seen, out);
         if let Some(presence) = self.innermost(tid) {
             presence.leave(header.time_ns, header.flags & flags::FELL_ASLEEP != 0);
@@ -145,7 +146,7 @@ impl Polls {
         body: Option<&Arc<PollBody>>,
         (callstack, wait): (u64, Wait),
     ) -> Option<TaskKey> {
-        let task = self.task(blocked.tid, blocked.tgid, blocked.polled, body)?;
+        let task = self.task(blocked.header.time_ns, blocked.tid, blocked.tgid, blocked.polled, body)?;
         if let Some(presence) = self.innermost(blocked.tid)
             && presence.task == task
         {
@@ -182,10 +183,15 @@ impl Polls {
             return;
         }
         let task = TaskKey { tgid, id: polled.task };
+        let last_ns = header.time_ns.max(began_ns);
         if let Some(body) = &body {
-            self.futures.insert(task, Arc::clone(body));
             if !body.may_block {
                 self.pollers.insert(tid);
+            }
+            self.lives.polled(task, body, polled.runtime, (began_ns, last_ns));
+            if body.may_block && is_finished {
+                // What runs to its end has come to it.
+                self.lives.forget(task);
             }
         }
         let may_block = body.as_ref().map_or(!polled.awaits(), |body| body.may_block);
@@ -198,12 +204,13 @@ impl Polls {
             self.unfinished(tid, &polled);
             Extent::AtLeast
         };
-        let last_ns = header.time_ns.max(began_ns);
         let led = self.wakes.polled(task, began_ns);
         seen.wakes_polled += led.flows.len() as u64;
         let found = found.unwrap_or_else(|| Presence::new(task, polled, began_ns));
         let shown = Shown { tid, presence: found.lasted(began_ns, last_ns), future, extent, may_block, led };
         self.show(&shown, words, out);
+        let crowded_out = self.lives.take_crowded_out();
+        self.show_lives(crowded_out, words, seen, out);
     }
 
     /// A thread has woken a task with this `body`.
@@ -241,11 +248,16 @@ impl Polls {
         let spawned = TaskKey { tgid, id: task };
         let parent = is_in_poll(&polled).then_some(polled.task);
         self.wakes.spawned(spawned, parent);
+        if let Some(body) = &body {
+            self.lives.spawned(spawned, body, header.time_ns);
+        }
         // What it leads to is its first poll, as if it were woken.
         let flow = self.wakes.woken(spawned, header.time_ns, None);
         seen.spawns += 1;
         let deed = Deed { name: "spawn", task: spawned, by: parent.map(|parent| ("parent", parent)), flow };
         self.show_deed(header.time_ns, tid, &polled, &deed, &future_of(vtable, body), words, out);
+        let crowded_out = self.lives.take_crowded_out();
+        self.show_lives(crowded_out, words, seen, out);
     }
 
     /// Polls may be missing.
@@ -258,9 +270,9 @@ impl Polls {
         self.wakes.parent(task)
     }
 
-    /// The future of a task, once it was found on a stack.
+    /// What a task is, once that is known.
     pub fn future(&self, task: TaskKey) -> Option<&Arc<PollBody>> {
-        self.futures.get(&task)
+        self.lives.body(task)
     }
 
     /// Worker threads, and the task that each is itself, since the last call.
@@ -269,18 +281,11 @@ impl Polls {
     }
 
     /// Takes what was read from a process's memory: its tasks' futures, and what its runtimes are like.
-    pub fn walked(&mut self, walked: &WalkedProcess, seen: &mut Seen, out: &mut PacketBuffer) {
-        let tgid = walked.tgid;
-        for (id, body) in walked.runtimes.iter().flat_map(|runtime| &runtime.tasks) {
-            seen.tasks_walked += 1;
-            // A stack may only tell that it is one of several.
-            self.futures.insert(TaskKey { tgid, id: *id }, Arc::clone(body));
-        }
-        let is_present = |task: TaskKey| self.present.values().flatten().any(|presence| presence.task == task);
-        let gone: Vec<TaskKey> = walked.gone.iter().map(|&id| TaskKey { tgid, id }).collect();
-        for task in gone.into_iter().filter(|&task| !is_present(task)) {
-            self.futures.remove(&task);
-        }
+    pub fn walked(&mut self, walked: &WalkedProcess, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        seen.tasks_walked += walked.runtimes.iter().map(|runtime| runtime.tasks.len() as u64).sum::<u64>();
+        let present: FxHashSet<TaskKey> = self.present.values().flatten().map(|presence| presence.task).collect();
+        let over = self.lives.walked(walked, &present);
+        self.show_lives(over, words, seen, out);
         self.counters.show(walked, &mut self.tracks, out);
     }
 
@@ -294,8 +299,9 @@ impl Polls {
     }
 
     /// The process has ended or runs another program.
-    pub fn forget_process(&mut self, tgid: Tgid) {
-        self.futures.retain(|task, _| task.tgid != tgid);
+    pub fn forget_process(&mut self, tgid: Tgid, words: &mut Vocabulary, seen: &mut Seen, out: &mut PacketBuffer) {
+        let over = self.lives.take_process(tgid);
+        self.show_lives(over, words, seen, out);
         self.wakes.forget_process(tgid);
         self.tracks.forget_process(tgid);
         self.counters.forget_process(tgid);
@@ -314,10 +320,19 @@ impl Polls {
             self.end(tid, words, seen, out);
             self.decide(tid, words, seen, out);
         }
+        let over = self.lives.take_all(now_ns);
+        self.show_lives(over, words, seen, out);
     }
 
     /// Which task a thread polls. Learns from the stack, whose innermost poll is the one that counts.
-    fn task(&mut self, tid: Tid, tgid: Tgid, polled: Polled, body: Option<&Arc<PollBody>>) -> Option<TaskKey> {
+    fn task(
+        &mut self,
+        time_ns: u64,
+        tid: Tid,
+        tgid: Tgid,
+        polled: Polled,
+        body: Option<&Arc<PollBody>>,
+    ) -> Option<TaskKey> {
         if polled.is_nothing() || self.own.get(&tid) == Some(&polled.task) {
             return None;
         }
@@ -328,10 +343,10 @@ impl Polls {
             if body.may_block && is_worker {
                 self.own.insert(tid, polled.task);
                 self.learnt.push((tid, polled.task));
-                self.futures.remove(&task);
+                self.lives.forget(task);
                 return None;
             }
-            self.futures.entry(task).or_insert_with(|| Arc::clone(body));
+            self.lives.found(task, body, polled.runtime, time_ns);
         }
         Some(task)
     }
@@ -444,10 +459,11 @@ impl Polls {
             return;
         }
         // Without a stack, it could be the task that the thread is itself.
-        let Some(body) = self.futures.get(&presence.task) else {
+        let Some(body) = self.lives.body(presence.task).cloned() else {
             seen.polls_unnamed += 1;
             return;
         };
+        self.lives.found(presence.task, &body, presence.polled.runtime, presence.last_ns);
         seen.polls_found += 1;
         let (future, may_block) = (Arc::clone(&body.future), body.may_block);
         self.unfinished(tid, &presence.polled);

@@ -6,7 +6,7 @@ use polletto_common::id::Tgid;
 use polletto_protos::{TrackEvent, trace_packet::Data, track_event::Type};
 use rustc_hash::FxHashMap;
 
-use super::{task_code::PollBody, worker_tracks::WorkerTracks};
+use super::{task_code::PollBody, tokio_tracks::TokioTracks};
 use crate::trace::PacketBuffer;
 
 /// Runtimes of which numbers are shown.
@@ -41,6 +41,8 @@ pub struct WalkedRuntime {
     pub counters: Vec<(RuntimeCounter, u64)>,
     /// Ids of tasks that were not told before, and what they are.
     pub tasks: Vec<(u64, Arc<PollBody>)>,
+    /// Since when its lists were read, if that was from end to end: no other task of theirs lives that did before.
+    pub listed_since_ns: Option<u64>,
 }
 
 /// A number about a runtime.
@@ -130,7 +132,7 @@ pub struct RuntimeCounters {
 
 impl RuntimeCounters {
     /// Shows what has changed.
-    pub fn show(&mut self, walked: &WalkedProcess, tracks: &mut WorkerTracks, out: &mut PacketBuffer) {
+    pub fn show(&mut self, walked: &WalkedProcess, tracks: &mut TokioTracks, out: &mut PacketBuffer) {
         for runtime in &walked.runtimes {
             let key = (walked.tgid, runtime.address);
             if !self.runtimes.contains_key(&key) && self.runtimes.len() >= MAX_RUNTIMES {

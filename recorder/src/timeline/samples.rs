@@ -175,7 +175,7 @@ impl Samples {
 
     /// See [`Polls::walked`].
     pub fn walked(&mut self, walked: &WalkedProcess, seen: &mut Seen, out: &mut PacketBuffer) {
-        self.polls.walked(walked, seen, out);
+        self.polls.walked(walked, &mut self.words, seen, out);
     }
 
     /// See [`Polls::take_learnt`].
@@ -190,8 +190,8 @@ impl Samples {
     }
 
     /// The process has ended or runs another program.
-    pub fn forget_process(&mut self, tgid: Tgid) {
-        self.polls.forget_process(tgid);
+    pub fn forget_process(&mut self, tgid: Tgid, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.polls.forget_process(tgid, &mut self.words, seen, out);
     }
 
     /// Shows what is still going on at `now_ns`.

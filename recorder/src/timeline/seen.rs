@@ -58,6 +58,8 @@ pub struct Seen {
     pub polls_unnamed: u64,
     /// Tasks that were found in the lists of runtimes.
     pub tasks_walked: u64,
+    /// Tasks that are shown from their beginnings to their ends.
+    pub tasks: u64,
     /// Walks through such lists that ended before the lists did.
     pub walks_cut_short: u64,
 }

@@ -16,6 +16,7 @@ mod code;
 mod polls;
 mod runtimes;
 mod stacks;
+mod task_lives;
 mod wakes;
 
 const OURS: u32 = flags::PREV_RECORDED | flags::NEXT_RECORDED;

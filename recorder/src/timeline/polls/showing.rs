@@ -11,10 +11,12 @@ use super::{
 use crate::{
     timeline::{
         findings::{Fault, Finding},
+        seen::Seen,
         task_code::Future,
+        task_lives::Lived,
+        tokio_tracks::Poller,
         vocabulary::Vocabulary,
         wakes::Led,
-        worker_tracks::Poller,
     },
     trace::{Argument, PacketBuffer, SliceBegin, SliceCallstack, Weights},
 };
@@ -96,6 +98,45 @@ impl Polls {
             flows: &[deed.flow],
         };
         out.push_instant(&instant);
+    }
+
+    /// Shows tasks from their beginnings to their ends.
+    pub(super) fn show_lives(
+        &mut self,
+        mut over: Vec<Lived>,
+        words: &mut Vocabulary,
+        seen: &mut Seen,
+        out: &mut PacketBuffer,
+    ) {
+        over.retain(|lived| !lived.life.body.may_block);
+        // So that as few tracks as possible hold them, and the same record makes the same trace.
+        over.sort_by_key(|lived| (lived.life.since_ns, lived.task.tgid, lived.task.id));
+        for Lived { task, life, until_ns, end } in over {
+            seen.tasks += 1;
+            let future = &life.body.future;
+            let track = self.tracks.life(task.tgid, &future.name, (life.since_ns, until_ns), out);
+            let mut arguments = vec![
+                words.number("task_id", task.id, out),
+                words.text("future", &future.full_name, out),
+                words.text("name_tier", future.tier, out),
+                words.number("polls", life.polls, out),
+                words.text("begin", life.begin.name(), out),
+                words.text("end", end.name(), out),
+            ];
+            arguments.extend(self.wakes.parent(task).map(|parent| words.number("parent", parent, out)));
+            arguments.extend(future.place.as_ref().map(|place| words.text("written_at", place, out)));
+            let slice = SliceBegin {
+                time_ns: life.since_ns,
+                track,
+                category: words.category("task", out),
+                name: words.event(&future.name, out),
+                callstack: None,
+                arguments: &arguments,
+                flows: &[],
+            };
+            out.push_slice_begin(&slice);
+            out.push_slice_end(until_ns, track);
+        }
     }
 
     /// Shows a poll with what the thread slept in it, and what is wrong with it.

@@ -11,7 +11,7 @@ use crate::trace::Weights;
 
 pub(super) const PROCESS: Tgid = Tgid(10);
 /// In the program of the recordings, whose addresses are 0x4fffbe00 lower in its file.
-const HANDLER: u64 = 0x5000_1000;
+pub(super) const HANDLER: u64 = 0x5000_1000;
 const WORKER: u64 = 0x5000_2000;
 const ELSEWHERE: u64 = 0x5000_3000;
 const BIAS: u64 = 0x5000_0000 - 0x4200;
@@ -19,11 +19,11 @@ const BIAS: u64 = 0x5000_0000 - 0x4200;
 pub(super) const VTABLE: u64 = 0x5020_0000;
 const BLOCKING_VTABLE: u64 = 0x5020_0080;
 
-const RUNTIME: u64 = 0x7777;
+pub(super) const RUNTIME: u64 = 0x7777;
 /// The task that the worker is itself.
 const OWN: u64 = 2;
 
-fn body(address: u64, name: &str, may_block: bool) -> PollBody {
+pub(super) fn body(address: u64, name: &str, may_block: bool) -> PollBody {
     let future = Future { name: name.into(), full_name: format!("app::{name}"), tier: "symbol", place: None };
     PollBody { addresses: address - BIAS..address - BIAS + 0x100, future: Arc::new(future), may_block }
 }
@@ -217,7 +217,7 @@ fn a_poll_without_a_stack_has_the_name_that_a_walk_found_until_its_task_is_gone(
     let walked = |time_ns, tasks, gone| WalkedProcess {
         tgid: PROCESS,
         time_ns,
-        runtimes: vec![WalkedRuntime { address: RUNTIME, counters: Vec::new(), tasks }],
+        runtimes: vec![WalkedRuntime { address: RUNTIME, tasks, ..WalkedRuntime::default() }],
         gone,
         ..WalkedProcess::default()
     };

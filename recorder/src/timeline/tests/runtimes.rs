@@ -13,6 +13,7 @@ fn walked(time_ns: u64, runtimes: &[(u64, &[(RuntimeCounter, u64)])]) -> WalkedP
         address,
         counters: counters.to_vec(),
         tasks: Vec::new(),
+        listed_since_ns: None,
     };
     let runtimes = runtimes.iter().map(runtime).collect();
     WalkedProcess { tgid: PROCESS, time_ns, runtimes, ..WalkedProcess::default() }

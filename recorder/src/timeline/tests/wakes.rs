@@ -11,7 +11,7 @@ use super::{
     *,
 };
 
-const NOTHING: Polled = Polled { task: 0, runtime: 0, worker: 0, tick: 0 };
+pub(super) const NOTHING: Polled = Polled { task: 0, runtime: 0, worker: 0, tick: 0 };
 
 fn awaits(task: u64, began_ns: u64) -> Polled {
     let exact = exact(task, began_ns);
@@ -34,12 +34,12 @@ impl Recording {
         self.push(Record::Wake(Wake { header, tid: Tid(10), tgid: PROCESS, vtable: VTABLE, task, polled }));
     }
 
-    fn spawns(&mut self, time_ns: u64, task: u64, polled: Polled) {
+    pub(super) fn spawns(&mut self, time_ns: u64, task: u64, polled: Polled) {
         let header = header::<Spawn>(time_ns, 0);
         self.push(Record::Spawn(Spawn { header, tid: Tid(10), tgid: PROCESS, vtable: VTABLE, task, polled }));
     }
 
-    fn polls_from_to(&mut self, task: u64, began_ns: u64, ended_ns: u64) {
+    pub(super) fn polls_from_to(&mut self, task: u64, began_ns: u64, ended_ns: u64) {
         self.polls_with(ended_ns, 0, awaits(task, began_ns));
     }
 
@@ -70,6 +70,10 @@ impl Recording {
         for (time_ns, event) in &read.events {
             let Some(NameField::NameIid(name)) = event.name_field else { continue };
             assert!(matches!(event.r#type(), Type::SliceBegin | Type::Instant));
+            let group = read.tracks.get(&read.tracks[&event.track_uuid()].parent_uuid());
+            if group.is_some_and(|group| group.name() == "Tokio tasks") {
+                continue;
+            }
             told.push(Event {
                 time_ns: *time_ns,
                 name: find(&events, name),

@@ -57,30 +57,35 @@ impl Waits {
     }
 }
 
-/// Reads a program's debug information, and hands over what it tells of tasks. None if there is none, or none of types.
+/// Why nothing is known of what a program's tasks wait for.
+const NOT_DESCRIBED: &str = "the program has no debug information with types (`debug = true` in its profile)";
+
+/// Reads a program's debug information, and hands over what it tells of tasks, or why it tells nothing.
 ///
 /// Vtables come with what debug information calls the types of their tasks, where that is certain.
 pub fn with<'v, T>(
     vtables: impl Iterator<Item = (&'v Vtable, &'v Option<String>)>,
     files: &ProgramFiles<'_>,
-    use_it: impl FnOnce(&mut Awaits<'_, '_>) -> T,
-) -> Option<T> {
+    use_it: impl FnOnce(Result<&mut Awaits<'_, '_>, &'static str>) -> T,
+) -> T {
     let described = |bytes| ElfObject::parse(bytes).ok().filter(ElfObject::has_debug_information);
-    let object = [files.debug, Some(files.binary)].into_iter().flatten().find_map(described)?;
+    let Some(object) = [files.debug, Some(files.binary)].into_iter().flatten().find_map(described) else {
+        return use_it(Err(NOT_DESCRIBED));
+    };
     let room = Arena::new();
-    let dwarf = described::load(&object, &room).ok()?;
-    let units = described::units(&dwarf).ok()?;
+    let Ok(dwarf) = described::load(&object, &room) else { return use_it(Err(NOT_DESCRIBED)) };
+    let Ok(units) = described::units(&dwarf) else { return use_it(Err(NOT_DESCRIBED)) };
     let types = Types::new(&dwarf, &units);
     let index = Index::read(&types);
     if index.cells.is_empty() {
-        return None;
+        return use_it(Err(NOT_DESCRIBED));
     }
     let cells = vtables.filter_map(|(vtable, name)| {
         let cell = index.cells.get(name.as_ref()?.as_bytes())?;
         Some((vtable.address, *cell))
     });
     let cells = cells.collect();
-    Some(use_it(&mut Awaits { types, index, cells, files: FxHashMap::default() }))
+    use_it(Ok(&mut Awaits { types, index, cells, files: FxHashMap::default() }))
 }
 
 impl Awaits<'_, '_> {

@@ -97,6 +97,6 @@ fn a_future_is_followed_through_blocks_and_boxes_to_what_it_waits_for() {
 fn without_debug_information_nothing_is_told() {
     let library = include_bytes!("../../symbols/testdata/inlined.x86_64");
     let files = ProgramFiles { binary: library, ..ProgramFiles::default() };
-    assert!(with(std::iter::empty(), &files, |_| ()).is_none());
-    assert!(with(std::iter::empty(), &ProgramFiles { binary: b"not an ELF file", ..files }, |_| ()).is_none());
+    assert!(with(std::iter::empty(), &files, |awaits| awaits.is_err()));
+    assert!(with(std::iter::empty(), &ProgramFiles { binary: b"not an ELF file", ..files }, |awaits| awaits.is_err()));
 }

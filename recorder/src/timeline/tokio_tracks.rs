@@ -1,6 +1,9 @@
-//! The tracks on which polls are shown: one for each worker of each runtime.
+//! The tracks on which polls are shown, one for each worker of each runtime, and those on which tasks are, by their futures.
 //!
-//! A worker is not a thread: it goes to another when its own has to block.
+//! A worker is not a thread: it goes to another when its own has to block. Tasks of one future that live at the same time
+//! have several tracks of the same name, which a reader shows as one.
+
+use std::collections::BTreeSet;
 
 use polletto_common::{
     id::{Tgid, Tid},
@@ -72,17 +75,21 @@ struct Process {
     track: u64,
     /// By runtime, in the order in which they were seen: the group of its workers.
     runtimes: FxHashMap<u64, u64>,
+    /// The group of its tasks; 0 before there is one.
+    tasks: u64,
+    /// By the name of a future: until when each of its tracks is taken, and the track.
+    futures: FxHashMap<String, BTreeSet<(u64, u64)>>,
 }
 
 /// Tracks, described when they are first needed.
 #[derive(Debug, Default)]
-pub struct WorkerTracks {
+pub struct TokioTracks {
     described: u64,
     processes: FxHashMap<Tgid, Process>,
     tracks: FxHashMap<Poller, u64>,
 }
 
-impl WorkerTracks {
+impl TokioTracks {
     /// The poller's track. `since_ns` is when it is first seen to be one.
     pub fn track(&mut self, poller: Poller, since_ns: u64, out: &mut PacketBuffer) -> u64 {
         if let Some(&track) = self.tracks.get(&poller) {
@@ -134,6 +141,28 @@ impl WorkerTracks {
         track
     }
 
+    /// A track of this future's on which a task fits that lived from then to then. A reader takes what begins when another
+    /// ends for a part of that.
+    pub fn life(&mut self, tgid: Tgid, future: &str, (since_ns, until_ns): (u64, u64), out: &mut PacketBuffer) -> u64 {
+        let free = |process: &Process| process.futures.get(future)?.range(..(since_ns, 0)).next_back().copied();
+        let track = match self.processes.get(&tgid).and_then(free) {
+            Some(taken) => {
+                self.tracks_of(tgid, future).remove(&taken);
+                taken.1
+            }
+            None => {
+                let parent_uuid = Some(self.tasks(tgid, since_ns, out));
+                let track = self.next();
+                let name = Some(future.to_owned());
+                let descriptor = TrackDescriptor { uuid: Some(track), parent_uuid, name, ..TrackDescriptor::default() };
+                out.push_thread_track(since_ns, descriptor);
+                track
+            }
+        };
+        self.tracks_of(tgid, future).insert((until_ns, track));
+        track
+    }
+
     /// The process has ended, or runs another program: what its runtimes were is past.
     pub fn forget_process(&mut self, tgid: Tgid) {
         self.processes.remove(&tgid);
@@ -145,18 +174,7 @@ impl WorkerTracks {
         if let Some(&group) = self.processes.get(&tgid).and_then(|process| process.runtimes.get(&runtime)) {
             return group;
         }
-        let process = match self.processes.get(&tgid) {
-            Some(process) => process.track,
-            None => {
-                let track = self.next();
-                let process = ProcessDescriptor { pid: Some(tgid.0 as i32) };
-                let descriptor =
-                    TrackDescriptor { uuid: Some(track), process: Some(process), ..TrackDescriptor::default() };
-                out.push_thread_track(since_ns, descriptor);
-                self.processes.insert(tgid, Process { track, runtimes: FxHashMap::default() });
-                track
-            }
-        };
+        let process = self.process(tgid, since_ns, out);
         let group = self.next();
         let runtimes = self.processes.entry(tgid).or_default();
         let name = match (runtime, runtimes.runtimes.keys().filter(|&&runtime| runtime != 0).count()) {
@@ -174,6 +192,43 @@ impl WorkerTracks {
         };
         out.push_thread_track(since_ns, descriptor);
         group
+    }
+
+    /// The group of a process's tasks.
+    fn tasks(&mut self, tgid: Tgid, since_ns: u64, out: &mut PacketBuffer) -> u64 {
+        let process = self.process(tgid, since_ns, out);
+        if let Some(group) = self.processes.get(&tgid).map(|process| process.tasks).filter(|&group| group != 0) {
+            return group;
+        }
+        let group = self.next();
+        let descriptor = TrackDescriptor {
+            uuid: Some(group),
+            parent_uuid: Some(process),
+            name: Some("Tokio tasks".to_owned()),
+            child_ordering: Some(ChildTracksOrdering::Lexicographic as i32),
+            ..TrackDescriptor::default()
+        };
+        out.push_thread_track(since_ns, descriptor);
+        self.processes.entry(tgid).or_default().tasks = group;
+        group
+    }
+
+    fn tracks_of(&mut self, tgid: Tgid, future: &str) -> &mut BTreeSet<(u64, u64)> {
+        let process = self.processes.entry(tgid).or_default();
+        process.futures.entry(future.to_owned()).or_default()
+    }
+
+    /// The process's own track.
+    fn process(&mut self, tgid: Tgid, since_ns: u64, out: &mut PacketBuffer) -> u64 {
+        if let Some(process) = self.processes.get(&tgid) {
+            return process.track;
+        }
+        let track = self.next();
+        let process = ProcessDescriptor { pid: Some(tgid.0 as i32) };
+        let descriptor = TrackDescriptor { uuid: Some(track), process: Some(process), ..TrackDescriptor::default() };
+        out.push_thread_track(since_ns, descriptor);
+        self.processes.insert(tgid, Process { track, ..Process::default() });
+        track
     }
 
     fn next(&mut self) -> u64 {
