@@ -2,13 +2,14 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, path::Path, process::Command, thread, time::Duration};
 
 use polletto_tests::{
     awaiting::{self, Waiting},
     program,
     program::Program,
-    recorder::polletto,
+    recorder::{Record, polletto},
+    trace::{Event, Trace, Value as Argument},
     turn::Turn,
 };
 use serde_json::Value;
@@ -66,6 +67,59 @@ fn every_task_is_listed_once_with_what_it_says_that_it_waits_for() {
     // Those that are alike are told together.
     assert!(grouped.lines().count() < 200, "{grouped}");
     assert!(grouped.contains("tokio::sync::batch_semaphore::Acquire"), "{grouped}");
+}
+
+/// What `truth` says in the words of a trace's chain, without files.
+fn assert_chain(awaits: &str, truth: &Waiting) {
+    let steps: Vec<&str> = awaits.split(" → ").collect();
+    let own = |step: &&str| {
+        let (function, place) = step.strip_prefix("awaiting::")?.split_once(" (")?;
+        let (_, line) = place.trim_end_matches(')').rsplit_once(':')?;
+        Some((function.to_owned(), line.parse::<u64>().ok()?))
+    };
+    assert_eq!(steps.iter().filter_map(own).collect::<Vec<_>>(), truth.chain, "{awaits}");
+    assert_eq!(steps.last(), Some(&&*truth.waits_for), "{awaits}");
+}
+
+#[test]
+fn a_recording_has_what_every_task_waits_for_while_it_lasts_and_when_it_ends() {
+    let _turn = Turn::with_others();
+    let program = Program::start(&awaiting::program(), &["--tasks", "500"]);
+    let record = || Record::new().process(program.pid());
+    let often = record().arguments(["--await-stacks", "10"]).start();
+    thread::sleep(Duration::from_secs(3));
+    let often = often.stop().expect_success();
+    let at_the_end = record().arguments(["-d", "1"]).start().wait().expect_success();
+    let never = record().arguments(["-d", "1", "--await-stacks", "never"]).start().wait().expect_success();
+    let truth: Vec<Waiting> = program.truth().iter().map(Waiting::read).collect();
+    let of_category = |trace: &Trace, category: &str| -> BTreeMap<i128, Event> {
+        let events = trace.events.iter().filter(|event| event.categories.iter().any(|of| of == category));
+        let id = |event: &Event| match event.arguments["task_id"] {
+            Argument::Integer(id) => id,
+            ref other => panic!("{other:?}"),
+        };
+        events.filter(|event| event.arguments.contains_key("task_id")).map(|event| (id(event), event.clone())).collect()
+    };
+    for (outcome, is_often) in [(&often, true), (&at_the_end, false)] {
+        let trace = outcome.trace();
+        let (tasks, awaits) = (of_category(&trace, "task"), of_category(&trace, "await"));
+        assert_eq!((tasks.len(), awaits.len()), (truth.len(), if is_often { truth.len() } else { 0 }));
+        for told in &truth {
+            let id = i128::from(told.id);
+            let of_task = [Some(&tasks[&id]), awaits.get(&id)];
+            for event in of_task.into_iter().flatten() {
+                let Argument::Text(chain) = &event.arguments["awaits"] else { panic!("{event:?}") };
+                assert_chain(chain, told);
+                assert_eq!(event.arguments["waits_for"], Argument::Text(told.waits_for.clone()));
+            }
+            assert_eq!(tasks[&id].arguments["end"], Argument::Text("alive".to_owned()));
+        }
+        let told = &outcome.summary()["awaits"];
+        assert_eq!((told["tasks"].as_u64(), &told["refused"]), (Some(truth.len() as u64), &Value::Array(Vec::new())));
+        assert_eq!(told["looks"].as_u64().is_some_and(|looks| looks > 2), is_often, "{told}");
+    }
+    assert!(never.summary()["awaits"].is_null());
+    assert!(of_category(&never.trace(), "task").values().all(|task| !task.arguments.contains_key("awaits")));
 }
 
 #[test]

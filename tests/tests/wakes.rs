@@ -150,6 +150,49 @@ impl Beside<'_> {
         assert!(children >= 20, "{children} tasks were spawned by others");
         println!("{:?}: {} spawns, {children} of them by tasks", self.build, self.truth.spawns.len());
     }
+
+    /// Every task that was spawned is shown once, from its spawn to the end of its last poll.
+    fn check_lives(&self, without_end: u64) {
+        let mut by_task = HashMap::<u64, Vec<TrackSlice<'_>>>::new();
+        for life in self.trace.slices_of("task") {
+            by_task.entry(number(life.arguments, "task_id").expect("it has a task")).or_default().push(life);
+        }
+        let spawned: HashMap<u64, Nanoseconds> = instants(self.trace, "spawn")
+            .into_iter()
+            .map(|event| (number(&event.arguments, "task_id").expect("a spawn has a task"), event.at))
+            .collect();
+        let mut unseen = 0;
+        for (&number_of, spawn) in &self.truth.spawns {
+            let [life] = by_task.get(&spawn.id).map(Vec::as_slice).unwrap_or_default() else {
+                panic!("{:?}: {spawn:?} is shown once: {:?}", self.build, by_task.get(&spawn.id))
+            };
+            assert_eq!(
+                (life.begin, text(life, "begin")),
+                (spawned[&spawn.id], "spawned"),
+                "{:?}: {life:?}",
+                self.build
+            );
+            assert_eq!(number(life.arguments, "parent"), self.truth.id_of(spawn.parent), "{:?}: {life:?}", self.build);
+            let name = life.name.split('<').next().expect("a name");
+            assert!(name.contains(&spawn.name), "{:?}: {life:?} is {spawn:?}", self.build);
+            let polls = self.truth.polls.iter().filter(|poll| poll.number == number_of);
+            let last = polls.max_by_key(|poll| poll.end).expect("a task that is spawned is polled");
+            match self.shown(last) {
+                Some(shown) => {
+                    assert_eq!((life.end, text(life, "end")), (shown.end, "last poll"), "{:?}: {spawn:?}", self.build);
+                }
+                None => unseen += 1,
+            }
+        }
+        assert!(unseen <= without_end, "{:?}: the last polls of {unseen} tasks are not shown", self.build);
+    }
+}
+
+fn text<'t>(slice: &TrackSlice<'t>, name: &str) -> &'t str {
+    match &slice.arguments[name] {
+        Value::Text(text) => text,
+        other => panic!("{name} is {other:?}"),
+    }
 }
 
 fn recorded(build: Build) -> (Outcome, Truth) {
@@ -169,6 +212,7 @@ fn every_wake_and_spawn_is_told(build: Build) {
     beside.check_wakes(without_end);
     beside.check_flows();
     beside.check_spawns(without_end);
+    beside.check_lives(without_end);
 }
 
 #[test]

@@ -127,6 +127,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         polls: arguments.polls(),
         budget_percent: arguments.budget,
         task_walk: arguments.task_walk(),
+        await_stacks: arguments.await_stacks,
         threshold: arguments.threshold(),
         categories: arguments.categories.clone().unwrap_or_default(),
         symbols: if arguments.no_symbols { None } else { Some(arguments.names.options()?) },

@@ -57,12 +57,26 @@ pub struct Config {
     pub budget_percent: f64,
     /// How often the tasks of programs are walked that poll any. Default: twice a second. None: never.
     pub task_walk: Option<Duration>,
+    /// When it is read what tasks await. Default: when the recording is over.
+    pub await_stacks: AwaitStacks,
     /// What lasts as long is told as a finding. Default: 5 ms. None: nothing is.
     pub threshold: Option<Duration>,
     /// By what findings are said to be about something. Default: what is built in.
     pub categories: symbols::Categories,
     /// How functions are named when the recording is over; not at all if `None`.
     pub symbols: Option<symbols::Options>,
+}
+
+/// When it is read what tasks await, of programs with debug information.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AwaitStacks {
+    /// Not at all.
+    Never,
+    /// When the recording is over.
+    #[default]
+    AtTheEnd,
+    /// As often, and when the recording is over.
+    Every(Duration),
 }
 
 /// What all rings together may take of the kernel's memory by default.
@@ -169,6 +183,12 @@ impl Config {
         attributes.push(text("polletto.polls", polls));
         attributes
             .extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
+        let await_stacks = match self.await_stacks {
+            AwaitStacks::Never => "never".to_owned(),
+            AwaitStacks::AtTheEnd => "at the end".to_owned(),
+            AwaitStacks::Every(period) => format!("every {} ms", period.as_millis()),
+        };
+        attributes.push(text("polletto.await_stacks", await_stacks));
         attributes.extend(self.threshold.map(|threshold| number("polletto.threshold_ns", threshold.as_nanos() as u64)));
         if let Some(duration) = self.duration {
             attributes.push(number("polletto.duration_ms", duration.as_millis() as u64));

@@ -9,7 +9,10 @@ use anyhow::{Context, Result, bail};
 use polletto_common::id::Tgid;
 use rustc_hash::FxHashMap;
 
-use super::modules::{ModuleFile, Modules};
+use super::{
+    modules::{ModuleFile, Modules},
+    preamble::boottime_ns,
+};
 use crate::{
     kernel,
     target::{self, Memory, ProcessMemory},
@@ -72,6 +75,8 @@ pub struct LiveTask {
     pub spawned_at: Option<(String, u32)>,
     /// What it waits for.
     pub waits: Waits,
+    /// When that was read, CLOCK_BOOTTIME nanoseconds.
+    pub time_ns: u64,
 }
 
 /// The program of a process that has tasks.
@@ -245,7 +250,8 @@ impl Look<'_, '_, '_> {
         let spawned_at = vtable.spawn_location_offset.and_then(|offset| location(memory, found.address, offset));
         let future = Arc::clone(future);
         let waits = waits.unwrap_or_default();
-        Some(LiveTask { id: found.id, runtime, runtime_index, state: found.state, future, spawned_at, waits })
+        let (id, state, time_ns) = (found.id, found.state, boottime_ns());
+        Some(LiveTask { id, runtime, runtime_index, state, future, spawned_at, waits, time_ns })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Two threads work while it runs, besides the one that waits for its end: the [`pipeline`] drains the rings and turns
 //! records into packets, and the trace's [`Output`](crate::trace::Output) compresses and writes them.
 
+mod awaiting;
 mod calibration;
 mod changes;
 mod config;
@@ -32,8 +33,18 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use self::{
+    awaiting::Awaiting,
+    ending::Waiter,
+    findings::Locator,
+    memory::Memory,
+    pipeline::{Finished, Pipeline, Sources},
+    tasks::WantedProbes,
+    walking::Walks,
+};
 pub use self::{
-    config::{Config, Subject, default_ring_bytes},
+    awaiting::{AwaitSummary, AwaitedBy},
+    config::{AwaitStacks, Config, Subject, default_ring_bytes},
     ending::{Ending, Signals},
     findings::{FindingSummary, Place},
     inspecting::{Inspection, LiveTask, inspect},
@@ -45,14 +56,6 @@ pub use self::{
     symbolizing::NameWriter,
     tasks::{TaskProgram, TaskSummary},
     walking::WalkSummary,
-};
-use self::{
-    ending::Waiter,
-    findings::Locator,
-    memory::Memory,
-    pipeline::{Finished, Pipeline, Sources},
-    tasks::WantedProbes,
-    walking::Walks,
 };
 use crate::{
     kernel::{Counted, Loaded, Recorded, Settings},
@@ -88,6 +91,8 @@ pub struct Outcome {
     pub tasks: TaskSummary,
     /// What became of walking their tasks; none where that was not wanted.
     pub walks: Option<WalkSummary>,
+    /// What became of reading what they await; none where that was not wanted.
+    pub awaits: Option<AwaitSummary>,
     /// What was found to be wrong; none where nothing was looked for.
     pub findings: Option<FindingSummary>,
     /// How the functions of each of them were named.
@@ -140,6 +145,8 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     })?;
     // Without stacks it is not known which programs poll tasks.
     let walks = config.task_walk.filter(|_| config.stacks.need_mappings()).map(|_| Walks::start()).transpose()?;
+    // Who walks tells which processes have tasks.
+    let awaiting = walks.is_some().then(|| Awaiting::new(config.await_stacks)).flatten();
     let news = walks.as_ref().map(Walks::news);
     let probes = loaded.take_poll_probes().map(|probes| WantedProbes { probes, budget: config.budget() });
     let mut memory = Memory::new(loaded.unwind_maps()?, loaded.runtime_map()?, probes, news)?;
@@ -149,17 +156,18 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     }
     let path = config.file_for(&processes);
     let file = TraceFile::create(&path, config.overwrite)?;
-    let (pipeline, command) = begin(config, loaded, Sources { memory, walks }, file, held).inspect_err(|_| {
-        // Nothing was recorded. That the file can't be removed matters less than why.
-        std::fs::remove_file(&path).ok();
-    })?;
+    let (pipeline, command) =
+        begin(config, loaded, Sources { memory, walks, awaiting }, file, held).inspect_err(|_| {
+            // Nothing was recorded. That the file can't be removed matters less than why.
+            std::fs::remove_file(&path).ok();
+        })?;
     let running = pipeline.start()?;
     observer.recording(&path);
     let mut waiter = Waiter { watch, signals: &mut *signals, ended: running.ended(), duration: config.duration };
     let ending = waiter.wait(running.progress(), observer)?;
     running.stop(if ending == Ending::TargetsExited { LAST_RECORDS } else { Duration::ZERO });
     waiter.wait_for_pipeline()?;
-    let Finished { lasted, seen, kernel, records, code, tasks, walks, mut findings, requests, refused, output } =
+    let Finished { lasted, seen, kernel, records, code, tasks, walks, awaits, mut findings, requests, refused, output } =
         running
             .join()
             .with_context(|| format!("the recording failed; {} holds what was recorded until then", path.display()))?;
@@ -187,6 +195,7 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         code,
         tasks,
         walks,
+        awaits,
         findings,
         names,
         own_use,

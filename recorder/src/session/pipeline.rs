@@ -18,7 +18,8 @@ use rustix::{
 };
 
 use super::{
-    Config,
+    AwaitStacks, Config,
+    awaiting::{AwaitSummary, Awaiting},
     findings::FindingSummary,
     memory::{CodeSummary, Memory},
     own_use, preamble,
@@ -65,6 +66,7 @@ pub struct Finished {
     pub code: CodeSummary,
     pub tasks: TaskSummary,
     pub walks: Option<WalkSummary>,
+    pub awaits: Option<AwaitSummary>,
     /// What was found to be wrong; none where nothing was looked for.
     pub findings: Option<FindingSummary>,
     /// What is to be named.
@@ -81,6 +83,8 @@ pub struct Sources {
     pub memory: Memory,
     /// What their runtimes are like.
     pub walks: Option<Walks>,
+    /// What their tasks await.
+    pub awaiting: Option<Awaiting>,
 }
 
 /// A recording that has begun, on the thread that began it.
@@ -89,6 +93,7 @@ pub struct Pipeline {
     timeline: Timeline,
     memory: Memory,
     walks: Option<Walks>,
+    awaiting: Option<Awaiting>,
     packets: PacketBuffer,
     output: Output,
     progress: Arc<Progress>,
@@ -102,6 +107,7 @@ pub struct Pipeline {
     counters: Every,
     clocks: Every,
     walk: Every,
+    await_stacks: Option<Every>,
 }
 
 /// Something that is due again and again.
@@ -130,7 +136,7 @@ impl Pipeline {
     /// kernel knows what the processes have mapped.
     pub fn begin(
         attached: Attached,
-        Sources { memory, walks }: Sources,
+        Sources { memory, walks, awaiting }: Sources,
         output: Output,
         config: &Config,
         began: Clocks,
@@ -156,6 +162,7 @@ impl Pipeline {
             timeline,
             memory,
             walks,
+            awaiting,
             packets,
             output,
             progress: Arc::new(progress),
@@ -167,6 +174,10 @@ impl Pipeline {
             counters: Every::new(COUNTERS_PERIOD),
             clocks: Every::new(CLOCKS_PERIOD),
             walk: Every::new(config.task_walk.unwrap_or(COUNTERS_PERIOD)),
+            await_stacks: match config.await_stacks {
+                AwaitStacks::Every(period) => Some(Every::new(period)),
+                AwaitStacks::Never | AwaitStacks::AtTheEnd => None,
+            },
         };
         let tasks = pipeline.list_tasks()?;
         pipeline.describe_processes();
@@ -207,6 +218,7 @@ impl Pipeline {
             mut timeline,
             mut memory,
             mut walks,
+            mut awaiting,
             mut packets,
             output,
             progress,
@@ -219,13 +231,15 @@ impl Pipeline {
         let mut detached = attached.detach();
         let ended_ns = preamble::boottime_ns();
         let mut records = progress.records();
+        let mut awaits = None;
         let rest = ended.and_then(|()| {
             detached.drain(ended_ns, |taken| {
                 records += u64::from(is_record(&taken));
-                pass_on(&taken, &mut timeline, &mut memory, &mut walks, &mut packets);
+                pass_on(&taken, &mut timeline, &mut memory, &mut walks, &mut awaiting, &mut packets);
             })?;
             memory.poll_news().for_each(|news| timeline.poll_news(&news, &mut packets));
             timeline.show_recorder(ended_ns, counters(&progress), &mut packets);
+            awaits = awaiting.map(|awaiting| read_awaits(awaiting, &mut timeline));
             timeline.finish(ended_ns, &mut packets);
             packets.take_all().try_for_each(|batch| send(&output, batch))
         });
@@ -240,7 +254,7 @@ impl Pipeline {
         let (code, tasks) = memory.finish();
         let walks = walks.map(Walks::finish);
         let findings = threshold.map(|threshold| FindingSummary::of(&timeline, threshold));
-        Ok(Finished { lasted, seen, kernel, records, code, tasks, walks, findings, requests, refused, output })
+        Ok(Finished { lasted, seen, kernel, records, code, tasks, walks, awaits, findings, requests, refused, output })
     }
 
     /// Records until told to stop, and then until no recorded thread is left or the time that was given is over.
@@ -283,12 +297,12 @@ impl Pipeline {
     }
 
     fn tick(&mut self) -> Result<()> {
-        let Pipeline { attached, timeline, memory, walks, packets, output, progress, .. } = self;
+        let Pipeline { attached, timeline, memory, walks, awaiting, packets, output, progress, .. } = self;
         let mut records = 0;
         let now_ns = preamble::boottime_ns();
         attached.drain(now_ns, |taken| {
             records += u64::from(is_record(&taken));
-            pass_on(&taken, timeline, memory, walks, packets);
+            pass_on(&taken, timeline, memory, walks, awaiting, packets);
         })?;
         progress.records.fetch_add(records, Ordering::Relaxed);
         let seen = timeline.seen();
@@ -298,6 +312,7 @@ impl Pipeline {
         for process in self.timeline.take_ended() {
             self.attached.forget_process(process)?;
             self.memory.ended(process);
+            self.awaiting.iter_mut().for_each(|awaiting| awaiting.forget(process));
         }
         let scan_wanted = self.needs_mappings && (self.memory.take_scan_wanted() | self.timeline.take_scan_wanted());
         if self.timeline.take_listing_wanted() || scan_wanted {
@@ -359,12 +374,21 @@ impl Pipeline {
         let Some(walks) = &mut self.walks else { return Ok(()) };
         for walked in walks.found() {
             self.timeline.walked(&walked, &mut self.packets);
+            if let Some(awaiting) = self.awaiting.as_mut().filter(|_| !walked.runtimes.is_empty()) {
+                awaiting.has_tasks(walked.tgid)?;
+            }
         }
         if self.walk.is_due() {
             walks.walk();
         }
         if walks.take_threads_wanted() {
             self.list_tasks()?;
+        }
+        if let (Some(awaiting), Some(every)) = (&mut self.awaiting, &mut self.await_stacks) {
+            awaiting.found().iter().for_each(|read| self.timeline.await_something(read));
+            if every.is_due() {
+                awaiting.look();
+            }
         }
         Ok(())
     }
@@ -394,6 +418,7 @@ fn pass_on(
     timeline: &mut Timeline,
     memory: &mut Memory,
     walks: &mut Option<Walks>,
+    awaiting: &mut Option<Awaiting>,
     packets: &mut PacketBuffer,
 ) {
     match taken {
@@ -401,11 +426,20 @@ fn pass_on(
             timeline.push(record, packets);
             // Before the memory does: what it finds in a program comes after the program's beginning.
             walks.iter_mut().for_each(|walks| walks.record(record));
+            awaiting.iter_mut().for_each(|awaiting| awaiting.record(record));
             memory.record(record);
         }
         Taken::Stack(stack) => timeline.push_stack(&stack.0, &stack.1, packets),
         Taken::Memory(event) => memory.event(event, timeline),
     }
+}
+
+/// Reads what the tasks of those processes await that live, when all is recorded.
+fn read_awaits(mut awaiting: Awaiting, timeline: &mut Timeline) -> AwaitSummary {
+    timeline.take_ended().into_iter().for_each(|process| awaiting.forget(process));
+    let (read, summary) = awaiting.finish();
+    read.iter().for_each(|read| timeline.await_something(read));
+    summary
 }
 
 fn send(output: &Output, batch: Batch) -> Result<()> {

@@ -22,6 +22,7 @@ mod stacks;
 mod task_code;
 mod task_lives;
 mod task_state;
+mod task_waits;
 mod threads;
 mod tokio_tracks;
 mod vocabulary;
@@ -52,6 +53,7 @@ pub use self::{
     runtimes::{RuntimeCounter, WalkedProcess, WalkedRuntime},
     seen::{Endings, Seen},
     task_code::{Future, PollBody, TaskCode},
+    task_waits::{Awaited, AwaitingProcess, AwaitingTask},
     tokio_tracks::Poller,
     waits::Wait,
 };
@@ -184,12 +186,16 @@ impl Timeline {
     pub fn poll_news(&mut self, news: &PollNews, out: &mut PacketBuffer) {
         match news {
             PollNews::Unobserved { process, since_ns, until_ns, why } => {
-                // What was woken before led to polls that nobody saw.
-                self.samples.lost();
+                self.samples.unobserved(*process, *since_ns..*until_ns);
                 self.recorder.polls_unobserved(*process, *since_ns..*until_ns, *why, out);
             }
             PollNews::StillPolling(polls) => polls.iter().for_each(|poll| self.push(&Record::Poll(*poll), out)),
         }
+    }
+
+    /// Takes what tasks of a process were found waiting for.
+    pub fn await_something(&mut self, read: &AwaitingProcess) {
+        self.samples.await_something(read, &mut self.seen);
     }
 
     /// This is all that a process has mapped.
@@ -360,7 +366,7 @@ impl Timeline {
         let record::Header { time_ns, cpu, flags, .. } = lost.header;
         if flags & flags::SAMPLES_LOST != 0 {
             self.seen.samples_lost += lost.count;
-            self.samples.lost();
+            self.samples.lost(time_ns);
             return;
         }
         self.seen.lost += lost.count;

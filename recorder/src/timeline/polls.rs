@@ -8,7 +8,7 @@
 mod presence;
 mod showing;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use polletto_common::{
     id::{Tgid, Tid},
@@ -29,6 +29,7 @@ use super::{
     seen::Seen,
     task_code::{Future, PollBody},
     task_lives::Lives,
+    task_waits::{AwaitingProcess, Gaps},
     tokio_tracks::TokioTracks,
     vocabulary::Vocabulary,
     waits::Wait,
@@ -77,6 +78,7 @@ pub struct Polls {
     tracks: TokioTracks,
     counters: RuntimeCounters,
     wakes: Wakes,
+    gaps: Gaps,
     /// What lasts as long is told as a finding, nanoseconds.
     threshold_ns: u64,
     findings: Findings,
@@ -260,9 +262,25 @@ impl Polls {
         self.show_lives(crowded_out, words, seen, out);
     }
 
-    /// Polls may be missing.
-    pub fn lost(&mut self) {
+    /// Polls may be missing from before this time.
+    pub fn lost(&mut self, time_ns: u64) {
         self.wakes.lost();
+        self.gaps.lost(time_ns);
+    }
+
+    /// Polls of a process were not told from then to then.
+    pub fn unobserved(&mut self, process: Tgid, gap: Range<u64>) {
+        // What was woken before led to polls that nobody saw.
+        self.wakes.lost();
+        self.gaps.unobserved(process, gap);
+    }
+
+    /// Takes what tasks of a process were found waiting for.
+    pub fn await_something(&mut self, read: &AwaitingProcess, seen: &mut Seen) {
+        for found in &read.tasks {
+            let is_kept = self.lives.awaits(TaskKey { tgid: read.tgid, id: found.id }, found);
+            seen.waits_not_kept += u64::from(!is_kept);
+        }
     }
 
     /// The task that spawned another, if that was told.
@@ -303,6 +321,7 @@ impl Polls {
         let over = self.lives.take_process(tgid);
         self.show_lives(over, words, seen, out);
         self.wakes.forget_process(tgid);
+        self.gaps.forget_process(tgid);
         self.tracks.forget_process(tgid);
         self.counters.forget_process(tgid);
     }

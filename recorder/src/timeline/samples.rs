@@ -1,5 +1,7 @@
 //! Where threads spent their time: samples of those that ran, and slices and samples of those that slept.
 
+use std::ops::Range;
+
 use polletto_common::{
     id::{Tgid, Tid},
     record::{self, flags},
@@ -18,6 +20,7 @@ use super::{
     seen::Seen,
     stacks::{Found, Origin, Stacks},
     task_state,
+    task_waits::AwaitingProcess,
     vocabulary::Vocabulary,
     waits::Wait,
 };
@@ -158,9 +161,19 @@ impl Samples {
         self.polls.spawned(spawn, body, &mut self.words, seen, out);
     }
 
-    /// Polls may be missing.
-    pub fn lost(&mut self) {
-        self.polls.lost();
+    /// Polls may be missing from before this time.
+    pub fn lost(&mut self, time_ns: u64) {
+        self.polls.lost(time_ns);
+    }
+
+    /// See [`Polls::unobserved`].
+    pub fn unobserved(&mut self, process: Tgid, gap: Range<u64>) {
+        self.polls.unobserved(process, gap);
+    }
+
+    /// See [`Polls::await_something`].
+    pub fn await_something(&mut self, read: &AwaitingProcess, seen: &mut Seen) {
+        self.polls.await_something(read, seen);
     }
 
     /// A thread is woken.

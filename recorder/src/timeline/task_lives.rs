@@ -12,6 +12,7 @@ use super::{
     polls::TaskKey,
     runtimes::WalkedProcess,
     task_code::{Future, PollBody},
+    task_waits::{AwaitingTask, TaskWaits},
 };
 
 /// Tasks that are known at the same time. Those of which nothing was heard for longest make room.
@@ -74,6 +75,10 @@ pub struct Life {
     runtime: u64,
     /// Found in its runtime's lists, and not missed there since.
     is_listed: bool,
+    /// What it awaited.
+    pub waits: TaskWaits,
+    /// Where it was spawned, if that is known.
+    pub spawned_at: Option<Box<str>>,
 }
 
 /// A task whose life is over, or known no further.
@@ -117,6 +122,8 @@ impl Life {
             seen_ns: time_ns,
             runtime: 0,
             is_listed: false,
+            waits: TaskWaits::default(),
+            spawned_at: None,
         }
     }
 
@@ -165,6 +172,7 @@ impl Lives {
         life.body = Arc::clone(body);
         life.polls += 1;
         life.polled_ns = life.polled_ns.max(until_ns);
+        life.waits.polled(since_ns);
         life.is_of(runtime);
     }
 
@@ -173,6 +181,18 @@ impl Lives {
         if let Some(life) = self.life(task, body, time_ns) {
             (life.begin, life.since_ns) = (Begin::Spawned, time_ns);
         }
+    }
+
+    /// A task was found waiting. False if that is not kept.
+    pub fn awaits(&mut self, task: TaskKey, found: &AwaitingTask) -> bool {
+        // Of a task that nobody has polled and no list has had, there is nothing to show.
+        let Some(life) = self.lives.get_mut(&task) else { return true };
+        life.heard_of(found.time_ns);
+        if let Some(place) = &found.spawned_at {
+            life.spawned_at.get_or_insert_with(|| place.as_str().into());
+        }
+        let polled_ns = life.polled_ns;
+        found.awaited.as_ref().is_none_or(|awaited| life.waits.found(found.time_ns, awaited, polled_ns))
     }
 
     /// It is no task, or nothing is to be told of it.
@@ -218,8 +238,9 @@ impl Lives {
         let processes: Vec<Tgid> = self.walked.keys().copied().collect();
         let mut over: Vec<Lived> = processes.into_iter().flat_map(|process| self.settle(process, &none)).collect();
         let lives = mem::take(&mut self.lives).into_iter();
-        over.extend(lives.map(|(task, life)| match life.is_listed {
-            true => Lived { task, until_ns: now_ns.max(life.seen_ns), end: End::Alive, life },
+        // What is read when nothing is attached any more is read a little later.
+        over.extend(lives.map(|(task, life)| match life.is_listed || life.seen_ns >= now_ns {
+            true => Lived { task, until_ns: now_ns.max(life.since_ns), end: End::Alive, life },
             false => life.over(task, 0),
         }));
         over

@@ -22,7 +22,13 @@ SELECT
   max(iif(flat_key = 'debug.sleep_ns', int_value, NULL)) AS sleep_ns,
   max(iif(flat_key = 'debug.state', string_value, NULL)) AS state,
   max(iif(flat_key = 'debug.waited_for', string_value, NULL)) AS waited_for,
-  max(iif(flat_key = 'debug.records', int_value, NULL)) AS records
+  max(iif(flat_key = 'debug.records', int_value, NULL)) AS records,
+  max(iif(flat_key = 'debug.polls', int_value, NULL)) AS polls,
+  max(iif(flat_key = 'debug.begin', string_value, NULL)) AS begins_with,
+  max(iif(flat_key = 'debug.end', string_value, NULL)) AS ends_with,
+  max(iif(flat_key = 'debug.spawned_at', string_value, NULL)) AS spawned_at,
+  max(iif(flat_key = 'debug.waits_for', string_value, NULL)) AS waits_for,
+  max(iif(flat_key = 'debug.awaits', string_value, NULL)) AS awaits
 FROM args
 WHERE
   flat_key IN (
@@ -30,7 +36,8 @@ WHERE
     'debug.written_at', 'debug.tid', 'debug.pid', 'debug.parent',
     'debug.waker_task_id', 'debug.waker_tid', 'debug.cpu_ns',
     'debug.off_cpu_ns', 'debug.runqueue_ns', 'debug.sleep_ns', 'debug.state',
-    'debug.waited_for', 'debug.records'
+    'debug.waited_for', 'debug.records', 'debug.polls', 'debug.begin',
+    'debug.end', 'debug.spawned_at', 'debug.waits_for', 'debug.awaits'
   )
 GROUP BY arg_set_id
 ORDER BY arg_set_id;

@@ -153,6 +153,29 @@ FROM _polletto_poll_slices AS poll
 LEFT JOIN _polletto_split AS split ON split.poll_id = poll.id
 ORDER BY poll.ts;
 
+-- Tasks as they are drawn, from their beginnings to their ends.
+CREATE PERFETTO TABLE _polletto_task_slices AS
+SELECT
+  slice.id,
+  slice.ts,
+  iif(slice.dur < 0, trace_end() - slice.ts, slice.dur) AS dur,
+  slice.name,
+  tracks.upid,
+  arguments.task_id,
+  arguments.future,
+  arguments.written_at,
+  arguments.spawned_at,
+  arguments.parent,
+  arguments.begins_with,
+  arguments.ends_with,
+  arguments.waits_for,
+  arguments.awaits
+FROM slice
+JOIN _polletto_arguments AS arguments USING (arg_set_id)
+JOIN _polletto_tracks AS tracks USING (track_id)
+WHERE slice.category = 'task' AND arguments.task_id IS NOT NULL
+ORDER BY slice.ts;
+
 -- What tasks are, by all that names them.
 CREATE PERFETTO TABLE _polletto_named_tasks AS
 WITH named AS (
@@ -166,6 +189,10 @@ WITH named AS (
   JOIN _polletto_arguments AS arguments USING (arg_set_id)
   JOIN _polletto_tracks AS tracks USING (track_id)
   WHERE slice.category IN ('wake', 'spawn')
+  UNION ALL
+  -- Nor may one that was only found in a list, or that waits.
+  SELECT upid, task_id, name, future, written_at
+  FROM _polletto_task_slices
 )
 SELECT
   upid,

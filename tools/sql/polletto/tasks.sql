@@ -20,6 +20,21 @@ CREATE PERFETTO TABLE polletto_tasks(
   parent_future STRING,
   -- When it was spawned, if that was seen.
   spawned_ts TIMESTAMP,
+  -- Where it was spawned, if the program tells: `file:line`.
+  spawned_at STRING,
+  -- Since when it is known to have lived. NULL where only others told of it.
+  ts TIMESTAMP,
+  -- For how long it is known to have lived.
+  dur DURATION,
+  -- What `ts` is: `spawned`, or `first seen` if it may be older.
+  begins_with STRING,
+  -- What its end is: `last poll` if it has ended with that, `last seen` if it
+  -- may have lived a little longer, `alive` when the recording ended.
+  ends_with STRING,
+  -- Of a task that was alive, what it waited for in the end, if that was read.
+  waits_for STRING,
+  -- How it came to wait for that: a chain of awaits, with lines.
+  awaits STRING,
   -- When its first poll began that was seen.
   first_poll_ts TIMESTAMP,
   -- When its last poll began that was seen.
@@ -43,6 +58,23 @@ CREATE PERFETTO TABLE polletto_tasks(
 )
 AS
 WITH
+  lives AS (
+    SELECT
+      *,
+      min(ts) OVER whole AS since,
+      max(ts + dur) OVER whole AS until,
+      first_value(begins_with) OVER whole AS first_begins_with,
+      row_number() OVER (PARTITION BY upid, task_id ORDER BY ts DESC) AS from_last
+    FROM _polletto_task_slices
+    WINDOW
+      whole AS (
+        PARTITION BY upid, task_id
+        ORDER BY ts
+        ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+      )
+  ),
+  -- One of which nothing was heard for long may have several slices.
+  lived AS (SELECT * FROM lives WHERE from_last = 1),
   polled AS (
     SELECT
       upid,
@@ -76,9 +108,16 @@ SELECT
   task.name,
   task.future,
   task.written_at,
-  coalesce(polled.parent, woken.parent) AS parent,
+  coalesce(polled.parent, woken.parent, lived.parent) AS parent,
   spawner.future AS parent_future,
   woken.spawned_ts,
+  lived.spawned_at,
+  lived.since AS ts,
+  lived.until - lived.since AS dur,
+  lived.first_begins_with AS begins_with,
+  lived.ends_with,
+  lived.waits_for,
+  lived.awaits,
   polled.first_poll_ts,
   polled.last_poll_ts,
   coalesce(polled.polls, 0) AS polls,
@@ -90,8 +129,9 @@ SELECT
   coalesce(woken.wakes, 0) AS wakes,
   woken.longest_wait_ns
 FROM _polletto_named_tasks AS task
+LEFT JOIN lived USING (upid, task_id)
 LEFT JOIN polled USING (upid, task_id)
 LEFT JOIN woken USING (upid, task_id)
 LEFT JOIN _polletto_named_tasks AS spawner
   ON spawner.upid = task.upid
-  AND spawner.task_id = coalesce(polled.parent, woken.parent);
+  AND spawner.task_id = coalesce(polled.parent, woken.parent, lived.parent);

@@ -10,6 +10,7 @@ use clap::{
 use super::{NameArguments, categories, milliseconds};
 use crate::{
     kernel::{Polls, SamplingClock, Stacks, UserFrames},
+    session::AwaitStacks,
     symbols::Categories,
     trace::Compression,
 };
@@ -122,6 +123,15 @@ pub struct RecordArguments {
     #[arg(long, value_name = "HZ", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub task_walk: u32,
 
+    /// When it is read what tasks wait for, if the program has debug information: so often a second, 1 to 100; `end` or `never`
+    ///
+    /// What each task awaits that is not being polled, from its own future down to the timer, lock, channel or socket, with
+    /// the lines. It is read from the program's memory, which goes on meanwhile and does not notice; at the end, when nothing
+    /// is recorded any more. What would take more than a tenth of a CPU is left out, but for the end. Debug information is
+    /// read once, which takes a second and some hundred MB where it is large. Not with --task-walk 0.
+    #[arg(long, value_name = "HZ", default_value = "end", value_parser = await_stacks)]
+    pub await_stacks: AwaitStacks,
+
     /// What is told as a finding: polls that last as long, and tasks that wait as long for one; milliseconds, 0 for nothing
     ///
     /// Of Tokio programs: polls that ran, slept or had to make room for others, and tasks that were woken and not polled. They
@@ -206,6 +216,15 @@ pub enum Unwind {
     Tables,
     /// By frame pointers alone: for programs that are compiled with them
     FramePointers,
+}
+
+fn await_stacks(text: &str) -> Result<AwaitStacks, &'static str> {
+    match (text, text.parse()) {
+        ("end", _) => Ok(AwaitStacks::AtTheEnd),
+        ("never", _) => Ok(AwaitStacks::Never),
+        (_, Ok(hz @ 1..=100)) => Ok(AwaitStacks::Every(Duration::from_secs(1) / hz)),
+        _ => Err("must be `end`, `never` or 1 to 100 times a second"),
+    }
 }
 
 impl RecordArguments {

@@ -28,8 +28,9 @@ macro_rules! modules {
 /// `tools/sql/polletto`, so that the command finds it wherever it is.
 ///
 /// All but `patterns`, which is made for what it is asked with.
-const PACKAGE: [(&str, &str); 12] = modules![
+const PACKAGE: [(&str, &str); 13] = modules![
     "arguments",
+    "awaits",
     "blocking",
     "categories",
     "code",

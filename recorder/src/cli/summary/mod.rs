@@ -1,5 +1,6 @@
 //! What a recording came to, for people and for scripts.
 
+mod awaits;
 mod findings;
 mod names;
 mod polls;
@@ -13,8 +14,8 @@ use serde::Serialize;
 
 pub use self::names::ModuleNames;
 use self::{
-    findings::Findings, names::NameSummary, polls::PollSummary, stacks::StackSummary, tasks::TaskSummary,
-    walks::TaskWalks,
+    awaits::AwaitSummary, findings::Findings, names::NameSummary, polls::PollSummary, stacks::StackSummary,
+    tasks::TaskSummary, walks::TaskWalks,
 };
 use crate::session::{Ending, Outcome};
 
@@ -55,6 +56,8 @@ pub struct Summary {
     tasks: TaskSummary,
     /// What became of walking tasks; null where there were none, or it was not wanted.
     task_walks: Option<TaskWalks>,
+    /// What tasks await; null where no program tells, or it was not wanted.
+    awaits: Option<AwaitSummary>,
     /// What was found to be wrong; null where nothing was looked for.
     findings: Option<Findings>,
     #[serde(flatten)]
@@ -97,6 +100,7 @@ impl Summary {
             polls: PollSummary::new(outcome),
             tasks: TaskSummary::new(outcome),
             task_walks: TaskWalks::new(outcome),
+            awaits: AwaitSummary::new(outcome),
             findings: Findings::new(outcome.findings.as_ref().filter(|_| !outcome.tasks.programs.is_empty())),
             names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
@@ -120,6 +124,9 @@ impl fmt::Display for Summary {
         write!(out, "{}{}{}", self.stacks, self.tasks, self.polls)?;
         if let Some(walks) = &self.task_walks {
             write!(out, "{walks}")?;
+        }
+        if let Some(awaits) = &self.awaits {
+            write!(out, "{awaits}")?;
         }
         if let Some(findings) = &self.findings {
             write!(out, "{findings}")?;

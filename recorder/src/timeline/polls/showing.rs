@@ -13,7 +13,8 @@ use crate::{
         findings::{Fault, Finding},
         seen::Seen,
         task_code::Future,
-        task_lives::Lived,
+        task_lives::{End, Lived},
+        task_waits::{Awaited, ShownWait},
         tokio_tracks::Poller,
         vocabulary::Vocabulary,
         wakes::Led,
@@ -125,6 +126,11 @@ impl Polls {
             ];
             arguments.extend(self.wakes.parent(task).map(|parent| words.number("parent", parent, out)));
             arguments.extend(future.place.as_ref().map(|place| words.text("written_at", place, out)));
+            arguments.extend(life.spawned_at.as_ref().map(|place| words.text("spawned_at", place, out)));
+            // Of one that has ended, what it waited for last has come.
+            if let Some(awaited) = life.waits.now().filter(|_| end == End::Alive) {
+                arguments.extend(waits_for(awaited, words, out));
+            }
             let slice = SliceBegin {
                 time_ns: life.since_ns,
                 track,
@@ -135,6 +141,9 @@ impl Polls {
                 flows: &[],
             };
             out.push_slice_begin(&slice);
+            for wait in life.waits.shown(task.tgid, life.since_ns, until_ns, &self.gaps) {
+                show_wait(&wait, task, track, words, out);
+            }
             out.push_slice_end(until_ns, track);
         }
     }
@@ -192,6 +201,29 @@ impl Polls {
         }
         out.push_slice_end(presence.last_ns, track);
     }
+}
+
+/// Shows what a task waited for between two polls.
+fn show_wait(wait: &ShownWait, task: TaskKey, track: u64, words: &mut Vocabulary, out: &mut PacketBuffer) {
+    let extent = if wait.is_exact { Extent::Exact } else { Extent::AtLeast };
+    let mut arguments = vec![words.number("task_id", task.id, out), words.text("extent", extent.name(), out)];
+    arguments.extend(waits_for(&wait.awaited, words, out));
+    let slice = SliceBegin {
+        time_ns: wait.since_ns,
+        track,
+        category: words.category("await", out),
+        name: words.event(&wait.awaited.waits_for, out),
+        callstack: None,
+        arguments: &arguments,
+        flows: &[],
+    };
+    out.push_slice_begin(&slice);
+    out.push_slice_end(wait.until_ns, track);
+}
+
+/// What a task awaits, as arguments.
+fn waits_for(awaited: &Awaited, words: &mut Vocabulary, out: &mut PacketBuffer) -> [(u64, Argument); 2] {
+    [words.text("waits_for", &awaited.waits_for, out), words.text("awaits", &awaited.chain, out)]
 }
 
 /// What time went to, as arguments.

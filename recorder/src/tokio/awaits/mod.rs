@@ -9,6 +9,8 @@ mod index;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use rustc_hash::FxHashMap;
 use typed_arena::Arena;
 
@@ -18,7 +20,10 @@ use super::{
     described::{self, TypeAt, Types},
     names::ProgramFiles,
 };
-use crate::{symbols::file::ElfObject, target::Memory};
+use crate::{
+    symbols::{file::ElfObject, short_file},
+    target::Memory,
+};
 
 /// One of the futures that a task waits in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -48,6 +53,19 @@ pub struct Awaits<'d, 'a> {
     cells: FxHashMap<u64, TypeAt>,
     /// By unit and number.
     files: FxHashMap<(usize, u64), Option<String>>,
+}
+
+/// In one line: `handle (src/main.rs:20) → read_frame (src/frame.rs:7) → Readiness`.
+impl fmt::Display for Waits {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, Await { what, file, line }) in self.awaits.iter().enumerate() {
+            write!(out, "{}{what}", if depth > 0 { " → " } else { "" })?;
+            if let (Some(file), Some(line)) = (file, line) {
+                write!(out, " ({}:{line})", short_file(file))?;
+            }
+        }
+        self.ends_for.map_or(Ok(()), |reason| write!(out, " ({reason})"))
+    }
 }
 
 impl Waits {

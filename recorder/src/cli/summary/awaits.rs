@@ -1,0 +1,70 @@
+//! What tasks were found waiting for.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Count, several};
+use crate::{
+    session::{AwaitedBy, Outcome, Unreadable},
+    target::printable,
+};
+
+/// Chains, and processes that can't be read, that are told of in the summary for people.
+const TOLD: usize = 3;
+
+/// The part of the summary about it.
+#[derive(Debug, Serialize)]
+pub struct AwaitSummary {
+    /// How often processes were read.
+    looks: u64,
+    /// Tasks of which it is known what they waited for when the recording was over.
+    tasks: u64,
+    /// What most of them waited for.
+    most: Vec<AwaitedBy>,
+    /// How often processes were not read since that would have taken too long.
+    left_out: u64,
+    /// How often what a task waited for was not kept.
+    not_kept: u64,
+    /// Processes that can't be read, and why.
+    refused: Vec<Unreadable>,
+}
+
+impl AwaitSummary {
+    /// Takes the figures from an outcome. None where there is nothing to tell.
+    pub fn new(outcome: &Outcome) -> Option<AwaitSummary> {
+        let awaits = outcome.awaits.as_ref().filter(|awaits| awaits.looks > 0 || !awaits.refused.is_empty())?;
+        Some(AwaitSummary {
+            looks: awaits.looks,
+            tasks: awaits.tasks,
+            most: awaits.most.clone(),
+            left_out: awaits.left_out,
+            not_kept: outcome.seen.waits_not_kept,
+            refused: awaits.refused.clone(),
+        })
+    }
+}
+
+impl fmt::Display for AwaitSummary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tasks, looks) = (several(self.tasks, "task waits", "tasks wait"), several(self.looks, "time", "times"));
+        writeln!(out, "  awaits    {tasks} at the end; read {looks}")?;
+        for AwaitedBy { tasks, awaits } in self.most.iter().take(TOLD) {
+            writeln!(out, "            {} × {}", Count(*tasks), printable(awaits))?;
+        }
+        if let Some(more) = self.most.len().checked_sub(TOLD).filter(|&more| more > 0) {
+            writeln!(out, "            and in {more} ways more, or others: `polletto tasks` tells all")?;
+        }
+        if self.left_out > 0 {
+            let left_out = several(self.left_out, "time", "times");
+            writeln!(out, "            left out {left_out}: reading them takes too long")?;
+        }
+        if self.not_kept > 0 {
+            writeln!(out, "            not kept {} times: tasks waited for too many things", Count(self.not_kept))?;
+        }
+        for Unreadable { path, reason } in self.refused.iter().take(TOLD) {
+            writeln!(out, "            nothing of {}: {reason}", printable(path))?;
+        }
+        Ok(())
+    }
+}
