@@ -173,8 +173,8 @@ impl Beside<'_> {
                 self.build
             );
             assert_eq!(number(life.arguments, "parent"), self.truth.id_of(spawn.parent), "{:?}: {life:?}", self.build);
-            let name = life.name.split('<').next().expect("a name");
-            assert!(name.contains(&spawn.name), "{:?}: {life:?} is {spawn:?}", self.build);
+            let polls = self.polls.get(&spawn.id).into_iter().flatten();
+            assert!(polls.into_iter().all(|poll| poll.name == life.name), "{:?}: {life:?}", self.build);
             let polls = self.truth.polls.iter().filter(|poll| poll.number == number_of);
             let last = polls.max_by_key(|poll| poll.end).expect("a task that is spawned is polled");
             match self.shown(last) {
