@@ -18,14 +18,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     config::AwaitStacks,
-    inspecting::{Inspection, LiveTask, Look, looking_at},
+    inspecting::{Inspected, Inspection, LiveTask, Look},
     modules::Unreadable,
 };
 use crate::{
     symbols::short_file,
     target,
     timeline::{Awaited, AwaitingProcess, AwaitingTask},
-    tokio::Waits,
+    tokio::{AWAITS_NOT_DESCRIBED, Waits},
 };
 
 /// How long all processes together are waited for when a recording is over.
@@ -118,10 +118,17 @@ impl Awaiting {
         }
     }
 
-    /// A process has tasks.
-    pub fn has_tasks(&mut self, process: Tgid) -> Result<()> {
-        if self.known.insert(process) && self.is_continuous && self.watchers.len() < MAX_PROCESSES {
-            self.watchers.insert(process, Watcher::start(process)?);
+    /// A process has tasks, and its program may tell what they await, or does not.
+    pub fn has_tasks(&mut self, process: Tgid, may_tell: bool) -> Result<()> {
+        match (may_tell, self.is_continuous) {
+            (false, false) => {}
+            (false, true) => self.refused.extend([unreadable(process, AWAITS_NOT_DESCRIBED)]),
+            (true, _) => {
+                let is_new = self.known.insert(process);
+                if is_new && self.is_continuous && self.watchers.len() < MAX_PROCESSES {
+                    self.watchers.insert(process, Watcher::start(process)?);
+                }
+            }
         }
         Ok(())
     }
@@ -221,8 +228,9 @@ impl Watcher {
         std::thread::Builder::new()
             .name("polletto-awaits".into())
             .spawn(move || {
-                let watched = looking_at(process, true, |look| watch(process, look, &asked, &tell));
-                if let Err(error) = watched.flatten() {
+                let inspected = Inspected::find(process);
+                let watched = inspected.and_then(|it| it.look(true, |look| watch(process, look, &asked, &tell))?);
+                if let Err(error) = watched {
                     // Who asked may have given up.
                     tell.send(Told::Failed(format!("{error:#}"))).ok();
                 }

@@ -89,32 +89,50 @@ struct Found {
 
 /// Looks at a process once, with the chains of what its tasks await if `awaits` are wanted.
 pub fn inspect(process: Tgid, awaits: bool) -> Result<Inspection> {
-    looking_at(process, awaits, |look| look.now())?
+    Inspected::find(process)?.look(awaits, |look| look.now())?
 }
 
-/// Finds out how the tasks of a process are read, and lets them be read as long as `use_it` lasts.
-pub(super) fn looking_at<T>(process: Tgid, awaits: bool, use_it: impl FnOnce(&mut Look<'_, '_, '_>) -> T) -> Result<T> {
-    let found = program_of(process)?;
-    let path = &found.file.module.path;
-    let bytes = found.file.source.read_whole(MAX_BYTES).with_context(|| format!("could not read {path}"))?;
-    let files = ProgramFiles { binary: &bytes, ..ProgramFiles::default() };
-    let vtables = &found.program.vtables;
-    let Seeing { layouts, tasks_unseen, workers_unseen, .. } = Seeing::of(&found.program, &bytes);
-    if layouts.is_empty() {
-        let reason = tasks_unseen.or(workers_unseen).unwrap_or_default();
-        bail!("the tasks of {path} can't be listed: {reason}");
+/// A process that has tasks.
+pub(super) struct Inspected {
+    process: Tgid,
+    found: Found,
+    bytes: Vec<u8>,
+}
+
+impl Inspected {
+    /// Finds the program that has them.
+    pub(super) fn find(process: Tgid) -> Result<Inspected> {
+        let found = program_of(process)?;
+        let path = &found.file.module.path;
+        let bytes = found.file.source.read_whole(MAX_BYTES).with_context(|| format!("could not read {path}"))?;
+        Ok(Inspected { process, found, bytes })
     }
-    let Names { futures, tasks } = tokio::name(vtables, &files);
-    let futures = futures.into_iter().map(Arc::new);
-    let names: FxHashMap<u64, (&Vtable, Arc<FutureName>)> =
-        vtables.iter().zip(futures).map(|(vtable, name)| (vtable.address, (vtable, name))).collect();
-    let places = Places::new(layouts, vtables).moved_by(found.bias);
-    let how = How { process, found: &found, places: &places, names: &names };
-    if !awaits {
-        return Ok(use_it(&mut Look { how, awaits: Err("not asked for") }));
+
+    /// Finds out how its tasks are read, and lets them be read as long as `use_it` lasts.
+    pub(super) fn look<T>(&self, awaits: bool, use_it: impl FnOnce(&mut Look<'_, '_, '_>) -> T) -> Result<T> {
+        let Found { program, file, bias } = &self.found;
+        let vtables = &program.vtables;
+        let Seeing { layouts, tasks_unseen, workers_unseen, .. } = Seeing::of(program, &self.bytes);
+        if layouts.is_empty() {
+            let reason = tasks_unseen.or(workers_unseen).unwrap_or_default();
+            bail!("the tasks of {} can't be listed: {reason}", file.module.path);
+        }
+        let Names { futures, tasks } = tokio::name(vtables, &self.files());
+        let futures = futures.into_iter().map(Arc::new);
+        let names: FxHashMap<u64, (&Vtable, Arc<FutureName>)> =
+            vtables.iter().zip(futures).map(|(vtable, name)| (vtable.address, (vtable, name))).collect();
+        let places = Places::new(layouts, vtables).moved_by(*bias);
+        let how = How { process: self.process, found: &self.found, places: &places, names: &names };
+        if !awaits {
+            return Ok(use_it(&mut Look { how, awaits: Err("not asked for") }));
+        }
+        let types = vtables.iter().zip(&tasks);
+        Ok(tokio::with_awaits(types, &self.files(), |awaits| use_it(&mut Look { how, awaits })))
     }
-    let types = vtables.iter().zip(&tasks);
-    Ok(tokio::with_awaits(types, &files, |awaits| use_it(&mut Look { how, awaits })))
+
+    fn files(&self) -> ProgramFiles<'_> {
+        ProgramFiles { binary: &self.bytes, ..ProgramFiles::default() }
+    }
 }
 
 /// The first of a process's files that has tasks, which is mostly its program.

@@ -375,7 +375,7 @@ impl Pipeline {
         for walked in walks.found() {
             self.timeline.walked(&walked, &mut self.packets);
             if let Some(awaiting) = self.awaiting.as_mut().filter(|_| !walked.runtimes.is_empty()) {
-                awaiting.has_tasks(walked.tgid)?;
+                awaiting.has_tasks(walked.tgid, walked.may_tell_awaits)?;
             }
         }
         if self.walk.is_due() {

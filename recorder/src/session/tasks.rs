@@ -103,6 +103,8 @@ struct Examined {
     /// By which its tasks are walked, at the file's own addresses, or why they can't be.
     places: Result<Places, String>,
     code: Arc<TaskCode>,
+    /// Its debug information may tell what tasks await.
+    may_tell_awaits: bool,
     summary: TaskProgram,
 }
 
@@ -229,6 +231,7 @@ impl Worker {
             places: program.places.clone().map(|places| places.moved_by(bias)),
             bias,
             code: Arc::clone(&program.code),
+            may_tell_awaits: program.may_tell_awaits,
         };
         self.tell_of_walks(News::Runs { process, program: Box::new(program) });
     }
@@ -256,6 +259,7 @@ impl Worker {
             }
             let files = ProgramFiles { binary: &bytes, ..ProgramFiles::default() };
             let names = tokio::name(&program.vtables, &files).futures;
+            let may_tell_awaits = tokio::awaits_may_be_known(&files);
             let code = Arc::new(code_of(&program, &names));
             // Who drains the rings may have ended.
             self.found.send(Found { module: Arc::clone(&file.module), code: Arc::clone(&code) }).ok();
@@ -275,7 +279,7 @@ impl Worker {
                 tasks_unseen,
                 workers_unseen,
             };
-            Examined { layout, places, code, summary }
+            Examined { layout, places, code, may_tell_awaits, summary }
         });
         self.examined.insert(file.index, examined);
     }

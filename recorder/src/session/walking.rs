@@ -53,6 +53,8 @@ pub struct WalkedProgram {
     /// What to subtract (wrapping) from its addresses to get the file's own.
     pub bias: u64,
     pub code: Arc<TaskCode>,
+    /// Its debug information may tell what tasks await.
+    pub may_tell_awaits: bool,
 }
 
 /// What the thread is told.
@@ -332,6 +334,7 @@ fn walked_process(tgid: Tgid, walk: Walk, began_ns: u64, program: &WalkedProgram
         ended: walk.ended.iter().map(|(at, _)| at.address).collect(),
         gone,
         is_cut_short,
+        may_tell_awaits: program.may_tell_awaits,
         runtimes: walk.runtimes.into_iter().map(|runtime| walked_runtime(runtime, began_ns, program)).collect(),
     }
 }

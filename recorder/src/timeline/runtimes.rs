@@ -30,6 +30,8 @@ pub struct WalkedProcess {
     pub gone: Vec<u64>,
     /// Lists of tasks are longer than was allowed to be read.
     pub is_cut_short: bool,
+    /// Its program may tell what its tasks await.
+    pub may_tell_awaits: bool,
 }
 
 /// What was read of a runtime.

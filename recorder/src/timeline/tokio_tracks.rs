@@ -144,22 +144,21 @@ impl TokioTracks {
     /// A track of this future's on which a task fits that lived from then to then. A reader takes what begins when another
     /// ends for a part of that.
     pub fn life(&mut self, tgid: Tgid, future: &str, (since_ns, until_ns): (u64, u64), out: &mut PacketBuffer) -> u64 {
-        let free = |process: &Process| process.futures.get(future)?.range(..(since_ns, 0)).next_back().copied();
-        let track = match self.processes.get(&tgid).and_then(free) {
-            Some(taken) => {
-                self.tracks_of(tgid, future).remove(&taken);
-                taken.1
-            }
-            None => {
-                let parent_uuid = Some(self.tasks(tgid, since_ns, out));
-                let track = self.next();
-                let name = Some(future.to_owned());
-                let descriptor = TrackDescriptor { uuid: Some(track), parent_uuid, name, ..TrackDescriptor::default() };
-                out.push_thread_track(since_ns, descriptor);
-                track
-            }
-        };
-        self.tracks_of(tgid, future).insert((until_ns, track));
+        let tracks = self.processes.get_mut(&tgid).and_then(|process| process.futures.get_mut(future));
+        if let Some(tracks) = tracks
+            && let Some(&(free_ns, track)) = tracks.range(..(since_ns, 0)).next_back()
+        {
+            tracks.remove(&(free_ns, track));
+            tracks.insert((until_ns, track));
+            return track;
+        }
+        let parent_uuid = Some(self.tasks(tgid, since_ns, out));
+        let track = self.next();
+        let name = Some(future.to_owned());
+        let descriptor = TrackDescriptor { uuid: Some(track), parent_uuid, name, ..TrackDescriptor::default() };
+        out.push_thread_track(since_ns, descriptor);
+        let process = self.processes.entry(tgid).or_default();
+        process.futures.entry(future.to_owned()).or_default().insert((until_ns, track));
         track
     }
 
@@ -211,11 +210,6 @@ impl TokioTracks {
         out.push_thread_track(since_ns, descriptor);
         self.processes.entry(tgid).or_default().tasks = group;
         group
-    }
-
-    fn tracks_of(&mut self, tgid: Tgid, future: &str) -> &mut BTreeSet<(u64, u64)> {
-        let process = self.processes.entry(tgid).or_default();
-        process.futures.entry(future.to_owned()).or_default()
     }
 
     /// The process's own track.

@@ -22,7 +22,10 @@ mod wakes;
 pub mod walk;
 
 pub use self::{
-    awaits::{Await, Awaits, Waits, with as with_awaits},
+    awaits::{
+        Await, Awaits, NOT_DESCRIBED as AWAITS_NOT_DESCRIBED, Waits, may_be_known as awaits_may_be_known,
+        with as with_awaits,
+    },
     code::{Code, Reference},
     context::{Contender, Context, Evidence, Found, Unknown},
     names::{FutureName, NameTier, Names, ProgramFiles, name},

@@ -76,7 +76,7 @@ impl Waits {
 }
 
 /// Why nothing is known of what a program's tasks wait for.
-const NOT_DESCRIBED: &str = "the program has no debug information with types (`debug = true` in its profile)";
+pub const NOT_DESCRIBED: &str = "the program has no debug information with types (`debug = true` in its profile)";
 
 /// Reads a program's debug information, and hands over what it tells of tasks, or why it tells nothing.
 ///
@@ -86,10 +86,7 @@ pub fn with<'v, T>(
     files: &ProgramFiles<'_>,
     use_it: impl FnOnce(Result<&mut Awaits<'_, '_>, &'static str>) -> T,
 ) -> T {
-    let described = |bytes| ElfObject::parse(bytes).ok().filter(ElfObject::has_debug_information);
-    let Some(object) = [files.debug, Some(files.binary)].into_iter().flatten().find_map(described) else {
-        return use_it(Err(NOT_DESCRIBED));
-    };
+    let Some(object) = described_by(files) else { return use_it(Err(NOT_DESCRIBED)) };
     let room = Arena::new();
     let Ok(dwarf) = described::load(&object, &room) else { return use_it(Err(NOT_DESCRIBED)) };
     let Ok(units) = described::units(&dwarf) else { return use_it(Err(NOT_DESCRIBED)) };
@@ -104,6 +101,17 @@ pub fn with<'v, T>(
     });
     let cells = cells.collect();
     use_it(Ok(&mut Awaits { types, index, cells, files: FxHashMap::default() }))
+}
+
+/// Whether it is worth while to read a program's debug information for what its tasks await.
+pub fn may_be_known(files: &ProgramFiles<'_>) -> bool {
+    described_by(files).is_some_and(|object| described::has_variants(&object))
+}
+
+/// The file that has the program's debug information.
+fn described_by<'a>(files: &ProgramFiles<'a>) -> Option<ElfObject<'a>> {
+    let described = |bytes| ElfObject::parse(bytes).ok().filter(ElfObject::has_debug_information);
+    [files.debug, Some(files.binary)].into_iter().flatten().find_map(described)
 }
 
 impl Awaits<'_, '_> {

@@ -2,7 +2,7 @@
 
 mod types;
 
-use gimli::{Dwarf, SectionId, Unit, UnitType};
+use gimli::{Dwarf, SectionId, Unit, UnitType, constants::DW_TAG_variant_part};
 use typed_arena::Arena;
 
 pub use self::types::{Place, Shape, TypeAt, Types};
@@ -22,6 +22,27 @@ pub fn load<'a>(object: &ElfObject<'a>, room: &'a Arena<Vec<u8>>) -> Result<Dwar
     })?;
     dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
     Ok(dwarf)
+}
+
+/// Whether types with variants are described, as only Rust has them, and what awaits is one. A program with line tables
+/// alone has none. Far less is read for that than what there is.
+pub fn has_variants(object: &ElfObject<'_>) -> bool {
+    let room = Arena::new();
+    let dwarf = Dwarf::load(|id| match id {
+        SectionId::DebugInfo | SectionId::DebugAbbrev => object.section(id.name(), &room),
+        _ => Ok(Slice::new(&[], gimli::LittleEndian)),
+    });
+    let Ok(mut dwarf) = dwarf else { return false };
+    dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+    let mut headers = dwarf.units();
+    while let Ok(Some(header)) = headers.next() {
+        let Ok(abbreviations) = dwarf.abbreviations(&header) else { continue };
+        // Compilers count them.
+        if (1..).map_while(|code| abbreviations.get(code)).any(|entry| entry.tag() == DW_TAG_variant_part) {
+            return true;
+        }
+    }
+    false
 }
 
 /// All units but those of types alone.
