@@ -8,6 +8,8 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output},
+    thread,
+    time::Duration,
 };
 
 use polletto_tests::{
@@ -86,6 +88,46 @@ fn compared(blocking: &Path) {
     }
     let output = report(blocking, &["--fail-on", "worse"]);
     assert_eq!(output.status.code(), Some(2), "worse than nothing");
+}
+
+/// What is wrong with runtimes, by kind and worker.
+fn of_runtimes(trace: &Path) -> Vec<(String, Option<String>)> {
+    let told = json(trace, &["--json"]);
+    let text = |of: &Value| of.as_str().map(str::to_owned);
+    let found = told["runtimes"].as_array().expect("a list").iter();
+    found.map(|of| (text(&of["kind"]).expect("a kind"), text(&of["worker"]))).collect()
+}
+
+#[test]
+fn a_worker_that_has_all_the_work_is_told() {
+    let _turn = Turn::alone();
+    let program = Program::start(program!("poll-mill"), &["--workers", "2", "--tasks", "1"]);
+    let outcome = Record::new().process(program.pid()).arguments(["-d", "2", "--no-symbols"]).run().expect_success();
+    drop(program);
+    if trace_processor().is_none() {
+        return;
+    }
+    let told = of_runtimes(&outcome.output);
+    let kinds: Vec<&str> = told.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["worker never parks", "one busy worker"]);
+    assert!(told[0].1.is_some() && told[0].1 == told[1].1, "{told:?}");
+}
+
+#[test]
+fn a_blocking_pool_that_is_full_is_told() {
+    let _turn = Turn::alone();
+    let mut program = Program::start(program!("many-tasks"), &["--tasks", "10"]);
+    let recording = Record::new().process(program.pid()).arguments(["--no-symbols"]).start();
+    thread::sleep(Duration::from_secs(1));
+    program.begin();
+    program.wait_for_at_most("stuck", Duration::from_secs(10));
+    thread::sleep(Duration::from_millis(2_500));
+    let outcome = recording.stop().expect_success();
+    drop(program);
+    if trace_processor().is_none() {
+        return;
+    }
+    assert_eq!(of_runtimes(&outcome.output), [("blocking pool full".to_owned(), None)]);
 }
 
 /// By the file of the program's own code.

@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::{
     asking::Processor,
     comparison::{Comparison, Recording, Verdict},
-    found::Found,
+    found::{Found, RuntimeFound},
 };
 use super::{
     arguments::{FailOn, ReportArguments},
@@ -67,9 +67,10 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             (after.found, comparison.count(Verdict::Worse) > 0)
         }
         None => {
-            let found = found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
+            let (found, runtimes) = found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
             let told: Vec<&Found> = found.iter().filter(|found| found.dur >= threshold_ns).collect();
-            print(&mut out, &Report { threshold_ns, groups: grouped(&told), findings: told }, arguments.json)?;
+            let report = Report { threshold_ns, groups: grouped(&told), findings: told, runtimes };
+            print(&mut out, &report, arguments.json)?;
             (found, false)
         }
     };
@@ -113,6 +114,8 @@ struct Report<'f> {
     groups: Vec<Group<'f>>,
     /// Each of them, the longest first.
     findings: Vec<&'f Found>,
+    /// What is wrong with runtimes as a whole.
+    runtimes: Vec<RuntimeFound>,
 }
 
 /// Findings of one kind, in one place.
@@ -182,6 +185,21 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_groups(out)?;
+        if !self.runtimes.is_empty() {
+            writeln!(out)?;
+        }
+        for RuntimeFound { kind, pid, runtime, worker, dur, detail, .. } in &self.runtimes {
+            let (process, seconds) = (pid.unwrap_or_default(), *dur as f64 / 1e9);
+            let who = worker.as_deref().map(|worker| format!(" ({worker})")).unwrap_or_default();
+            writeln!(out, "{kind}{who} for {seconds:.1} s: {detail}; {runtime}, process {process}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report<'_> {
+    fn write_groups(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let threshold = self.threshold_ns as f64 / 1e6;
         if self.groups.is_empty() {
             return writeln!(out, "nothing took {threshold} ms or more");
@@ -247,7 +265,16 @@ mod tests {
             found("slept in poll", 5_000_000, None),
         ];
         let findings: Vec<&Found> = all.iter().collect();
-        let report = Report { threshold_ns: 5_000_000, groups: grouped(&findings), findings };
+        let runtimes = vec![RuntimeFound {
+            kind: "one busy worker".to_owned(),
+            pid: Some(7),
+            runtime: "Tokio workers".to_owned(),
+            worker: Some("worker 1".to_owned()),
+            ts: None,
+            dur: 2_340_000_000,
+            detail: "busy for 99 % of the time, the others for 3 %".to_owned(),
+        }];
+        let report = Report { threshold_ns: 5_000_000, groups: grouped(&findings), findings, runtimes };
         let lines: Vec<String> = report.to_string().lines().map(|line| line.trim().to_owned()).collect();
         assert_eq!(
             lines,
@@ -261,6 +288,9 @@ mod tests {
                 "in burn at f.rs:1",
                 "1       6.0 ms       6.0 ms  long poll (crypto): app::f",
                 "in burn at f.rs:2",
+                "",
+                "one busy worker (worker 1) for 2.3 s: busy for 99 % of the time, the others for 3 %; \
+                 Tokio workers, process 7",
             ]
         );
     }

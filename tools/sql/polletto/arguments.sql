@@ -54,16 +54,20 @@ GROUP BY upid, tid;
 
 CREATE PERFETTO INDEX _polletto_threads_by_tid ON _polletto_threads(upid, tid);
 
--- Of tracks that belong to a process: whose they are, and the group they
--- stand in.
+-- Of tracks that belong to a process, counters among them: whose they are, and
+-- the group they stand in.
 CREATE PERFETTO TABLE _polletto_tracks AS
 SELECT
   track.id AS track_id,
   track.name,
-  process_track.upid,
+  own.upid,
   parent.name AS group_name
-FROM process_track
-JOIN track ON track.id = process_track.id
+FROM (
+  SELECT id, upid FROM process_track
+  UNION
+  SELECT id, upid FROM process_counter_track
+) AS own
+JOIN track ON track.id = own.id
 LEFT JOIN track AS parent ON parent.id = track.parent_id;
 
 CREATE PERFETTO INDEX _polletto_tracks_by_id ON _polletto_tracks(track_id);

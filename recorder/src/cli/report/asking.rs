@@ -28,7 +28,7 @@ macro_rules! modules {
 /// `tools/sql/polletto`, so that the command finds it wherever it is.
 ///
 /// All but `patterns`, which is made for what it is asked with.
-const PACKAGE: [(&str, &str); 13] = modules![
+const PACKAGE: [(&str, &str); 14] = modules![
     "arguments",
     "awaits",
     "blocking",
@@ -38,6 +38,7 @@ const PACKAGE: [(&str, &str); 13] = modules![
     "hotspots",
     "overhead",
     "polls",
+    "runtimes",
     "samples",
     "tasks",
     "wakeups",

@@ -42,6 +42,32 @@ pub struct Found {
     pub own_source: Option<String>,
 }
 
+/// Something wrong with a runtime as a whole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RuntimeFound {
+    /// `blocking pool full`, `worker never parks` or `one busy worker`.
+    pub kind: String,
+    pub pid: Option<i64>,
+    /// The group of its workers' tracks.
+    pub runtime: String,
+    /// Which one, if it is about one.
+    pub worker: Option<String>,
+    /// When it began, as in the trace, nanoseconds; none if it was so all the time.
+    pub ts: Option<i64>,
+    /// How long it lasted, nanoseconds.
+    pub dur: u64,
+    /// In words.
+    pub detail: String,
+}
+
+/// A row of the answer.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Row {
+    Finding(Found),
+    Runtime(RuntimeFound),
+}
+
 impl Found {
     /// What was slept for, if that is what it is.
     pub fn waited_for(&self) -> Option<&str> {
@@ -69,8 +95,26 @@ pub fn query(threshold_ns: u64) -> String {
     )
 }
 
-/// Reads everything in a trace that took as long.
-pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<Vec<Found>> {
+/// Reads everything in a trace that took as long, and what is wrong with its runtimes.
+pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<(Vec<Found>, Vec<RuntimeFound>)> {
     let found = query(threshold_ns);
-    processor.ask(trace, &format!("{MODULES} WITH found AS ({found}) SELECT hex(object) FROM found"))
+    // Of one answer: a reader takes long to load a trace.
+    let rows = processor.ask(
+        trace,
+        &format!(
+            "{MODULES} INCLUDE PERFETTO MODULE polletto.runtimes; WITH found AS ({found}) \
+             SELECT hex(json_object('finding', json(object))) FROM found \
+             UNION ALL SELECT hex(json_object('runtime', json_object('kind', of.kind, 'pid', process.pid, \
+             'runtime', of.runtime, 'worker', of.worker, 'ts', of.ts, 'dur', of.dur, 'detail', of.detail))) \
+             FROM polletto_runtime_findings AS of LEFT JOIN process USING (upid)"
+        ),
+    )?;
+    let (mut findings, mut runtimes) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row {
+            Row::Finding(found) => findings.push(found),
+            Row::Runtime(found) => runtimes.push(found),
+        }
+    }
+    Ok((findings, runtimes))
 }
