@@ -106,6 +106,8 @@ impl Polls {
         out: &mut PacketBuffer,
     ) -> Option<TaskKey> {
         let record::Sample { header, tid, tgid, polled, period_ns, .. } = *sample;
+        // It runs, even if nobody saw it come back.
+        self.back(header.time_ns, tid);
         let task = self.task(header.time_ns, tid, tgid, polled, body);
         self.found(header.time_ns, tid, task, polled, words, seen, out);
         if let Some(presence) = self.innermost(tid)

@@ -67,6 +67,8 @@ impl Presence {
 
     /// The thread leaves its CPU.
     pub(super) fn leave(&mut self, time_ns: u64, is_asleep: bool) {
+        // Who leaves was back, even if nobody saw when.
+        self.come_back(time_ns);
         self.left = Some(Left { at_ns: time_ns, is_asleep, woken_ns: 0 });
     }
 

@@ -462,6 +462,24 @@ fn a_poll_whose_thread_came_back_unseen_slept_all_the_same() {
 }
 
 #[test]
+fn a_thread_that_came_back_unseen_was_away_until_it_is_found_on_a_cpu() {
+    let mut recording = finding_recording();
+    let polled = exact(7, 100);
+    recording.leaves(120, polled);
+    // The timer finds it running.
+    recording.polls(150, 1, polled);
+    recording.leaves(160, polled);
+    recording.comes_back(170);
+    recording.leaves(180, polled);
+    // It must have run to leave.
+    recording.leaves(200, polled);
+    recording.comes_back(220);
+    recording.polled(250, 0, VTABLE, polled);
+    let weights = Weights { cpu_ns: 70, off_cpu_ns: 0, run_queue_ns: 80 };
+    assert_eq!(found(&recording), [(Fault::Preempted, 100, 7, weights)]);
+}
+
+#[test]
 fn a_task_that_is_woken_and_not_polled_is_found() {
     let mut recording = finding_recording();
     recording.wakes(100, 0, 7, Polled::default());
