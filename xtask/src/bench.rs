@@ -6,6 +6,7 @@
 mod attach;
 mod cost;
 mod polls;
+mod said;
 mod size;
 mod stacks;
 mod symbols;

@@ -1,19 +1,14 @@
 //! What it takes from programs that poll as often as they can to be recorded.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{process::Stdio, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
 use super::{
     Bench, number,
+    said::Said,
     table::{self, median},
 };
-use crate::process::Running;
 
 /// Turns of each way to record.
 const ROUNDS: usize = 3;
@@ -32,46 +27,15 @@ struct Mill {
     recorded: Said,
 }
 
-/// A program that says something on each line on its standard input.
-struct Said {
-    process: Running,
-    output: BufReader<std::process::ChildStdout>,
-}
-
-impl Said {
-    /// Starts it, and returns what follows its process id when it is ready.
-    fn start(bench: &Bench, program: &str, arguments: &[&str]) -> Result<(Said, String)> {
-        let mut command = Command::new(bench.program(program));
-        let mut process = Running::start(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let output = BufReader::new(process.child().stdout.take().context("it has no output")?);
-        let mut said = Said { process, output };
-        let ready = said.line()?;
-        let rest = ready.strip_prefix("ready ").with_context(|| format!("{program} said {ready:?}"))?;
-        let rest = rest.split_once(' ').map(|(_, rest)| rest.trim().to_owned()).unwrap_or_default();
-        Ok((said, rest))
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        Ok(line)
-    }
-
-    fn ask(&mut self) -> Result<String> {
-        self.process.child().stdin.as_mut().context("it has no input")?.write_all(b"?\n")?;
-        self.line()
-    }
-}
-
 impl Mill {
     fn polling(bench: &Bench, arguments: &[&str]) -> Result<Mill> {
-        let (recorded, _) = Said::start(bench, "poll-mill", arguments)?;
+        let (recorded, _) = Said::start(&bench.program("poll-mill"), arguments)?;
         Ok(Mill { recorded, counting: None })
     }
 
     fn serving(bench: &Bench) -> Result<Mill> {
-        let (recorded, port) = Said::start(bench, "web-mill", &["serve"])?;
-        let (counting, _) = Said::start(bench, "web-mill", &["ask", &port])?;
+        let (recorded, port) = Said::start(&bench.program("web-mill"), &["serve"])?;
+        let (counting, _) = Said::start(&bench.program("web-mill"), &["ask", &port])?;
         Ok(Mill { recorded, counting: Some(counting) })
     }
 
@@ -84,7 +48,7 @@ impl Mill {
     /// What it does in a second while something else is done.
     fn pace(&mut self, meanwhile: impl FnOnce(u32) -> Result<()>) -> Result<f64> {
         let (begin, before) = self.count()?;
-        meanwhile(self.recorded.process.id())?;
+        meanwhile(self.recorded.pid())?;
         let (end, after) = self.count()?;
         Ok((after - before) / (end - begin) * 1e9)
     }
