@@ -11,6 +11,7 @@ mod size;
 mod stacks;
 mod symbols;
 mod table;
+mod tasks;
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,8 @@ pub enum Part {
     Names,
     /// What telling polls takes from programs that poll as often as they can.
     Polls,
+    /// What a server's answers notice when its tasks are listed.
+    Tasks,
     /// Probes that come and go a thousand times.
     Attach,
 }
@@ -61,6 +64,7 @@ pub fn run(parts: &[Part]) -> Result<()> {
         Part::Stacks => stacks::run(&bench),
         Part::Names => symbols::run(&bench),
         Part::Polls => polls::run(&bench),
+        Part::Tasks => tasks::run(&bench),
         Part::Attach => attach::run(&bench),
     })
 }

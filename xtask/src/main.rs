@@ -31,8 +31,8 @@ enum Task {
     Demo,
     /// Runs every test, those that need the kernel included.
     Test,
-    /// Measures what recording costs, beside what perf costs, and what names cost, beside others that find them; and
-    /// attaches a thousand times to a server under load.
+    /// Measures what recording costs, beside what perf costs, what names cost, beside others that find them, and what a
+    /// server notices when its tasks are listed; and attaches a thousand times to a server under load.
     Bench {
         /// What is measured: everything, unless told.
         parts: Vec<bench::Part>,

@@ -1,10 +1,11 @@
 //! Tasks that wait, each for something else, and what they say of it themselves.
 //!
-//! `awaiting [--tasks N]`
+//! `awaiting [--tasks N [--echo]]`
 //!
 //! Prints a line of JSON for each task: its id, each of its own functions that awaits, from the outermost on, with the line
 //! where it does, and the type of what the last of them waits for in the end; then `ready PID`. Of all kinds in turn, there
-//! are at least as many tasks as is said. Ends when standard input does.
+//! are at least as many tasks as is said. With `--echo` further ones serve on the loopback interface what they are sent, and
+//! the port stands behind PID. Ends when standard input does.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     runtime::{Builder, Handle},
     sync::{Mutex, Notify, Semaphore, mpsc, oneshot, watch},
@@ -207,11 +208,29 @@ async fn spawn_once(said: &Said, on: &Handle, keeps: &mut Keeps) -> io::Result<(
     Ok(())
 }
 
+/// Sends back what it is sent, until nothing more comes.
+async fn echo(mut stream: TcpStream) {
+    let mut piece = [0; 1024];
+    while let Ok(bytes @ 1..) = stream.read(&mut piece).await {
+        if stream.write_all(&piece[..bytes]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn serve(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(echo(stream));
+    }
+}
+
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = env::args().collect();
-    let tasks = match &arguments[..] {
-        [_, option, tasks] if option == "--tasks" => tasks.parse().expect("a number"),
-        _ => 1,
+    let (tasks, echoes) = match &arguments[..] {
+        [_, option, tasks, echo @ ..] if option == "--tasks" => {
+            (tasks.parse().expect("a number"), echo.iter().any(|option| option == "--echo"))
+        }
+        _ => (1, false),
     };
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let said = Said::default();
@@ -238,7 +257,13 @@ fn main() -> io::Result<()> {
     thread::sleep(Duration::from_millis(200));
     assert_eq!(metrics.num_alive_tasks(), said.0.lock().expect("no thread panics").len());
     said.tell();
-    println!("ready {}", process::id());
+    if echoes {
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        println!("ready {} {}", process::id(), listener.local_addr()?.port());
+        runtime.spawn(serve(listener));
+    } else {
+        println!("ready {}", process::id());
+    }
     io::stdin().read_to_end(&mut Vec::new())?;
     drop(held);
     // Nothing that waits is waited for.
