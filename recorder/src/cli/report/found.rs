@@ -64,7 +64,7 @@ pub struct RuntimeFound {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Row {
-    Finding(Found),
+    Finding(Box<Found>),
     Runtime(RuntimeFound),
 }
 
@@ -112,7 +112,7 @@ pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<(V
     let (mut findings, mut runtimes) = (Vec::new(), Vec::new());
     for row in rows {
         match row {
-            Row::Finding(found) => findings.push(found),
+            Row::Finding(found) => findings.push(*found),
             Row::Runtime(found) => runtimes.push(found),
         }
     }
