@@ -19,7 +19,7 @@ use super::{
 use crate::{
     kernel,
     preflight::{self, Needs},
-    session::{self, Config, Ending, Observer, Progress, Signals, Subject, default_ring_bytes},
+    session::{self, AwaitStacks, Config, Ending, Observer, Progress, Signals, Subject, default_ring_bytes},
     target::{self, LaunchError, Running, SelectError},
 };
 
@@ -112,6 +112,11 @@ fn wait_for(mut command: Running, ending: Ending, arguments: &RecordArguments) -
 }
 
 fn config(arguments: &RecordArguments) -> Result<Config> {
+    let is_awaited_often = matches!(arguments.await_stacks, AwaitStacks::Every(_));
+    ensure!(
+        arguments.task_walk > 0 || !is_awaited_often,
+        "--await-stacks needs --task-walk: it is how it is known which tasks there are"
+    );
     let cpus = cpus(&arguments.cpus)?;
     let ring_bytes = arguments.ring_kib.map_or_else(|| default_ring_bytes(cpus.len()), |kib| kib * 1024);
     Ok(Config {

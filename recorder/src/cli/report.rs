@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use self::{
     asking::Processor,
     comparison::{Comparison, Recording, Verdict},
-    found::{Found, RuntimeFound},
+    found::{Found, Read, RuntimeFound},
 };
 use super::{
     arguments::{FailOn, ReportArguments},
@@ -31,6 +31,10 @@ const USAGE: u8 = 2;
 
 /// Something was found that must not be.
 const FOUND: u8 = 3;
+
+/// Why nothing is found in some traces.
+const NO_POLLS: &str =
+    "no poll is in this trace: none was made, no program of Tokio's was recorded, or it was with --no-stacks";
 
 /// How many kinds of findings people are told of.
 const TOLD: usize = 20;
@@ -67,11 +71,17 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             (after.found, comparison.count(Verdict::Worse) > 0)
         }
         None => {
-            let (found, runtimes) = found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
-            let told: Vec<&Found> = found.iter().filter(|found| found.dur >= threshold_ns).collect();
-            let report = Report { threshold_ns, groups: grouped(&told), findings: told, runtimes };
+            let Read { findings, runtimes, polls } =
+                found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
+            let told: Vec<&Found> = findings.iter().filter(|found| found.dur >= threshold_ns).collect();
+            let report = Report { threshold_ns, polls, groups: grouped(&told), findings: told, runtimes };
             print(&mut out, &report, arguments.json)?;
-            (found, false)
+            ensure!(
+                polls > 0 || arguments.fail_on.is_empty(),
+                "{}: {NO_POLLS}, so --fail-on can't tell",
+                arguments.trace.display()
+            );
+            (findings, false)
         }
     };
     let mut code = 0;
@@ -110,6 +120,8 @@ fn is_over(found: &Found, kind: &str, limit: Duration) -> bool {
 #[derive(Debug, Serialize)]
 struct Report<'f> {
     threshold_ns: u64,
+    /// Polls in the trace, long or not.
+    polls: u64,
     /// Those that are alike, the group that took most first.
     groups: Vec<Group<'f>>,
     /// Each of them, the longest first.
@@ -201,6 +213,9 @@ impl fmt::Display for Report<'_> {
 impl Report<'_> {
     fn write_groups(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let threshold = self.threshold_ns as f64 / 1e6;
+        if self.polls == 0 {
+            return writeln!(out, "{NO_POLLS}");
+        }
         if self.groups.is_empty() {
             return writeln!(out, "nothing took {threshold} ms or more");
         }
@@ -274,7 +289,7 @@ mod tests {
             dur: 2_340_000_000,
             detail: "busy for 99 % of the time, the others for 3 %".to_owned(),
         }];
-        let report = Report { threshold_ns: 5_000_000, groups: grouped(&findings), findings, runtimes };
+        let report = Report { threshold_ns: 5_000_000, polls: 9, groups: grouped(&findings), findings, runtimes };
         let lines: Vec<String> = report.to_string().lines().map(|line| line.trim().to_owned()).collect();
         assert_eq!(
             lines,

@@ -140,7 +140,12 @@ impl fmt::Display for List<'_> {
         if *is_cut_short {
             writeln!(out, "tasks are missing: to read all of them would take too long")?;
         }
-        if let Some(reason) = no_awaits {
+        if tasks.is_empty() {
+            writeln!(
+                out,
+                "no runtime has a task in its lists; those of a `LocalSet`, as actix has, are in none that can be read"
+            )?;
+        } else if let Some(reason) = no_awaits {
             writeln!(out, "what they wait for is not known: {reason}")?;
         }
         for alike in self.groups() {

@@ -44,6 +44,9 @@ const MAX_CHAINS: usize = 1 << 16;
 /// Chains that are told of in a summary.
 const TOLD: usize = 10;
 
+/// Tasks that were not polled for nearly as long are told in another order.
+const ALIKE_NS: u64 = 100_000_000;
+
 /// How long what was read waits for the records of what happened before: as long as they wait in rings, and some more.
 const DELAY: Duration = Duration::from_millis(100);
 
@@ -56,8 +59,10 @@ pub struct AwaitSummary {
     pub tasks: u64,
     /// How often a process was not read though it was time: it would have taken more than a tenth of a CPU.
     pub left_out: u64,
-    /// What most of them wait for, the most frequent first.
-    pub most: Vec<AwaitedBy>,
+    /// What they wait for, those first that were not polled for longest.
+    pub longest: Vec<AwaitedBy>,
+    /// In how many ways more.
+    pub more: u64,
     /// Processes that can't be read, and why.
     pub refused: Vec<Unreadable>,
 }
@@ -67,6 +72,8 @@ pub struct AwaitSummary {
 pub struct AwaitedBy {
     /// How many of them.
     pub tasks: u64,
+    /// How long the one was not polled at least that was polled last, or never.
+    pub since_poll_ns: u64,
     /// From their own future on.
     pub awaits: String,
 }
@@ -178,12 +185,12 @@ impl Awaiting {
     }
 
     /// Reads all processes that live, once more. Nothing is attached to them any more, and no record is to come.
-    pub fn finish(mut self) -> (Vec<AwaitingProcess>, AwaitSummary) {
-        let mut read: Vec<AwaitingProcess> = self.waiting.drain(..).map(|(_, read)| read).collect();
+    pub fn finish(mut self) -> LastLook {
+        let read: Vec<AwaitingProcess> = self.waiting.drain(..).map(|(_, read)| read).collect();
         let deadline = Instant::now() + PATIENCE;
         let mut processes: Vec<Tgid> = self.known.iter().copied().collect();
         processes.sort_unstable();
-        let (mut tasks, mut alike) = (0, FxHashMap::<Arc<Awaited>, u64>::default());
+        let mut last_read = Vec::new();
         for process in processes {
             // One after another: their debug information need not be in memory at the same time.
             let watcher = self.watchers.remove(&process).map_or_else(|| Watcher::start(process), Ok);
@@ -191,11 +198,7 @@ impl Awaiting {
             match told.unwrap_or_else(|error| Told::Failed(format!("{error:#}"))) {
                 Told::Read(last, _) => {
                     self.looks += 1;
-                    for awaited in last.tasks.iter().filter_map(|task| task.awaited.as_ref()) {
-                        tasks += 1;
-                        *alike.entry(Arc::clone(awaited)).or_default() += 1;
-                    }
-                    read.push(last);
+                    last_read.push(last);
                 }
                 Told::Undescribed(reason) if self.is_continuous => {
                     self.refused.extend([unreadable(process, reason)]);
@@ -208,12 +211,54 @@ impl Awaiting {
                 Told::Failed(_) => {}
             }
         }
-        let mut most: Vec<_> =
-            alike.into_iter().map(|(awaited, tasks)| AwaitedBy { tasks, awaits: awaited.chain.clone() }).collect();
-        most.sort_by(|one, other| (other.tasks, &one.awaits).cmp(&(one.tasks, &other.awaits)));
-        most.truncate(TOLD);
         let refused = self.refused.into_iter().collect();
-        (read, AwaitSummary { looks: self.looks, tasks, left_out: self.left_out, most, refused })
+        LastLook {
+            read,
+            last_read,
+            summary: AwaitSummary { looks: self.looks, left_out: self.left_out, refused, ..AwaitSummary::default() },
+        }
+    }
+}
+
+/// What is read when a recording is over.
+pub struct LastLook {
+    /// What was read before, and not passed on.
+    pub read: Vec<AwaitingProcess>,
+    /// All there is.
+    pub last_read: Vec<AwaitingProcess>,
+    summary: AwaitSummary,
+}
+
+impl LastLook {
+    /// What became of all. Tells of a task for how long it was not polled when the recording ended.
+    pub fn summary(self, since_poll_ns: impl Fn(Tgid, u64) -> Option<u64>) -> AwaitSummary {
+        let mut alike = FxHashMap::<Arc<Awaited>, (u64, u64)>::default();
+        let mut tasks = 0;
+        for process in &self.last_read {
+            for task in &process.tasks {
+                let (Some(awaited), Some(since_ns)) = (&task.awaited, since_poll_ns(process.tgid, task.id)) else {
+                    continue;
+                };
+                let (count, longest_ns) = alike.entry(Arc::clone(awaited)).or_default();
+                tasks += 1;
+                *count += 1;
+                *longest_ns = since_ns.max(*longest_ns);
+            }
+        }
+        let told = |(awaited, (tasks, since_poll_ns)): (Arc<Awaited>, (u64, u64))| AwaitedBy {
+            tasks,
+            since_poll_ns,
+            awaits: awaited.short.clone(),
+        };
+        let mut longest: Vec<AwaitedBy> = alike.into_iter().map(told).collect();
+        // What many do is rarely what one looks for.
+        longest.sort_by(|one, other| {
+            let key = |of: &AwaitedBy| (std::cmp::Reverse(of.since_poll_ns / ALIKE_NS), of.tasks);
+            key(one).cmp(&key(other)).then_with(|| one.awaits.cmp(&other.awaits))
+        });
+        let more = longest.len().saturating_sub(TOLD) as u64;
+        longest.truncate(TOLD);
+        AwaitSummary { tasks, longest, more, ..self.summary }
     }
 }
 
@@ -274,8 +319,9 @@ fn watch(process: Tgid, look: &mut Look<'_, '_, '_>, asked: &Receiver<()>, tell:
     }
     let mut words = Words::default();
     while asked.recv().is_ok() {
-        let read = look.now()?;
-        if tell.send(Told::Read(words.process(process, &read), read.took)).is_err() {
+        let began = Instant::now();
+        let read = words.process(process, &look.now()?);
+        if tell.send(Told::Read(read, began.elapsed())).is_err() {
             break;
         }
     }
@@ -300,7 +346,8 @@ impl Words {
         if let Some(known) = self.0.get(waits) {
             return Some(Arc::clone(known));
         }
-        let awaited = Arc::new(Awaited { waits_for: waits.awaits.last()?.what.clone(), chain: waits.to_string() });
+        let waits_for = waits.awaits.last()?.what.clone();
+        let awaited = Arc::new(Awaited { waits_for, chain: waits.to_string(), short: waits.in_short() });
         if self.0.len() < MAX_CHAINS {
             self.0.insert(waits.clone(), Arc::clone(&awaited));
         }

@@ -18,7 +18,7 @@ use crate::{
     target::{self, Memory, ProcessMemory},
     tokio::{
         self, Awaits, FutureName, Names, Program, ProgramFiles, Seeing, Vtable, Waits,
-        walk::{Allowance, FoundTask, Lists, Places, RuntimeKind, TaskState, Walk, Walker},
+        walk::{Allowance, FoundTask, Lists, Places, RuntimeAt, RuntimeKind, TaskState, Walk, Walker},
     },
 };
 
@@ -33,6 +33,10 @@ const TRIES: usize = 4;
 
 /// Bytes of the path of a source file that are read.
 const MAX_PATH: usize = 4096;
+
+/// How long the threads are known that were listed. Listing them takes longer than reading a few tasks, and runtimes that
+/// were found are found again without.
+const THREADS_LAST: Duration = Duration::from_secs(10);
 
 /// What tells in the word of a task's state that it is being polled.
 const RUNNING: u64 = 1;
@@ -124,10 +128,10 @@ impl Inspected {
         let places = Places::new(layouts, vtables).moved_by(*bias);
         let how = How { process: self.process, found: &self.found, places: &places, names: &names };
         if !awaits {
-            return Ok(use_it(&mut Look { how, awaits: Err("not asked for") }));
+            return Ok(use_it(&mut Look::new(how, Err("not asked for"))));
         }
         let types = vtables.iter().zip(&tasks);
-        Ok(tokio::with_awaits(types, &self.files(), |awaits| use_it(&mut Look { how, awaits })))
+        Ok(tokio::with_awaits(types, &self.files(), |awaits| use_it(&mut Look::new(how, awaits))))
     }
 
     fn files(&self) -> ProgramFiles<'_> {
@@ -174,11 +178,32 @@ struct How<'l> {
 /// Reads a process's tasks as often as wanted.
 pub(super) struct Look<'l, 'd, 'a> {
     how: How<'l>,
+    /// The thread pointers of its threads, and since when these are known.
+    threads: Option<(Instant, Vec<u64>)>,
+    /// Runtimes that were found.
+    runtimes: Vec<RuntimeAt>,
     /// What tells what they wait for, or why nothing does.
     awaits: Result<&'l mut Awaits<'d, 'a>, &'static str>,
 }
 
-impl Look<'_, '_, '_> {
+impl<'l, 'd, 'a> Look<'l, 'd, 'a> {
+    fn new(how: How<'l>, awaits: Result<&'l mut Awaits<'d, 'a>, &'static str>) -> Look<'l, 'd, 'a> {
+        Look { how, threads: None, runtimes: Vec::new(), awaits }
+    }
+
+    /// The thread pointers of the process's threads.
+    fn threads(&mut self) -> Result<Vec<u64>> {
+        match &self.threads {
+            Some((since, threads)) if since.elapsed() < THREADS_LAST => Ok(threads.clone()),
+            _ => {
+                let threads = kernel::threads()?.into_iter().filter(|thread| thread.tgid == self.how.process);
+                let pointers = threads.map(|thread| thread.thread_pointer).filter(|&pointer| pointer != 0);
+                let (_, threads) = self.threads.insert((Instant::now(), pointers.collect()));
+                Ok(threads.clone())
+            }
+        }
+    }
+
     /// Why it is not known what tasks wait for; none where it is.
     pub(super) fn no_awaits(&self) -> Option<&'static str> {
         self.awaits.as_ref().err().copied()
@@ -186,8 +211,7 @@ impl Look<'_, '_, '_> {
 
     /// Walks until all lists were followed to their ends, and reads each task as it is found.
     pub(super) fn now(&mut self) -> Result<Inspection> {
-        let threads = kernel::threads()?.into_iter().filter(|thread| thread.tgid == self.how.process);
-        let threads: Vec<u64> = threads.map(|thread| thread.thread_pointer).filter(|&pointer| pointer != 0).collect();
+        let threads = self.threads()?;
         let memory = ProcessMemory(self.how.process);
         if let Some(&thread) = threads.first() {
             memory.check(thread).context("the process's memory can't be read (it takes CAP_SYS_PTRACE)")?;
@@ -208,7 +232,8 @@ impl Look<'_, '_, '_> {
         for attempt in 1.. {
             let goes_on = || began.elapsed() < PATIENCE;
             let mut allowance = Allowance { tasks: usize::MAX, goes_on: &goes_on };
-            let walk = walker.walk(&memory, &threads, &[], &mut allowance);
+            let walk = walker.walk(&memory, &threads, &self.runtimes, &mut allowance);
+            self.runtimes = walk.runtimes.iter().map(|runtime| runtime.at).collect();
             if let (Some(doubt), true) = (walk.doubt, walk.runtimes.is_empty() && runtimes.is_empty()) {
                 bail!("no runtime was found: {doubt}");
             }

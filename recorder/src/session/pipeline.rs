@@ -239,7 +239,7 @@ impl Pipeline {
             })?;
             memory.poll_news().for_each(|news| timeline.poll_news(&news, &mut packets));
             timeline.show_recorder(ended_ns, counters(&progress), &mut packets);
-            awaits = awaiting.map(|awaiting| read_awaits(awaiting, &mut timeline));
+            awaits = awaiting.map(|awaiting| read_awaits(awaiting, &mut timeline, ended_ns));
             timeline.finish(ended_ns, &mut packets);
             packets.take_all().try_for_each(|batch| send(&output, batch))
         });
@@ -435,11 +435,11 @@ fn pass_on(
 }
 
 /// Reads what the tasks of those processes await that live, when all is recorded.
-fn read_awaits(mut awaiting: Awaiting, timeline: &mut Timeline) -> AwaitSummary {
+fn read_awaits(mut awaiting: Awaiting, timeline: &mut Timeline, ended_ns: u64) -> AwaitSummary {
     timeline.take_ended().into_iter().for_each(|process| awaiting.forget(process));
-    let (read, summary) = awaiting.finish();
-    read.iter().for_each(|read| timeline.await_something(read));
-    summary
+    let look = awaiting.finish();
+    look.read.iter().chain(&look.last_read).for_each(|read| timeline.await_something(read));
+    look.summary(|process, task| Some(ended_ns.saturating_sub(timeline.polled_last(process, task)?)))
 }
 
 fn send(output: &Output, batch: Batch) -> Result<()> {

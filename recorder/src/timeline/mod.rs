@@ -198,6 +198,11 @@ impl Timeline {
         self.samples.await_something(read, &mut self.seen);
     }
 
+    /// When a task's last poll ended that was told, or else since when it is known. None if it is not known.
+    pub fn polled_last(&self, process: Tgid, task: u64) -> Option<u64> {
+        self.samples.polled_last(process, task)
+    }
+
     /// This is all that a process has mapped.
     pub fn remap(&mut self, tgid: Tgid, mappings: Vec<Mapped>) {
         self.stacks.remap(tgid, mappings);

@@ -285,6 +285,11 @@ impl Polls {
         }
     }
 
+    /// See [`Lives::polled_last`].
+    pub fn polled_last(&self, task: TaskKey) -> Option<u64> {
+        self.lives.polled_last(task)
+    }
+
     /// The task that spawned another, if that was told.
     pub fn parent(&self, task: TaskKey) -> Option<u64> {
         self.wakes.parent(task)

@@ -176,6 +176,11 @@ impl Samples {
         self.polls.await_something(read, seen);
     }
 
+    /// See [`super::Timeline::polled_last`].
+    pub fn polled_last(&self, tgid: Tgid, id: u64) -> Option<u64> {
+        self.polls.polled_last(TaskKey { tgid, id })
+    }
+
     /// A thread is woken.
     pub fn wakes(&mut self, time_ns: u64, tid: Tid) {
         self.polls.wakes(time_ns, tid);

@@ -158,6 +158,11 @@ impl Lives {
         self.lives.get(&task).map(|life| &life.body)
     }
 
+    /// When a task's last poll ended that was told, or else since when it is known.
+    pub fn polled_last(&self, task: TaskKey) -> Option<u64> {
+        self.lives.get(&task).map(|life| life.polled_ns.max(life.since_ns))
+    }
+
     /// A task of this runtime was found with this on the stack, which may only tell that it is one of several.
     pub fn found(&mut self, task: TaskKey, body: &Arc<PollBody>, runtime: u64, time_ns: u64) {
         if let Some(life) = self.life(task, body, time_ns) {
@@ -226,9 +231,13 @@ impl Lives {
     /// All lives of a process that has ended, or runs another program.
     pub fn take_process(&mut self, tgid: Tgid) -> Vec<Lived> {
         let mut over = self.settle(tgid, &FxHashSet::default());
-        self.walked.remove(&tgid);
+        let listed = self.walked.remove(&tgid).unwrap_or_default().before;
         let taken = self.lives.extract_if(|task, _| task.tgid == tgid);
-        over.extend(taken.map(|(task, life)| life.over(task, 0)));
+        over.extend(taken.map(|(task, life)| {
+            // It was in its runtime's list when that was read last.
+            let alive_ns = listed.get(&life.runtime).copied().filter(|_| life.is_listed);
+            life.over(task, alive_ns.unwrap_or_default())
+        }));
         over
     }
 

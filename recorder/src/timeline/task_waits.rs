@@ -22,6 +22,8 @@ pub struct Awaited {
     pub waits_for: String,
     /// From the task's own future on.
     pub chain: String,
+    /// The same for people, without what dependencies await within themselves.
+    pub short: String,
 }
 
 /// What tasks of a process were found waiting for.
@@ -181,7 +183,7 @@ mod tests {
     }
 
     fn awaited(name: &str) -> Arc<Awaited> {
-        Arc::new(Awaited { waits_for: name.into(), chain: format!("f → {name}") })
+        Arc::new(Awaited { waits_for: name.into(), chain: format!("f → {name}"), short: String::new() })
     }
 
     fn told(waits: &TaskWaits, gaps: &Gaps) -> Vec<(String, u64, u64, bool)> {

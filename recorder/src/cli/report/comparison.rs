@@ -105,6 +105,11 @@ impl Recording {
         Ok(recording)
     }
 
+    /// Whether it is known where the program's own functions are written, as far as there is anything to be known.
+    fn has_lines(&self) -> bool {
+        self.found.is_empty() || self.found.iter().any(|found| found.own_source.is_some())
+    }
+
     /// Whether the program's own functions are known, as far as there is anything to be known.
     fn has_functions(&self) -> bool {
         self.found.is_empty() || self.found.iter().any(|found| found.own_function.is_some())
@@ -156,8 +161,10 @@ pub struct Comparison {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum ToldBy {
-    /// Futures and the program's own functions.
+    /// Futures, the program's own functions, and their files.
     Function,
+    /// One of the traces has no files, as of a build without line tables.
+    Name,
     /// One of the traces has no functions of the program's own, as of a stripped program.
     Future,
     /// Nor does one have the names that the other has for futures.
@@ -167,7 +174,8 @@ enum ToldBy {
 impl ToldBy {
     fn of(recordings: Pair<&Recording>) -> ToldBy {
         if recordings.iter().all(|recording| recording.has_functions()) {
-            return ToldBy::Function;
+            let have_lines = recordings.iter().all(|recording| recording.has_lines());
+            return if have_lines { ToldBy::Function } else { ToldBy::Name };
         }
         let [before, after] = recordings.map(|recording| {
             recording.found.iter().map(|found| in_every_build(&found.future)).collect::<BTreeSet<String>>()
@@ -254,7 +262,7 @@ impl Place {
             file: None,
             category: None,
         };
-        if by != ToldBy::Function {
+        if matches!(by, ToldBy::Future | ToldBy::Kind) {
             return kind;
         }
         let file = found.own_source.as_deref().map(|source| {
@@ -263,7 +271,7 @@ impl Place {
         });
         Place {
             function: found.own_function.as_deref().map(in_every_build),
-            file: file.filter(|_| found.own_function.is_some()),
+            file: file.filter(|_| by == ToldBy::Function && found.own_function.is_some()),
             category: found.category.clone().filter(|_| found.own_function.is_none()),
             ..kind
         }

@@ -66,6 +66,18 @@ pub struct RuntimeFound {
 enum Row {
     Finding(Box<Found>),
     Runtime(RuntimeFound),
+    /// How many polls there are.
+    Polls(u64),
+}
+
+/// What is wrong in a trace.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// The longest first.
+    pub findings: Vec<Found>,
+    pub runtimes: Vec<RuntimeFound>,
+    /// Of how many polls. Of none nothing can be said.
+    pub polls: u64,
 }
 
 impl Found {
@@ -96,7 +108,7 @@ pub fn query(threshold_ns: u64) -> String {
 }
 
 /// Reads everything in a trace that took as long, and what is wrong with its runtimes.
-pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<(Vec<Found>, Vec<RuntimeFound>)> {
+pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<Read> {
     let found = query(threshold_ns);
     // Of one answer: a reader takes long to load a trace.
     let rows = processor.ask(
@@ -106,15 +118,17 @@ pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<(V
              SELECT hex(json_object('finding', json(object))) FROM found \
              UNION ALL SELECT hex(json_object('runtime', json_object('kind', of.kind, 'pid', process.pid, \
              'runtime', of.runtime, 'worker', of.worker, 'ts', of.ts, 'dur', of.dur, 'detail', of.detail))) \
-             FROM polletto_runtime_findings AS of LEFT JOIN process USING (upid)"
+             FROM polletto_runtime_findings AS of LEFT JOIN process USING (upid) \
+             UNION ALL SELECT hex(json_object('polls', (SELECT count() FROM polletto_polls)))"
         ),
     )?;
-    let (mut findings, mut runtimes) = (Vec::new(), Vec::new());
+    let mut read = Read::default();
     for row in rows {
         match row {
-            Row::Finding(found) => findings.push(*found),
-            Row::Runtime(found) => runtimes.push(found),
+            Row::Finding(found) => read.findings.push(*found),
+            Row::Runtime(found) => read.runtimes.push(found),
+            Row::Polls(polls) => read.polls = polls,
         }
     }
-    Ok((findings, runtimes))
+    Ok(read)
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Chains, and processes that can't be read, that are told of in the summary for people.
-const TOLD: usize = 3;
+const TOLD: usize = 5;
 
 /// The part of the summary about it.
 #[derive(Debug, Serialize)]
@@ -20,8 +20,10 @@ pub struct AwaitSummary {
     looks: u64,
     /// Tasks of which it is known what they waited for when the recording was over.
     tasks: u64,
-    /// What most of them waited for.
-    most: Vec<AwaitedBy>,
+    /// What they waited for, those first that were not polled for longest.
+    longest: Vec<AwaitedBy>,
+    /// In how many ways more.
+    more: u64,
     /// How often processes were not read since that would have taken too long.
     left_out: u64,
     /// How often what a task waited for was not kept.
@@ -37,7 +39,8 @@ impl AwaitSummary {
         Some(AwaitSummary {
             looks: awaits.looks,
             tasks: awaits.tasks,
-            most: awaits.most.clone(),
+            longest: awaits.longest.clone(),
+            more: awaits.more,
             left_out: awaits.left_out,
             not_kept: outcome.seen.waits_not_kept,
             refused: awaits.refused.clone(),
@@ -47,13 +50,22 @@ impl AwaitSummary {
 
 impl fmt::Display for AwaitSummary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (tasks, looks) = (several(self.tasks, "task waits", "tasks wait"), several(self.looks, "time", "times"));
-        writeln!(out, "  awaits    {tasks} at the end; read {looks}")?;
-        for AwaitedBy { tasks, awaits } in self.most.iter().take(TOLD) {
-            writeln!(out, "            {} × {}", Count(*tasks), printable(awaits))?;
+        write!(out, "  awaits    ")?;
+        match (self.looks, self.tasks) {
+            (0, _) => writeln!(out, "not read")?,
+            (looks, 0) => writeln!(out, "read {}; no task was left at the end", several(looks, "time", "times"))?,
+            (_, tasks) => {
+                writeln!(out, "{} at the end; longest without a poll:", several(tasks, "task waits", "tasks wait"))?
+            }
         }
-        if let Some(more) = self.most.len().checked_sub(TOLD).filter(|&more| more > 0) {
-            writeln!(out, "            and in {more} ways more, or others: `polletto tasks` tells all")?;
+        for AwaitedBy { tasks, since_poll_ns, awaits } in self.longest.iter().take(TOLD) {
+            let seconds = *since_poll_ns as f64 / 1e9;
+            writeln!(out, "            {} × up to {seconds:.1} s: {}", Count(*tasks), printable(awaits))?;
+        }
+        let told = self.longest.len().min(TOLD) as u64;
+        let more = self.longest.len() as u64 - told + self.more;
+        if more > 0 {
+            writeln!(out, "            and {} more", several(more, "chain", "chains"))?;
         }
         if self.left_out > 0 {
             let left_out = several(self.left_out, "time", "times");

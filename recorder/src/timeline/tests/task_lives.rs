@@ -204,3 +204,22 @@ fn tasks_end_with_their_process() {
     assert_eq!(recording.told_so_far(), 1);
     assert_eq!(recording.ends(), [(9, (110, "first seen"), (160, "last poll"))]);
 }
+
+#[test]
+fn a_task_that_hung_until_its_process_ended_was_seen_last_in_its_list() {
+    let mut recording = recording();
+    recording.polls_from_to(9, 60, 70);
+    for (since_ns, tasks) in [(100, vec![8, 9]), (200, vec![]), (300, vec![])] {
+        recording.lists(&listed(since_ns, &tasks, &[]));
+    }
+    recording.push(Record::Exec(record::Exec {
+        header: header::<record::Exec>(500, 0),
+        tid: Tid(10),
+        old_tid: Tid(10),
+        exec_id: 2,
+    }));
+    assert_eq!(
+        recording.ends(),
+        [(9, (60, "first seen"), (300, "last seen")), (8, (110, "first seen"), (300, "last seen"))]
+    );
+}

@@ -21,7 +21,7 @@ use super::{
     names::ProgramFiles,
 };
 use crate::{
-    symbols::{file::ElfObject, short_file},
+    symbols::{file::ElfObject, origin_of, short_file},
     target::Memory,
 };
 
@@ -69,6 +69,26 @@ impl fmt::Display for Waits {
 }
 
 impl Waits {
+    /// As it is in one line, without what dependencies await within themselves.
+    pub fn in_short(&self) -> String {
+        let is_of_others = |at: &Await| at.file.as_deref().is_none_or(|file| origin_of(file).is_some());
+        let mut parts: Vec<String> = Vec::new();
+        for (depth, at) in self.awaits.iter().enumerate() {
+            let is_within = depth > 0 && is_of_others(at) && is_of_others(&self.awaits[depth - 1]);
+            let is_last = depth + 1 == self.awaits.len();
+            match (&at.file, at.line) {
+                _ if is_within && !is_last => {
+                    if parts.last().is_some_and(|last| last != "…") {
+                        parts.push("…".to_owned());
+                    }
+                }
+                (Some(file), Some(line)) if !is_of_others(at) => parts.push(format!("{} ({file}:{line})", at.what)),
+                _ => parts.push(at.what.clone()),
+            }
+        }
+        parts.join(" → ")
+    }
+
     /// Nothing is known of it.
     pub fn unknown(reason: &'static str) -> Waits {
         Waits { awaits: Vec::new(), ends_for: Some(reason) }

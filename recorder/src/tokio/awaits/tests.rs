@@ -100,3 +100,18 @@ fn without_debug_information_nothing_is_told() {
     assert!(with(std::iter::empty(), &files, |awaits| awaits.is_err()));
     assert!(with(std::iter::empty(), &ProgramFiles { binary: b"not an ELF file", ..files }, |awaits| awaits.is_err()));
 }
+
+#[test]
+fn in_short_a_chain_leaves_out_what_dependencies_await_within_themselves() {
+    let own = |what: &str, line| Await { what: what.into(), file: Some("src/main.rs".into()), line: Some(line) };
+    let file = "/home/a/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.1/src/sync/mutex.rs";
+    let of_tokio = |what: &str| Await { what: what.into(), file: Some(file.into()), line: Some(9) };
+    let leaf = Await { what: "Acquire".into(), file: None, line: None };
+    let awaits =
+        vec![own("serve", 3), own("locks", 7), of_tokio("lock"), of_tokio("lock::{async}"), of_tokio("acquire"), leaf];
+    let waits = Waits { awaits, ends_for: None };
+    assert_eq!(waits.in_short(), "serve (src/main.rs:3) → locks (src/main.rs:7) → lock → … → Acquire");
+    let timer =
+        Waits { awaits: vec![own("naps", 3), Await { what: "Sleep".into(), file: None, line: None }], ends_for: None };
+    assert_eq!(timer.in_short(), "naps (src/main.rs:3) → Sleep");
+}

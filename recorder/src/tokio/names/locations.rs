@@ -112,7 +112,7 @@ impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
                 Some(&(Reference::Call(to) | Reference::Jump(to))) => self.tells_of_an_end(to),
                 _ => false,
             };
-            if !is_of_tasks(&location.file) {
+            if !is_of_tokio(&location.file) {
                 found.push(Found { location, is_of_block });
             }
         }
@@ -173,10 +173,25 @@ fn is_own(file: &str) -> bool {
     origin_of(file).is_none()
 }
 
-/// What every poll of Tokio goes through.
-fn is_of_tasks(file: &str) -> bool {
-    file.contains("/src/runtime/")
-        && origin_of(file).is_some_and(|origin| {
-            origin.trim_end_matches('/').rsplit('/').next().is_some_and(|folder| folder.starts_with("tokio-"))
-        })
+/// What every poll of Tokio goes through, and blocks of Tokio's own: nobody spawns these, but they are inlined into others.
+/// Where a future has no place of its own, since it never ends, such a place would be taken for it.
+fn is_of_tokio(file: &str) -> bool {
+    let folder = origin_of(file).and_then(|origin| origin.trim_end_matches('/').rsplit('/').next());
+    folder
+        .and_then(|folder| folder.strip_prefix("tokio-"))
+        .is_some_and(|rest| rest.starts_with(|at: char| at.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_tokio;
+
+    #[test]
+    fn places_in_tokio_itself_are_nobodys() {
+        let registry = "/home/a/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
+        let files =
+            ["tokio-1.54.1/src/time/interval.rs", "tokio-util-0.7.1/src/time/delay_queue.rs", "hyper-1.9.0/src/rt.rs"];
+        assert_eq!(files.map(|file| is_of_tokio(&format!("{registry}/{file}"))), [true, false, false]);
+        assert!(!is_of_tokio("src/runtime/main.rs"));
+    }
 }

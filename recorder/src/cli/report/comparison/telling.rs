@@ -16,6 +16,7 @@ impl fmt::Display for Comparison {
         writeln!(out, "before: {}\nafter:  {}", self.before, self.after)?;
         match self.told_by {
             ToldBy::Function => {}
+            ToldBy::Name => writeln!(out, "\nlines are not known in both: places are told without their files")?,
             ToldBy::Future => writeln!(
                 out,
                 "\nthe program's functions are not known in both: places are told by kind and future alone"
