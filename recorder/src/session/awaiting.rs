@@ -72,7 +72,7 @@ pub struct AwaitSummary {
 pub struct AwaitedBy {
     /// How many of them.
     pub tasks: u64,
-    /// How long the one was not polled at least that was polled last, or never.
+    /// For how long one of them was not polled when the recording ended: the one that waits longest. At least, if it never was.
     pub since_poll_ns: u64,
     /// From their own future on.
     pub awaits: String,
@@ -352,5 +352,28 @@ impl Words {
             self.0.insert(waits.clone(), Arc::clone(&awaited));
         }
         Some(awaited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_wait_longest_are_told_first_and_of_these_the_few_before_the_many() {
+        let awaited = |name: &str| Arc::new(Awaited { waits_for: name.into(), chain: name.into(), short: name.into() });
+        let task =
+            |id, awaits: Option<&str>| AwaitingTask { id, time_ns: 0, awaited: awaits.map(awaited), spawned_at: None };
+        let tasks = [Some("many"), Some("many"), Some("late"), Some("few"), None, Some("unknown")];
+        let tasks = (1..).zip(tasks).map(|(id, awaits)| task(id, awaits)).collect();
+        let last_read = vec![AwaitingProcess { tgid: Tgid(7), tasks }];
+        let look = LastLook { read: Vec::new(), last_read, summary: AwaitSummary::default() };
+        // Milliseconds, by the tasks' ids; the timeline does not know the last one.
+        let since_poll_ns = [2_010, 500, 1_000, 2_050, 9_000].map(|milliseconds| milliseconds * 1_000_000);
+        let summary = look.summary(|_, id| since_poll_ns.get(id as usize - 1).copied());
+        let told: Vec<_> =
+            summary.longest.iter().map(|of| (&*of.awaits, of.tasks, of.since_poll_ns / 1_000_000)).collect();
+        assert_eq!(told, [("few", 1, 2_050), ("many", 2, 2_010), ("late", 1, 1_000)]);
+        assert_eq!((summary.tasks, summary.more), (4, 0));
     }
 }
