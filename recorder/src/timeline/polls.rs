@@ -310,6 +310,7 @@ impl Polls {
         seen.tasks_walked += walked.runtimes.iter().map(|runtime| runtime.tasks.len() as u64).sum::<u64>();
         let present: FxHashSet<TaskKey> = self.present.values().flatten().map(|presence| presence.task).collect();
         let over = self.lives.walked(walked, &present);
+        seen.tasks_not_kept += self.lives.take_not_kept();
         self.show_lives(over, words, seen, out);
         self.counters.show(walked, &mut self.tracks, out);
     }

@@ -60,6 +60,8 @@ pub struct Seen {
     pub tasks_walked: u64,
     /// Tasks that are shown from their beginnings to their ends.
     pub tasks: u64,
+    /// Tasks of lists that are not, because there are too many.
+    pub tasks_not_kept: u64,
     /// How often a task was found waiting, and that was not kept since it had waited for too many things.
     pub waits_not_kept: u64,
     /// Walks through such lists that ended before the lists did.

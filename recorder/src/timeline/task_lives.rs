@@ -18,6 +18,9 @@ use super::{
 /// Tasks that are known at the same time. Those of which nothing was heard for longest make room.
 const MAX_LIVES: usize = 1 << 17;
 
+/// Tasks in no list that are worth to be looked through for those that make room.
+const LEAST_UNLISTED: usize = MAX_LIVES / 16;
+
 /// What a task's first moment is that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
@@ -109,6 +112,10 @@ pub struct Lives {
     walked: FxHashMap<Tgid, Walked>,
     /// Those that had to make room.
     crowded_out: Vec<Lived>,
+    /// There is hardly a task that could make room, until lists are read again.
+    is_full: bool,
+    /// Tasks of lists for which there was none.
+    not_kept: u64,
 }
 
 impl Life {
@@ -209,15 +216,19 @@ impl Lives {
     /// known by now. Those who are `present`, in a poll that is not over, are left for later.
     pub fn walked(&mut self, walked: &WalkedProcess, present: &FxHashSet<TaskKey>) -> Vec<Lived> {
         let over = self.settle(walked.tgid, present);
+        self.is_full = false;
         for runtime in &walked.runtimes {
             for (id, body) in &runtime.tasks {
                 let task = TaskKey { tgid: walked.tgid, id: *id };
                 if !self.listable.contains(&body.future) {
                     self.listable.insert(Arc::clone(&body.future));
                 }
-                if let Some(life) = self.life(task, body, walked.time_ns) {
-                    life.body = Arc::clone(body);
-                    (life.runtime, life.is_listed) = (runtime.address, true);
+                match self.life(task, body, walked.time_ns) {
+                    Some(life) => {
+                        life.body = Arc::clone(body);
+                        (life.runtime, life.is_listed) = (runtime.address, true);
+                    }
+                    None => self.not_kept += 1,
                 }
             }
         }
@@ -260,6 +271,11 @@ impl Lives {
         mem::take(&mut self.crowded_out)
     }
 
+    /// Tasks of lists that are not shown since the last call, because there are too many.
+    pub fn take_not_kept(&mut self) -> u64 {
+        mem::take(&mut self.not_kept)
+    }
+
     /// Whose lives the last walk has shown to be over.
     fn settle(&mut self, tgid: Tgid, present: &FxHashSet<TaskKey>) -> Vec<Lived> {
         let Some(walked) = self.walked.get_mut(&tgid) else { return Vec::new() };
@@ -295,7 +311,7 @@ impl Lives {
     fn life(&mut self, task: TaskKey, body: &Arc<PollBody>, time_ns: u64) -> Option<&mut Life> {
         if self.lives.len() >= MAX_LIVES && !self.lives.contains_key(&task) {
             self.make_room();
-            if self.lives.len() >= MAX_LIVES {
+            if self.is_full {
                 return None;
             }
         }
@@ -304,10 +320,14 @@ impl Lives {
         Some(life)
     }
 
-    /// Lets half of those go that are in no list.
+    /// Lets half of those go that are in no list, unless they are so few that it would be to do again at once.
     fn make_room(&mut self) {
+        if self.is_full {
+            return;
+        }
         let mut heard: Vec<u64> = self.lives.values().filter(|life| !life.is_listed).map(|life| life.seen_ns).collect();
-        if heard.is_empty() {
+        if heard.len() < LEAST_UNLISTED {
+            self.is_full = true;
             return;
         }
         let middle = heard.len() / 2;
@@ -320,19 +340,37 @@ impl Lives {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::{super::WalkedRuntime, *};
+
+    fn lists(ids: Range<u64>, body: &Arc<PollBody>) -> WalkedProcess {
+        let tasks = ids.map(|id| (id, Arc::clone(body))).collect();
+        let runtimes = vec![WalkedRuntime { tasks, ..WalkedRuntime::default() }];
+        WalkedProcess { tgid: Tgid(1), runtimes, ..WalkedProcess::default() }
+    }
+
+    fn body() -> Arc<PollBody> {
+        let future = Future { name: "f".into(), full_name: "f".into(), tier: "symbol", place: None };
+        Arc::new(PollBody { addresses: 0..1, future: Arc::new(future), may_block: false })
+    }
+
+    #[test]
+    fn tasks_of_lists_make_no_room_and_those_beyond_are_counted() {
+        let (body, mut lives) = (body(), Lives::default());
+        let all = MAX_LIVES as u64;
+        assert!(lives.walked(&lists(0..all + 3, &body), &FxHashSet::default()).is_empty());
+        assert_eq!((lives.lives.len(), lives.take_not_kept(), lives.take_not_kept()), (MAX_LIVES, 3, 0));
+        lives.polled(TaskKey { tgid: Tgid(1), id: all + 7 }, &body, 0, (5, 6));
+        assert!(lives.is_full && lives.take_crowded_out().is_empty());
+    }
 
     #[test]
     fn tasks_of_which_nothing_was_heard_for_longest_make_room_unless_they_are_listed() {
-        let future = Future { name: "f".into(), full_name: "f".into(), tier: "symbol", place: None };
-        let body = Arc::new(PollBody { addresses: 0..1, future: Arc::new(future), may_block: false });
+        let body = body();
         let task = |id| TaskKey { tgid: Tgid(1), id };
         let mut lives = Lives::default();
-        let listed = WalkedProcess {
-            tgid: Tgid(1),
-            runtimes: vec![WalkedRuntime { tasks: vec![(0, Arc::clone(&body))], ..WalkedRuntime::default() }],
-            ..WalkedProcess::default()
-        };
+        let listed = lists(0..1, &body);
         assert!(lives.walked(&listed, &FxHashSet::default()).is_empty());
         for id in 1..=MAX_LIVES as u64 {
             lives.polled(task(id), &body, 0, (id, id));

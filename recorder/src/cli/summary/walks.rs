@@ -19,6 +19,8 @@ pub struct TaskWalks {
     walks: u64,
     /// Tasks that were found, each once.
     tasks: u64,
+    /// Those of them that are not shown from beginning to end, because there are too many.
+    not_kept: u64,
     /// Walks that left tasks for the next one, each marked in the trace.
     cut_short: u64,
     cpu_seconds: f64,
@@ -33,6 +35,7 @@ impl TaskWalks {
         Some(TaskWalks {
             walks: walks.walks,
             tasks: outcome.seen.tasks_walked,
+            not_kept: outcome.seen.tasks_not_kept,
             cut_short: outcome.seen.walks_cut_short,
             cpu_seconds: walks.cpu.as_secs_f64(),
             refused: walks.refused.clone(),
@@ -44,6 +47,9 @@ impl fmt::Display for TaskWalks {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "  walks     {}", several(self.tasks, "task found", "tasks found"))?;
         writeln!(out, " in {}, {:.0} ms of CPU time", several(self.walks, "walk", "walks"), self.cpu_seconds * 1e3)?;
+        if self.not_kept > 0 {
+            writeln!(out, "            {} not shown: there are too many", several(self.not_kept, "task", "tasks"))?;
+        }
         if self.cut_short > 0 {
             writeln!(out, "            {} left tasks for the next", several(self.cut_short, "walk", "walks"))?;
         }
