@@ -30,9 +30,10 @@ pub struct ProbeCost {
 /// Threads that come to the probe at the same time: several hinder one another.
 const THREADS: usize = 4;
 
-/// How often each thread does so at a stretch, and how often it tries.
-const CALLS: u32 = 200;
-const TRIES: usize = 9;
+/// How often each thread does so at a stretch, and how often it tries: few, as it takes the program's time too, and enough
+/// to be off by less than what they vary by.
+const CALLS: u32 = 100;
+const TRIES: usize = 5;
 
 /// How many times as much it takes in a program that does something else in between: what it had in the CPU's caches and
 /// predictors is no longer there, nor is what the kernel needs. (An axum server's requests took so much longer.)

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     kernel,
-    target::{self, Memory, ProcessMemory},
+    target::{self, Memory, ProcessMemory, image::FileCopy},
     tokio::{
         self, Awaits, FutureName, Names, Program, ProgramFiles, Seeing, Vtable, Waits,
         walk::{Allowance, FoundTask, Lists, Places, RuntimeAt, RuntimeKind, TaskState, Walk, Walker},
@@ -100,7 +100,7 @@ pub fn inspect(process: Tgid, awaits: bool) -> Result<Inspection> {
 pub(super) struct Inspected {
     process: Tgid,
     found: Found,
-    bytes: Vec<u8>,
+    bytes: FileCopy,
 }
 
 impl Inspected {

@@ -251,19 +251,20 @@ impl Worker {
         let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
         let examined = program.map(|program| {
             // What can't be read has names of a lower tier, and a layout by its version.
-            let bytes = file.source.read_whole(MAX_BYTES).unwrap_or_default();
+            let copy = file.source.read_whole(MAX_BYTES).ok();
+            let bytes = copy.as_deref().unwrap_or_default();
             if let (Some(probing), Some(image)) = (&self.probing, &file.image) {
                 let code = PollCode::read(&program, image, &file.source);
-                let wakes = WakeCode::read(&program, image, &file.source, &bytes);
+                let wakes = WakeCode::read(&program, image, &file.source, bytes);
                 probing.tell(Order::Knows { file: Arc::clone(file), code, wakes });
             }
-            let files = ProgramFiles { binary: &bytes, ..ProgramFiles::default() };
+            let files = ProgramFiles { binary: bytes, ..ProgramFiles::default() };
             let names = tokio::name(&program.vtables, &files).futures;
             let may_tell_awaits = tokio::awaits_may_be_known(&files);
             let code = Arc::new(code_of(&program, &names));
             // Who drains the rings may have ended.
             self.found.send(Found { module: Arc::clone(&file.module), code: Arc::clone(&code) }).ok();
-            let Seeing { layout, tasks_unseen, workers_unseen, layouts } = Seeing::of(&program, &bytes);
+            let Seeing { layout, tasks_unseen, workers_unseen, layouts } = Seeing::of(&program, bytes);
             let places = if layouts.is_empty() {
                 Err(tasks_unseen.clone().or(workers_unseen.clone()).unwrap_or_default())
             } else {

@@ -5,6 +5,7 @@
 //! bounded size and never mapped: a mapped file that shrinks would kill the recorder.
 
 mod contents;
+mod copy;
 mod dynamic;
 #[cfg(test)]
 pub(crate) mod example;
@@ -18,6 +19,7 @@ use std::{error, fmt, fs::File, io, ops::Range, os::unix::fs::FileExt};
 
 pub use self::{
     contents::Contents,
+    copy::FileCopy,
     pointers::{Pointer, Pointers},
     thread_locals::{ThreadLocal, thread_locals},
 };
@@ -44,11 +46,6 @@ impl Bytes {
             Bytes::File(file) => Bytes::File(file.try_clone()?),
             Bytes::Memory(memory) => Bytes::Memory(memory.clone()),
         })
-    }
-
-    /// All of them, copied: a file that is mapped can lose its end while it is read. At most `limit`.
-    pub fn read_whole(&self, limit: u64) -> Result<Vec<u8>, ImageError> {
-        read_up_to(self, 0, limit)
     }
 }
 
