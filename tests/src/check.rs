@@ -89,7 +89,8 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+/// Where a program is, if it is anywhere on the PATH.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let directories = env::var_os("PATH")?;
     env::split_paths(&directories).map(|directory| directory.join(program)).find(|path| path.is_file())
 }

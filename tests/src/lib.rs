@@ -5,6 +5,7 @@
 
 pub mod agreement;
 pub mod awaiting;
+pub mod browser;
 pub mod check;
 pub mod code;
 pub mod debug_server;

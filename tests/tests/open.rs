@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use polletto_tests::{recorder::polletto, turn::Turn};
+use polletto_tests::{browser::Browser, recorder::polletto, turn::Turn};
 
 /// A command that serves a trace.
 struct Open {
@@ -73,6 +73,27 @@ fn a_trace_is_fetched_once_by_the_ui_and_by_nobody_else() {
     assert!(head.contains("Access-Control-Allow-Origin: https://ui.perfetto.dev\r\n"), "{head}");
     assert!(answer[body..] == bytes, "{} of {} bytes", answer.len() - body, bytes.len());
     assert!(open.process.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_browser_lets_the_ui_have_a_trace_and_no_other_page() {
+    let _turn = Turn::alone();
+    let Some(mut browser) = Browser::start() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let trace = directory.path().join("x.perfetto-trace");
+    fs::write(&trace, [7; 1_000_000]).expect("it can be written");
+    let mut open = Open::start(&trace);
+    let address = "http://127.0.0.1:9001/x.perfetto-trace";
+    let (ui, other) = ("https://ui.perfetto.dev", "https://example.com");
+    assert_eq!(browser.fetch(&format!("{ui}/"), address), "TypeError: Failed to fetch", "its user was not asked");
+    for origin in [other, ui] {
+        browser.allow_this_machine(origin);
+    }
+    assert_eq!(browser.fetch(&format!("{other}/"), address), "TypeError: Failed to fetch");
+    assert!(open.process.try_wait().expect("it is a child").is_none(), "it waits for the UI");
+    assert_eq!(browser.fetch(&format!("{ui}/"), address), "1000000 bytes");
+    assert!(open.process.wait().expect("it ends").success());
+    browser.close();
 }
 
 #[test]

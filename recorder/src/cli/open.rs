@@ -32,7 +32,7 @@ fn open(arguments: &OpenArguments) -> Result<()> {
             tell("which must reach this machine, so begin there with\n  ssh -L 9001:127.0.0.1:9001 THIS-MACHINE\n");
         }
     }
-    tell("waiting until the trace is fetched; Ctrl-C ends this\n");
+    tell("waiting until the trace is fetched: if the browser asks, let the page reach this device; Ctrl-C ends this\n");
     server.serve()
 }
 
