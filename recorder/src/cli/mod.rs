@@ -19,6 +19,7 @@ use std::{
 use clap::Parser;
 
 use self::arguments::{Arguments, Command};
+pub use self::open::{Answer, ORIGIN, Request};
 use crate::symbols;
 
 /// Does what the command line says. 0 is success, 2 a command line that can't be followed, 1 any other failure, 3 that a

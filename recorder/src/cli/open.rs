@@ -1,5 +1,6 @@
 //! `polletto open`
 
+mod request;
 mod serving;
 
 use std::{
@@ -9,7 +10,8 @@ use std::{
 
 use anyhow::Result;
 
-use self::serving::{ORIGIN, Server, encoded};
+pub use self::request::{Answer, ORIGIN, Request};
+use self::serving::{Server, encoded};
 use super::{arguments::OpenArguments, tell};
 
 /// Opens a trace in the UI, and returns the exit status.

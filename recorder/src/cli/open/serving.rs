@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, Write},
+    io::{self, BufReader, Read, Seek, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     time::Duration,
@@ -10,11 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use super::request::{Answer, ORIGIN, Request};
+
 /// The only one at which the UI's own rules let it fetch from this machine.
 const PORT: u16 = 9001;
-
-/// What may fetch the file.
-pub const ORIGIN: &str = "https://ui.perfetto.dev";
 
 /// How long a browser may take for its request, and then for each piece of the answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,24 +29,6 @@ pub struct Server {
     file: File,
     bytes: u64,
     path: String,
-}
-
-/// What is asked for, as far as it matters.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Request {
-    method: String,
-    path: String,
-    host: Option<String>,
-    origin: Option<String>,
-}
-
-/// How a request is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    TheFile,
-    /// A browser asks first whether it may fetch from this machine.
-    Permission,
-    Refusal(&'static str),
 }
 
 impl Server {
@@ -110,44 +91,6 @@ impl Server {
     }
 }
 
-impl Request {
-    /// None if it is none.
-    fn read(mut from: impl BufRead) -> io::Result<Option<Request>> {
-        let mut line = String::new();
-        from.read_line(&mut line)?;
-        let mut words = line.split_ascii_whitespace();
-        let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(None) };
-        let mut request = Request { method: method.to_owned(), path: path.to_owned(), ..Request::default() };
-        loop {
-            line.clear();
-            if from.read_line(&mut line)? == 0 {
-                return Ok(None);
-            }
-            let Some((name, value)) = line.split_once(':') else { return Ok(Some(request)) };
-            let value = Some(value.trim().to_owned());
-            if name.eq_ignore_ascii_case("host") {
-                request.host = value;
-            } else if name.eq_ignore_ascii_case("origin") {
-                request.origin = value;
-            }
-        }
-    }
-
-    fn answer(&self, path: &str) -> Answer {
-        // Another page can have a name of its own that leads to this machine.
-        let is_here = matches!(self.host.as_deref(), Some("127.0.0.1:9001" | "localhost:9001"));
-        if !is_here || self.origin.as_deref().is_some_and(|origin| origin != ORIGIN) {
-            return Answer::Refusal("403 Forbidden");
-        }
-        match self.method.as_str() {
-            "OPTIONS" => Answer::Permission,
-            "GET" if self.path == path => Answer::TheFile,
-            "GET" => Answer::Refusal("404 Not Found"),
-            _ => Answer::Refusal("405 Method Not Allowed"),
-        }
-    }
-}
-
 /// A text as it can stand in an address.
 pub fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -164,39 +107,6 @@ pub fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request(text: &str) -> Option<Request> {
-        Request::read(text.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn the_file_is_for_the_ui_alone() {
-        for (text, expected) in [
-            ("GET /x HTTP/1.1\r\nHost: 127.0.0.1:9001\r\nOrigin: https://ui.perfetto.dev\r\n\r\n", Answer::TheFile),
-            ("GET /x HTTP/1.1\r\nhost: localhost:9001\r\n\r\n", Answer::TheFile),
-            (
-                "OPTIONS /x HTTP/1.1\r\nHost: 127.0.0.1:9001\r\nOrigin: https://ui.perfetto.dev\r\n\r\n",
-                Answer::Permission,
-            ),
-            ("GET /y HTTP/1.1\r\nHost: 127.0.0.1:9001\r\n\r\n", Answer::Refusal("404 Not Found")),
-            ("POST /x HTTP/1.1\r\nHost: 127.0.0.1:9001\r\n\r\n", Answer::Refusal("405 Method Not Allowed")),
-            (
-                "GET /x HTTP/1.1\r\nHost: 127.0.0.1:9001\r\nOrigin: http://evil\r\n\r\n",
-                Answer::Refusal("403 Forbidden"),
-            ),
-            ("GET /x HTTP/1.1\r\nHost: evil:9001\r\n\r\n", Answer::Refusal("403 Forbidden")),
-            ("GET /x HTTP/1.1\r\n\r\n", Answer::Refusal("403 Forbidden")),
-        ] {
-            assert_eq!(request(text).unwrap().answer("/x"), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_breaks_off_is_no_request() {
-        for text in ["", "GET", "GET /x HTTP/1.1\r\n", "GET /x HTTP/1.1\r\nHost: 127.0.0.1:9001\r\n"] {
-            assert_eq!(request(text), None, "{text:?}");
-        }
-    }
 
     #[test]
     fn a_name_may_hold_anything() {
