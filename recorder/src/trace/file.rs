@@ -42,7 +42,14 @@ impl TraceFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 bail!("{} exists already: choose another file with -o, or overwrite it with --force", path.display())
             }
-            Err(error) => return Err(error).with_context(|| format!("could not create {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = path.parent().unwrap_or(path).display();
+                bail!("there is no directory {directory}: make it, or choose another file with -o")
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("could not create {}: choose another file with -o", path.display()));
+            }
         };
         let trace = TraceFile { file, length: 0 };
         trace.take_possession().with_context(|| format!("could not take over {}", path.display()))?;
@@ -193,19 +200,14 @@ fn user_behind_sudo() -> Option<(Uid, Gid)> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use tempfile::tempdir;
 
     use super::*;
 
-    fn directory(test: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("polletto-file-{test}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        path
-    }
-
     #[test]
     fn a_trace_is_private_to_its_owner() {
-        let path = directory("private").join("x.perfetto-trace");
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("x.perfetto-trace");
         let mut trace = TraceFile::create(&path, true).unwrap();
         trace.append(b"packet").unwrap();
         trace.close().unwrap();
@@ -215,7 +217,8 @@ mod tests {
 
     #[test]
     fn an_existing_file_is_kept_unless_it_may_be_overwritten() {
-        let path = directory("existing").join("x.perfetto-trace");
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("x.perfetto-trace");
         std::fs::write(&path, b"something long that was there before").unwrap();
         let refusal = TraceFile::create(&path, false).unwrap_err().to_string();
         assert!(refusal.contains("--force"), "{refusal}");
@@ -224,8 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn where_no_file_can_be_it_says_what_to_do() {
+        let refusal = |path: &str| format!("{:#}", TraceFile::create(Path::new(path), true).unwrap_err());
+        assert_eq!(
+            refusal("/nowhere/x.perfetto-trace"),
+            "there is no directory /nowhere: make it, or choose another file with -o"
+        );
+        assert!(refusal("/proc/self/x.perfetto-trace").contains("choose another file with -o"));
+    }
+
+    #[test]
     fn a_file_that_is_being_written_is_not_overwritten() {
-        let path = directory("busy").join("x.perfetto-trace");
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("x.perfetto-trace");
         let mut first = TraceFile::create(&path, true).unwrap();
         first.append(b"packet").unwrap();
         let refusal = format!("{:#}", TraceFile::create(&path, true).unwrap_err());
@@ -235,7 +249,8 @@ mod tests {
 
     #[test]
     fn a_trace_can_be_appended_to_behind_what_is_whole() {
-        let path = directory("append").join("x.perfetto-trace");
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("x.perfetto-trace");
         std::fs::write(&path, b"whole and a half").unwrap();
         let mut trace = TraceFile::open(&path).unwrap();
         let mut read = String::new();
@@ -250,7 +265,8 @@ mod tests {
 
     #[test]
     fn a_trace_that_is_read_is_not_overwritten() {
-        let path = directory("read").join("x.perfetto-trace");
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("x.perfetto-trace");
         std::fs::write(&path, b"packet").unwrap();
         let input = TraceInput::open(&path).unwrap();
         assert!(input.is(&path).unwrap());
@@ -260,10 +276,9 @@ mod tests {
 
     #[test]
     fn a_link_is_never_followed() {
-        let directory = directory("link");
-        let (victim, link) = (directory.join("victim"), directory.join("x.perfetto-trace"));
+        let directory = tempdir().unwrap();
+        let (victim, link) = (directory.path().join("victim"), directory.path().join("x.perfetto-trace"));
         std::fs::write(&victim, b"precious").unwrap();
-        std::fs::remove_file(&link).ok();
         std::os::unix::fs::symlink(&victim, &link).unwrap();
         assert!(TraceFile::create(&link, true).is_err());
         assert!(TraceFile::open(&link).is_err());

@@ -81,7 +81,8 @@ impl Processor {
         if !output.status.success() {
             let told = String::from_utf8_lossy(&output.stderr);
             let told: Vec<&str> = told.lines().filter(|line| !line.contains("Loading trace")).collect();
-            bail!("{program} can't read {} ({}): {}", trace.display(), output.status, told.join("\n"));
+            let told = if told.is_empty() { "it is no trace".to_owned() } else { told.join("\n") };
+            bail!("{program} can't read {} ({}): {told}", trace.display(), output.status);
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let rows = text.lines().filter(|line| !line.is_empty()).skip(1);
