@@ -44,7 +44,10 @@ impl TraceFile {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let directory = path.parent().unwrap_or(path).display();
-                bail!("there is no directory {directory}: make it, or choose another file with -o")
+                bail!(
+                    "could not create {}: there is no directory {directory}; make it, or choose another file with -o",
+                    path.display()
+                )
             }
             Err(error) => {
                 return Err(error)
@@ -231,7 +234,7 @@ mod tests {
         let refusal = |path: &str| format!("{:#}", TraceFile::create(Path::new(path), true).unwrap_err());
         assert_eq!(
             refusal("/nowhere/x.perfetto-trace"),
-            "there is no directory /nowhere: make it, or choose another file with -o"
+            "could not create /nowhere/x.perfetto-trace: there is no directory /nowhere; make it, or choose another file with -o"
         );
         assert!(refusal("/proc/self/x.perfetto-trace").contains("choose another file with -o"));
     }

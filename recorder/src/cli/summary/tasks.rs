@@ -17,18 +17,31 @@ pub struct TaskSummary {
     tasks: Vec<TaskProgram>,
     /// Samples of threads that polled a task.
     samples_in_polls: u64,
+    /// Files that were looked through for tasks.
+    #[serde(skip)]
+    files: u64,
 }
 
 impl TaskSummary {
     pub fn new(outcome: &Outcome) -> TaskSummary {
-        TaskSummary { tasks: outcome.tasks.programs.clone(), samples_in_polls: outcome.seen.samples_in_polls }
+        TaskSummary {
+            tasks: outcome.tasks.programs.clone(),
+            samples_in_polls: outcome.seen.samples_in_polls,
+            files: outcome.code.modules,
+        }
     }
 }
 
 impl fmt::Display for TaskSummary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.tasks.is_empty() {
-            return Ok(());
+            return match self.files {
+                0 => Ok(()),
+                files => {
+                    let files = several(files, "file", "files");
+                    writeln!(out, "  tasks     none: there are no tasks of Tokio's in {files} of code")
+                }
+            };
         }
         writeln!(out, "  tasks     {} in polls", several(self.samples_in_polls, "sample", "samples"))?;
         for program in self.tasks.iter().take(SHOWN_PROGRAMS) {
@@ -61,4 +74,16 @@ fn write_program(program: &TaskProgram, out: &mut fmt::Formatter<'_>) -> fmt::Re
         writeln!(out, "              workers are shown by their threads: {reason}")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_for_in_vain_is_told() {
+        let told = |files| TaskSummary { tasks: Vec::new(), samples_in_polls: 0, files }.to_string();
+        assert_eq!(told(3), "  tasks     none: there are no tasks of Tokio's in 3 files of code\n");
+        assert_eq!(told(0), "");
+    }
 }
