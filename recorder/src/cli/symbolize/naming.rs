@@ -8,12 +8,18 @@ use super::User;
 use crate::{
     session::NameWriter,
     symbols::{Answer, Missing, ModuleReport, NamesIn, Observer, Request, Symbols},
-    target::image::BuildId,
+    target::{
+        self,
+        image::{BuildId, Bytes, Image},
+    },
     trace::{
         Batch, Compression, Output, TraceFile,
         read::{Known, TracedCode, TracedModule},
     },
 };
+
+/// What traces call the code that the kernel gives every program.
+const VDSO: &[u8] = b"/[vdso]";
 
 /// A trace whose addresses are being named.
 pub struct Naming<'a> {
@@ -57,19 +63,21 @@ impl<'a> Naming<'a> {
     pub fn requests(&mut self) -> (Vec<Request>, Vec<ModuleReport>) {
         let (mut requests, mut refused) = (Vec::new(), Vec::new());
         for (at, module) in self.modules.iter().enumerate() {
-            let addresses: Vec<u64> = module
-                .addresses
-                .iter()
-                .filter(|(_, known)| **known < Known::Line)
-                .map(|(&address, _)| address)
-                .collect();
+            // The kernel's has no lines, wherever it is looked for.
+            let most = if module.path == VDSO { Known::Function } else { Known::Line };
+            let addresses: Vec<u64> =
+                module.addresses.iter().filter(|(_, known)| **known < most).map(|(&address, _)| address).collect();
             if addresses.is_empty() {
                 continue;
             }
-            match identity(module) {
-                Ok((path, build_id)) => {
+            let known = identity(module).and_then(|(path, build_id)| {
+                let names_in = names_in(&path, build_id.as_ref())?;
+                Ok((path, build_id, names_in))
+            });
+            match known {
+                Ok((path, build_id, names_in)) => {
                     self.index.insert((path.clone(), build_id.clone()), at);
-                    requests.push(Request { path, build_id, names_in: NamesIn::Path, addresses });
+                    requests.push(Request { path, build_id, names_in, addresses });
                 }
                 Err(reason) => refused.push(ModuleReport {
                     path: String::from_utf8_lossy(&module.path).into_owned(),
@@ -147,4 +155,28 @@ fn identity(module: &TracedModule) -> Result<(String, Option<BuildId>), String> 
         bytes => Some(BuildId::new(bytes).ok_or_else(|| format!("its build id has {} bytes", bytes.len()))?),
     };
     Ok((path, build_id))
+}
+
+/// Where a module's names are, if they can be anywhere.
+fn names_in(path: &str, build_id: Option<&BuildId>) -> Result<NamesIn, String> {
+    if path.as_bytes() != VDSO {
+        return Ok(NamesIn::Path);
+    }
+    let own = target::vdso().map_err(|error| error.to_string())?;
+    let is_same = build_id.is_some() && Image::read(&own).is_ok_and(|image| image.build_id.as_ref() == build_id);
+    if is_same { Ok(NamesIn::Binary(Bytes::Memory(own))) } else { Err("it is another kernel's".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_code_is_named_by_the_kernel_that_ran() {
+        let own = Image::read(&target::vdso().unwrap()).unwrap().build_id;
+        assert!(matches!(names_in("/[vdso]", own.as_ref()), Ok(NamesIn::Binary(Bytes::Memory(_)))));
+        assert!(names_in("/[vdso]", BuildId::new(&[7; 20]).as_ref()).is_err());
+        assert!(names_in("/[vdso]", None).is_err());
+        assert!(matches!(names_in("/usr/bin/x", None), Ok(NamesIn::Path)));
+    }
 }
