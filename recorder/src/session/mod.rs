@@ -1,7 +1,9 @@
 //! A recording's life: load → attach → record → stop → name → close.
 //!
-//! Two threads work while it runs, besides the one that waits for its end: the [`pipeline`] drains the rings and turns
-//! records into packets, and the trace's [`Output`](crate::trace::Output) compresses and writes them.
+//! Two threads carry every record, besides the one that waits for the end: the [`pipeline`] drains the rings and turns
+//! records into packets, and the trace's [`Output`](crate::trace::Output) compresses and writes them. What takes longer
+//! than a ring can wait has a thread each, and is told of what has changed: [`unwinding`] tables, looking into files for
+//! [`tasks`], [`probing`], [`walking`] lists of tasks, and reading what they are [`awaiting`].
 
 mod awaiting;
 mod calibration;
