@@ -227,6 +227,41 @@ fn every_poll_of_a_small_program_is_told() {
     every_poll_is_told_from_its_begin_to_its_end("small");
 }
 
+#[test]
+fn workers_of_a_tokio_that_is_not_known_are_told_by_their_names() {
+    let _turn = Turn::alone();
+    let build = Build { profile: "release", tokio: "~1.37" };
+    let recorded = |arguments: &[&str]| {
+        let (outcome, truth) = build.recorded(&[&["--polls", "all", "--no-symbols"], arguments].concat());
+        let trace = outcome.trace();
+        let mut tracks = BTreeMap::<Tid, Vec<String>>::new();
+        for (thread, polls) in shown(&trace) {
+            // Those that the program has not written down are of code that may block.
+            let own = polls.iter().filter(|shown| truth.spawns.values().any(|spawn| spawn.id == shown.poll.task));
+            let mut names: Vec<String> = own.map(|shown| trace.tracks[&shown.track].name.clone()).collect();
+            names.sort_unstable();
+            names.dedup();
+            tracks.insert(thread, names);
+        }
+        let polls = trace.slices_of("poll").count();
+        assert!(polls >= truth.polls.len(), "{polls} of {} polls", truth.polls.len());
+        let current =
+            truth.polls.iter().find(|poll| truth.spawns[&poll.number].name == "local").expect("it is polled").tid;
+        (outcome.summary()["workers_by_name"].clone(), tracks, current)
+    };
+    let (by_name, tracks, _) = recorded(&[]);
+    assert_eq!(by_name, Json::Null);
+    assert!(tracks.iter().all(|(thread, names)| *names == [format!("thread {thread}")]), "{tracks:?}");
+    // What a thread is called that has no other name, and as much of it as the kernel keeps.
+    for prefix in ["tokio-runtime-worker", "tokio-r"] {
+        let (by_name, mut tracks, current) = recorded(&["--workers", prefix]);
+        assert_eq!(by_name, 2, "{tracks:?}");
+        assert_eq!(tracks.remove(&current), Some(vec![format!("thread {current}")]), "{tracks:?}");
+        let workers: Vec<&[String]> = tracks.values().map(Vec::as_slice).collect();
+        assert_eq!(workers, [["worker 0"], ["worker 1"]], "{tracks:?}");
+    }
+}
+
 /// A recording of a program that polls more than anybody could record.
 fn recorded_mill(arguments: &[&str]) -> Outcome {
     let program = Program::start(program!("poll-mill"), &["--workers", "2", "--tasks", "3"]);

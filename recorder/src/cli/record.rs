@@ -131,6 +131,7 @@ fn config(arguments: &RecordArguments) -> Result<Config> {
         stacks: arguments.stacks(),
         polls: arguments.polls(),
         budget_percent: arguments.budget,
+        workers: arguments.workers.clone(),
         task_walk: arguments.task_walk(),
         await_stacks: arguments.await_stacks,
         threshold: arguments.threshold(),

@@ -55,6 +55,8 @@ pub struct Config {
     pub polls: Polls,
     /// What that may take of each process's time, in percent of a CPU. Default: 2.
     pub budget_percent: f64,
+    /// Threads whose names begin like this are workers, where their runtimes don't tell. Default: none.
+    pub workers: Vec<String>,
     /// How often the tasks of programs are walked that poll any. Default: twice a second. None: never.
     pub task_walk: Option<Duration>,
     /// When it is read what tasks await. Default: when the recording is over.
@@ -181,6 +183,9 @@ impl Config {
             Polls::All => "all".to_owned(),
         };
         attributes.push(text("polletto.polls", polls));
+        if !self.workers.is_empty() {
+            attributes.push(text("polletto.workers", join(&self.workers)));
+        }
         attributes
             .extend(self.task_walk.map(|period| number("polletto.task_walk_period_ms", period.as_millis() as u64)));
         let await_stacks = match self.await_stacks {

@@ -146,6 +146,7 @@ impl Pipeline {
         preamble::preamble(config, began)?.write(&mut packets);
         let mut timeline = Timeline::new(config.subject.view(), began.boottime_ns, &mut packets);
         config.threshold.iter().for_each(|&threshold| timeline.find(threshold));
+        timeline.name_workers(&config.workers);
         if config.stacks.kernel {
             let functions = KernelFunctions::read().context("could not read the names of the kernel's functions")?;
             timeline.name_kernel_frames(Arc::new(functions));

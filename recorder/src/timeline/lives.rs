@@ -21,6 +21,7 @@ impl Timeline {
             return;
         }
         let is_new_process = !self.threads.has_process(task.tgid);
+        self.samples.named(task.tid, task.tgid, &task.comm);
         if self.threads.insert(task.tid, task.tgid, task.comm) {
             self.seen.threads += 1;
             self.tree.thread(task.tid, task.tgid, threads::name(&task.comm), now_ns);
@@ -40,6 +41,7 @@ impl Timeline {
             self.seen.threads += 1;
         }
         self.samples.forget_thread(fork.tid, &mut self.seen, out);
+        self.samples.named(fork.tid, fork.tgid, &fork.comm);
         if is_new_process {
             self.stacks.process_forked(fork.parent_tgid, fork.tgid);
             // After the fork: a reader that came to the description first would make two processes of it.
@@ -98,6 +100,7 @@ impl Timeline {
         };
         self.event(&header, tid, Event::TaskRename(event));
         self.threads.insert(tid, tgid, comm);
+        self.samples.named(tid, tgid, &comm);
         self.forget_name(tid);
         self.tree.thread(tid, tgid, newcomm, header.time_ns);
     }
@@ -118,6 +121,7 @@ impl Timeline {
     fn free(&mut self, time_ns: u64, cpu: u16, tid: Tid, out: &mut PacketBuffer) {
         self.forget_name(tid);
         self.samples.forget_thread(tid, &mut self.seen, out);
+        self.samples.forget_name(tid);
         let event = SchedProcessFreeFtraceEvent { pid: Some(tid.0 as i32), ..SchedProcessFreeFtraceEvent::default() };
         self.lane(cpu).event(time_ns, tid, Event::SchedProcessFree(event));
     }

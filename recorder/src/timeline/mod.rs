@@ -10,6 +10,7 @@ mod frames;
 mod lane;
 mod lives;
 mod mappings;
+mod named_workers;
 mod poll_news;
 mod polls;
 mod process_tree;
@@ -108,6 +109,11 @@ impl Timeline {
     /// Polls that last as long, and tasks that wait as long to be polled, are told as findings. None are before this.
     pub fn find(&mut self, threshold: Duration) {
         self.samples.find(threshold.as_nanos() as u64);
+    }
+
+    /// Threads whose names begin like this are workers, where their runtimes don't tell.
+    pub fn name_workers(&mut self, prefixes: &[String]) {
+        self.samples.name_workers(prefixes);
     }
 
     /// What was found.
@@ -301,7 +307,7 @@ impl Timeline {
 
     /// What was seen so far.
     pub fn seen(&self) -> Seen {
-        self.seen
+        Seen { workers_by_name: self.samples.workers_by_name(), ..self.seen }
     }
 
     fn switch(&mut self, switch: &record::Switch, out: &mut PacketBuffer) {

@@ -7,6 +7,7 @@
 
 mod presence;
 mod showing;
+mod workers;
 
 use std::{ops::Range, sync::Arc};
 
@@ -25,6 +26,7 @@ use self::{
 use super::{
     blocked::Absence,
     findings::Findings,
+    named_workers::NamedWorkers,
     runtimes::{RuntimeCounters, WalkedProcess},
     seen::Seen,
     task_code::{Future, PollBody},
@@ -76,6 +78,7 @@ pub struct Polls {
     /// are not shown again.
     unfinished: FxHashMap<Tid, Vec<u64>>,
     tracks: TokioTracks,
+    named: NamedWorkers,
     counters: RuntimeCounters,
     wakes: Wakes,
     gaps: Gaps,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use polletto_common::{
     id::{Tgid, Tid},
+    limits::COMM_BYTES,
     record::{self, flags},
 };
 use polletto_protos::{
@@ -159,6 +160,26 @@ impl Samples {
     pub fn spawned(&mut self, spawn: &record::Spawn, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
         let body = stacks.polled_by(spawn.tgid, spawn.vtable);
         self.polls.spawned(spawn, body, &mut self.words, seen, out);
+    }
+
+    /// See [`super::Timeline::name_workers`].
+    pub fn name_workers(&mut self, prefixes: &[String]) {
+        self.polls.name_workers(prefixes);
+    }
+
+    /// A thread has this name from now on.
+    pub fn named(&mut self, tid: Tid, tgid: Tgid, comm: &[u8; COMM_BYTES]) {
+        self.polls.named_workers().named(tid, tgid, comm);
+    }
+
+    /// A thread has ended, and its name with it.
+    pub fn forget_name(&mut self, tid: Tid) {
+        self.polls.named_workers().forget(tid);
+    }
+
+    /// See [`Seen::workers_by_name`].
+    pub fn workers_by_name(&self) -> Option<u64> {
+        self.polls.workers_by_name()
     }
 
     /// Polls may be missing from before this time.

@@ -50,6 +50,8 @@ pub struct Seen {
     pub wakes_polled: u64,
     /// Spawns of tasks that await.
     pub spawns: u64,
+    /// Threads that are taken for workers by their names; none where that is not wanted.
+    pub workers_by_name: Option<u64>,
     /// Samples of threads that polled a task.
     pub samples_in_polls: u64,
     /// Polls that are shown because threads were found in them more than once.

@@ -13,6 +13,7 @@ use prost::Message;
 use super::*;
 
 mod code;
+mod named_workers;
 mod polls;
 mod runtimes;
 mod stacks;

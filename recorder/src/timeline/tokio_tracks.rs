@@ -21,6 +21,9 @@ use crate::trace::PacketBuffer;
 /// "tokio" in ASCII. Tracks count up from here.
 const FIRST: u64 = 0x746f_6b69_6f00_0000;
 
+/// In place of the runtime's address, of workers that are told by their names. No runtime is there.
+const NAMED: u64 = 1;
+
 /// What polls: a worker, or a thread of which it is not known whose worker it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Poller {
@@ -31,6 +34,13 @@ pub enum Poller {
         /// [`Polled::runtime`].
         runtime: u64,
         /// [`Polled::worker`].
+        index: u64,
+    },
+    /// A thread of which nothing but its name tells that it is a worker.
+    Named {
+        /// The process.
+        tgid: Tgid,
+        /// See [`super::named_workers::NamedWorkers`].
         index: u64,
     },
     /// A thread by itself.
@@ -55,7 +65,7 @@ impl Poller {
     pub fn name(&self) -> String {
         match *self {
             Poller::Worker { index: Polled::ONLY_WORKER, .. } => "current thread".to_owned(),
-            Poller::Worker { index, .. } => format!("worker {index}"),
+            Poller::Worker { index, .. } | Poller::Named { index, .. } => format!("worker {index}"),
             Poller::Thread { tid, .. } => format!("thread {tid}"),
         }
     }
@@ -63,7 +73,7 @@ impl Poller {
     /// The process.
     pub fn tgid(&self) -> Tgid {
         match *self {
-            Poller::Worker { tgid, .. } | Poller::Thread { tgid, .. } => tgid,
+            Poller::Worker { tgid, .. } | Poller::Named { tgid, .. } | Poller::Thread { tgid, .. } => tgid,
         }
     }
 }
@@ -97,12 +107,13 @@ impl TokioTracks {
         }
         let runtime = match poller {
             Poller::Worker { runtime, .. } => runtime,
+            Poller::Named { .. } => NAMED,
             Poller::Thread { .. } => 0,
         };
         let parent_uuid = Some(self.group(poller.tgid(), runtime, since_ns, out));
         let rank = match poller {
             Poller::Worker { index: Polled::ONLY_WORKER, .. } => 0,
-            Poller::Worker { index, .. } => i32::try_from(index).unwrap_or(i32::MAX),
+            Poller::Worker { index, .. } | Poller::Named { index, .. } => i32::try_from(index).unwrap_or(i32::MAX),
             Poller::Thread { .. } => i32::MAX,
         };
         let track = self.next();

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     ArgGroup, Args, ValueEnum,
-    builder::{PathBufValueParser, TypedValueParser},
+    builder::{NonEmptyStringValueParser, PathBufValueParser, TypedValueParser},
 };
 
 use super::{NameArguments, categories, milliseconds};
@@ -114,6 +114,14 @@ pub struct RecordArguments {
     /// How callers are found
     #[arg(long, value_enum, default_value_t)]
     pub unwind: Unwind,
+
+    /// Take threads whose names begin with PREFIX for workers, where their runtime does not tell; may be repeated
+    ///
+    /// Of Tokio programs whose version or build is not known, threads can't be told apart as workers, and their polls are
+    /// shown by thread. With this they are shown as workers of their process, by the number that a thread's name ends with,
+    /// else in the order of their ids. The kernel keeps 15 bytes of a name; what a runtime tells itself comes first.
+    #[arg(long, value_name = "PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub workers: Vec<String>,
 
     /// How often runtimes are asked for their tasks and queues, times a second, 0 to 100; 0 never does
     ///
@@ -331,6 +339,12 @@ mod tests {
         for words in ["-F 0", "-F 10000", "--min-block -1", "--min-block nan", "--no-stacks -F 9"] {
             assert!(parse(&format!("polletto record x {words}")).is_err(), "{words}");
         }
+    }
+
+    #[test]
+    fn workers_may_have_several_names_but_none_that_all_threads_have() {
+        assert_eq!(parse("polletto record x --workers web --workers db").unwrap().workers, ["web", "db"]);
+        assert!(parse("polletto record x --workers ").is_err());
     }
 
     #[test]

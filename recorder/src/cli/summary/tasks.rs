@@ -20,6 +20,8 @@ pub struct TaskSummary {
     /// Files that were looked through for tasks.
     #[serde(skip)]
     files: u64,
+    /// Threads that were taken for workers by their names; none where that was not wanted.
+    workers_by_name: Option<u64>,
 }
 
 impl TaskSummary {
@@ -28,6 +30,7 @@ impl TaskSummary {
             tasks: outcome.tasks.programs.clone(),
             samples_in_polls: outcome.seen.samples_in_polls,
             files: outcome.code.modules,
+            workers_by_name: outcome.seen.workers_by_name,
         }
     }
 }
@@ -49,6 +52,10 @@ impl fmt::Display for TaskSummary {
         }
         if self.tasks.len() > SHOWN_PROGRAMS {
             writeln!(out, "            {} programs more", self.tasks.len() - SHOWN_PROGRAMS)?;
+        }
+        if let Some(workers) = self.workers_by_name {
+            let threads = several(workers, "thread is", "threads are");
+            writeln!(out, "            {threads} taken for workers by their names")?;
         }
         Ok(())
     }
@@ -82,7 +89,8 @@ mod tests {
 
     #[test]
     fn what_was_looked_for_in_vain_is_told() {
-        let told = |files| TaskSummary { tasks: Vec::new(), samples_in_polls: 0, files }.to_string();
+        let summary = |files| TaskSummary { tasks: Vec::new(), samples_in_polls: 0, files, workers_by_name: None };
+        let told = |files| summary(files).to_string();
         assert_eq!(told(3), "  tasks     none: there are no tasks of Tokio's in 3 files of code\n");
         assert_eq!(told(0), "");
     }

@@ -80,7 +80,9 @@ impl Polls {
         out: &mut PacketBuffer,
     ) {
         let tgid = deed.task.tgid;
-        let poller = if is_in_poll(polled) { Poller::of(tgid, tid, polled) } else { Poller::Thread { tgid, tid } };
+        let is_in_poll = is_in_poll(polled);
+        let poller =
+            if is_in_poll { self.poller(tgid, tid, polled, !polled.awaits()) } else { Poller::Thread { tgid, tid } };
         let track = self.tracks.track(poller, time_ns, out);
         let mut arguments = vec![
             words.number("task_id", deed.task.id, out),
@@ -150,8 +152,8 @@ impl Polls {
 
     /// Shows a poll with what the thread slept in it, and what is wrong with it.
     pub(super) fn show(&mut self, shown: &Shown, words: &mut Vocabulary, out: &mut PacketBuffer) {
-        let Shown { tid, presence, future, extent, led, .. } = shown;
-        let poller = Poller::of(presence.task.tgid, *tid, &presence.polled);
+        let Shown { tid, presence, future, extent, may_block, led } = shown;
+        let poller = self.poller(presence.task.tgid, *tid, &presence.polled, *may_block);
         let track = self.tracks.track(poller, presence.since_ns, out);
         let mut arguments = vec![
             words.number("task_id", presence.task.id, out),
@@ -177,7 +179,7 @@ impl Polls {
             flows: &led.flows,
         };
         out.push_slice_begin(&slice);
-        for finding in findings(shown, self.threshold_ns) {
+        for finding in findings(shown, poller, self.threshold_ns) {
             show_finding(&finding, presence.since_ns, track, self.threshold_ns, words, out);
             self.findings.push(finding);
         }
@@ -233,7 +235,7 @@ fn split(weights: Weights, words: &mut Vocabulary, out: &mut PacketBuffer) -> [(
 }
 
 /// What is wrong with a poll, if what lasts as long as that is.
-fn findings(shown: &Shown, threshold_ns: u64) -> Vec<Finding> {
+fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<Finding> {
     let Shown { tid, presence, future, may_block, led, .. } = shown;
     if threshold_ns == 0 || *may_block {
         return Vec::new();
@@ -241,7 +243,7 @@ fn findings(shown: &Shown, threshold_ns: u64) -> Vec<Finding> {
     let finding = |fault, since_ns, weights, callstack| Finding {
         fault,
         since_ns,
-        poller: Poller::of(presence.task.tgid, *tid, &presence.polled),
+        poller,
         tid: *tid,
         task: presence.task.id,
         future: Arc::clone(future),
