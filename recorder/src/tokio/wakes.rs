@@ -1,5 +1,7 @@
 //! Where probes can stand that tell who wakes and who spawns which task.
 
+mod blocking;
+
 use std::{error, fmt};
 
 use object::{Object, ObjectSymbol};
@@ -52,12 +54,15 @@ pub struct WakeCode {
     pub wakes: Result<Vec<Told>, Untold>,
     /// Its code that spawns tasks which await, as far as it is recognised; at least one place.
     pub spawns: Result<Vec<Told>, Untold>,
+    /// All of its code that gives closures which may block to the threads that run them.
+    pub blocking_spawns: Result<Vec<Told>, Untold>,
 }
 
 impl WakeCode {
     /// Of a program, whose file this is: its image and `bytes`, which may lack their end.
     pub fn read<S: Source + ?Sized>(program: &Program, image: &Image, source: &S, bytes: &[u8]) -> WakeCode {
-        let untold = |reason: Untold| WakeCode { wakes: Err(reason), spawns: Err(reason) };
+        let untold =
+            |reason: Untold| WakeCode { wakes: Err(reason), spawns: Err(reason), blocking_spawns: Err(reason) };
         if image.architecture != Architecture::X86_64 {
             return untold(Untold::Unprobed(Unprobed::Architecture));
         }
@@ -69,9 +74,10 @@ impl WakeCode {
             return untold(Untold::Unprobed(Unprobed::NoFunction));
         };
         let reader = Reader { contents: &contents, pointers: &pointers, code: &code };
-        let spawns = reader.spawns(program, &list_functions(bytes)).unwrap_or_default();
+        let symbols = list_functions(bytes);
+        let spawns = reader.spawns(program, &symbols).unwrap_or_default();
         let spawns = if spawns.is_empty() { Err(Untold::NotFound) } else { Ok(spawns) };
-        WakeCode { wakes: reader.wakes(), spawns }
+        WakeCode { wakes: reader.wakes(), spawns, blocking_spawns: reader.blocking_spawns(program, &symbols) }
     }
 }
 
@@ -184,13 +190,15 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
     }
 }
 
-/// Functions of Tokio's lists of tasks that a symbol names.
+/// Functions of Tokio's lists and queues of tasks that a symbol names.
 #[derive(Debug, Default)]
 struct ListFunctions {
     /// `OwnedTasks::bind_inner`
     bind_inner: Vec<u64>,
     /// `LocalOwnedTasks::bind`, one for each future
     bind_local: Vec<u64>,
+    /// `blocking::pool::Spawner::spawn_task`
+    spawn_task: Vec<u64>,
 }
 
 fn list_functions(bytes: &[u8]) -> ListFunctions {
@@ -201,6 +209,9 @@ fn list_functions(bytes: &[u8]) -> ListFunctions {
         let Ok(name) = symbol.name_bytes() else { continue };
         // `tokio::runtime::task::list`, as both ways of mangling have it.
         let Ok(name) = std::str::from_utf8(name) else { continue };
+        if name.contains("8blocking4pool") && name.contains("7Spawner10spawn_task") && !name.contains("closure") {
+            found.spawn_task.push(symbol.address());
+        }
         if !name.contains("4task4list") {
             continue;
         }
@@ -210,7 +221,7 @@ fn list_functions(bytes: &[u8]) -> ListFunctions {
             found.bind_local.push(symbol.address());
         }
     }
-    for functions in [&mut found.bind_inner, &mut found.bind_local] {
+    for functions in [&mut found.bind_inner, &mut found.bind_local, &mut found.spawn_task] {
         functions.sort_unstable();
         functions.dedup();
     }

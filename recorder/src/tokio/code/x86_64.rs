@@ -1,5 +1,6 @@
 //! Instructions of x86_64.
 
+pub(in crate::tokio) mod blocking;
 pub(in crate::tokio) mod probes;
 mod registers;
 pub(in crate::tokio) mod wakes;

@@ -140,3 +140,68 @@ fn bytes_that_are_no_instructions_tell_nothing() {
     let code = look(&[&[0x06; 64]], &[]);
     assert_eq!((code.wakes, code.spawns), (Err(Untold::NotFound), Err(Untold::NotFound)));
 }
+
+/// Where the vtable of a closure that may block stands, behind that of a task.
+const CLOSURE: u64 = DATA + 0x80;
+
+/// `lea to(%rip), %rax`, the first instruction of a function with so many bytes of code before it.
+fn takes(before: usize, to: u64) -> Vec<u8> {
+    let next = CODE + before as u64 + 7;
+    [&[0x48, 0x8d, 0x05][..], &((to.wrapping_sub(next)) as u32).to_le_bytes()].concat()
+}
+
+/// `call`, behind so many bytes of code, of what stands behind so many.
+fn calls(before: usize, to: usize) -> Vec<u8> {
+    let distance = to as i32 - (before as i32 + 5);
+    [&[0xe8][..], &distance.to_le_bytes()].concat()
+}
+
+/// A function that makes a task of `vtable` and gives it to the function behind it, which is `queue`, and behind that `last`.
+fn closures(vtable: u64, queue: &[u8], last: &[u8]) -> Result<Vec<(u64, u8)>, Untold> {
+    const MAKER: usize = 13;
+    let maker = [takes(0, vtable), calls(7, MAKER), vec![0xc3]].concat();
+    assert_eq!(maker.len(), MAKER);
+    let words = super::super::example::vtable(CODE, 0x100, 0x20, 0x30);
+    let found = look(&[&maker, queue, last], &words).blocking_spawns?;
+    Ok(found.iter().map(|told| (told.place.address - CODE - MAKER as u64, told.header.0)).collect())
+}
+
+#[test]
+fn closures_that_may_block_are_found_by_what_takes_them_and_shuts_them_down() {
+    const RSI: u8 = 13;
+    // push %rbx; mov %rsi, %rbx
+    let begin = [0x53, 0x48, 0x89, 0xf3];
+    // mov 0x10(%rbx), %rax; mov %rbx, %rdi; call *0x30(%rax); pop %rbx; ret
+    let own = [0x48, 0x8b, 0x43, 0x10, 0x48, 0x89, 0xdf, 0xff, 0x50, 0x30, 0x5b, 0xc3];
+    // mov 0x10(%rdi), %rax; jmp *0x30(%rax)
+    let shutdown = [0x48, 0x8b, 0x47, 0x10, 0xff, 0x60, 0x30];
+    // The maker's 13 bytes, these, and `mov %rbx, %rdi; call; pop %rbx; ret`.
+    let by_another = [&begin[..], &[0x48, 0x89, 0xdf], &calls(20, 27), &[0x5b, 0xc3]].concat();
+    let queue = [&begin[..], &own].concat();
+    let polled = [&begin[..], &own[..9], &[0x00, 0x5b, 0xc3]].concat();
+    // mov 0x28(%rdi), %rax; mov %rax, 0x18(%rsi); mov 0x10(%rsi), %rax; mov 0x48(%rax), %rax; mov (%rsi, %rax), %rcx
+    let listed = [0x48, 0x8b, 0x47, 0x28, 0x48, 0x89, 0x46, 0x18, 0x48, 0x8b, 0x46, 0x10, 0x48, 0x8b, 0x40, 0x48]
+        .into_iter()
+        .chain([0x48, 0x8b, 0x0c, 0x06])
+        .collect::<Vec<u8>>();
+    let list = [&begin[..], &listed, &own].concat();
+    let unprobed = [&begin[1..], &own[..10], &[0xc3]].concat();
+    for (claim, vtable, queue, expected) in [
+        ("it shuts its task down", CLOSURE, &queue, Ok(vec![(0, RSI)])),
+        ("another function does", CLOSURE, &by_another, Ok(vec![(0, RSI)])),
+        ("of a task that awaits", DATA, &queue, Err(Untold::NotFound)),
+        ("it does something else with the task", CLOSURE, &polled, Err(Untold::NotFound)),
+        ("it has a list of those that await", CLOSURE, &list, Err(Untold::NotFound)),
+        ("nothing takes a probe", CLOSURE, &unprobed, Err(Untold::Unprobed(Unprobed::NoPlace))),
+    ] {
+        assert_eq!(closures(vtable, queue, &shutdown), expected, "{claim}");
+    }
+}
+
+#[test]
+fn two_functions_that_take_closures_are_none() {
+    let queue = [0x53, 0x48, 0x89, 0xf3, 0x48, 0x8b, 0x43, 0x10, 0x48, 0x89, 0xdf, 0xff, 0x50, 0x30, 0x5b, 0xc3];
+    let maker = [takes(0, CLOSURE), calls(7, 18), calls(12, 34), vec![0xc3]].concat();
+    let words = super::super::example::vtable(CODE, 0x100, 0x20, 0x30);
+    assert_eq!(look(&[&maker, &queue, &queue], &words).blocking_spawns, Err(Untold::Ambiguous));
+}

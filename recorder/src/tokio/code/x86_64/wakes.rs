@@ -61,7 +61,7 @@ const SAVED: [Register; 15] = [
     Register::RDI,
 ];
 
-fn saved(register: Register) -> Option<Saved> {
+pub(super) fn saved(register: Register) -> Option<Saved> {
     SAVED.iter().position(|own| *own == register).map(|index| Saved(index as u8))
 }
 
@@ -153,7 +153,7 @@ pub(in crate::tokio) enum Argument {
 }
 
 impl Argument {
-    fn register(self) -> Register {
+    pub(super) fn register(self) -> Register {
         match self {
             Argument::First => Register::RDI,
             Argument::Second => Register::RSI,
@@ -389,7 +389,7 @@ fn own_bytes<'b>(bytes: &'b [u8], function: &Range<u64>, step: &Instruction) -> 
 }
 
 /// `mov offset(base), register`, 8 bytes.
-fn is_load(step: &Instruction, offset: u64) -> bool {
+pub(super) fn is_load(step: &Instruction, offset: u64) -> bool {
     step.mnemonic() == Mnemonic::Mov
         && step.op0_kind() == OpKind::Register
         && step.op0_register().size() == 8
@@ -398,7 +398,7 @@ fn is_load(step: &Instruction, offset: u64) -> bool {
 }
 
 /// `mov register, register`, 8 bytes.
-fn is_copy(step: &Instruction) -> bool {
+pub(super) fn is_copy(step: &Instruction) -> bool {
     step.mnemonic() == Mnemonic::Mov
         && step.op0_kind() == OpKind::Register
         && step.op1_kind() == OpKind::Register
@@ -406,7 +406,7 @@ fn is_copy(step: &Instruction) -> bool {
 }
 
 /// Whether an instruction's memory is so far behind what a register points to.
-fn is_at(step: &Instruction, base: Register, offset: u64) -> bool {
+pub(super) fn is_at(step: &Instruction, base: Register, offset: u64) -> bool {
     step.memory_base() == base
         && step.memory_index() == Register::None
         && step.segment_prefix() == Register::None
@@ -425,7 +425,7 @@ fn is_immediate(kind: OpKind) -> bool {
 }
 
 /// Whether an instruction may leave something else in a register.
-fn changes(step: &Instruction, register: Register) -> bool {
+pub(super) fn changes(step: &Instruction, register: Register) -> bool {
     if matches!(step.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
         return !KEPT.contains(&register);
     }
