@@ -203,6 +203,9 @@ pub struct OpenPoll {
     pub kind: PollKind,
     /// The task, and who polls it; the tick is [`Polled::EXACT`].
     pub polled: Polled,
+    /// Where the thread has the worker that it is, eight bytes, which are 0 once it has given it away; 0 if it is none of
+    /// several.
+    pub core: u64,
 }
 
 impl OpenPoll {
@@ -212,6 +215,7 @@ impl OpenPoll {
         vtable: 0,
         kind: PollKind::ASYNC,
         polled: Polled { task: 0, runtime: 0, worker: 0, tick: 0 },
+        core: 0,
     };
 }
 
@@ -229,7 +233,7 @@ pub struct OpenPolls {
     pub polls: [OpenPoll; MAX_NESTED],
 }
 
-const _: () = assert!(size_of::<OpenPolls>() == 16 + MAX_NESTED * 64);
+const _: () = assert!(size_of::<OpenPolls>() == 16 + MAX_NESTED * 72);
 
 impl OpenPolls {
     /// None.

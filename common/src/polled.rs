@@ -31,9 +31,9 @@ pub struct RuntimeLayout {
     /// In a worker: the pointer to what all workers share.
     pub worker_handle: u32,
     /// In what the scheduler points to, when there are several workers: the pointer to what the thread alone has while it
-    /// is a worker.
+    /// is a worker; 0 where unknown.
     pub worker_core: u32,
-    /// In that: the worker's ticks, four bytes.
+    /// In that: the worker's ticks, four bytes; [`RuntimeLayout::NO_TICKS`] where unknown.
     pub worker_tick: u32,
     /// In what the scheduler points to, when there is one worker: the pointer to what it shares with others.
     pub only_handle: u32,
@@ -41,6 +41,11 @@ pub struct RuntimeLayout {
     pub only_core: u32,
     /// See `worker_tick`.
     pub only_tick: u32,
+}
+
+impl RuntimeLayout {
+    /// It is unknown where a worker's ticks are.
+    pub const NO_TICKS: u32 = u32::MAX;
 }
 
 const _: () = assert!(size_of::<RuntimeLayout>() == 72);
@@ -72,9 +77,13 @@ impl Polled {
     /// Set beside [`Polled::EXACT`] for a task that awaits: what else the thread's stack shows that may block is around it.
     pub const AWAITS: u64 = 1 << 62;
 
+    /// Set beside [`Polled::EXACT`] if the poll began with its thread as one of several workers. It may give the worker away in
+    /// the middle of it, to block.
+    pub const WITH_WORKER: u64 = 1 << 61;
+
     /// When the poll began, if its end will be told: CLOCK_BOOTTIME nanoseconds.
     pub fn began_ns(&self) -> Option<u64> {
-        (self.tick & Polled::EXACT != 0).then_some(self.tick & !(Polled::EXACT | Polled::AWAITS))
+        (self.tick & Polled::EXACT != 0).then_some(self.tick & !(Polled::EXACT | Polled::AWAITS | Polled::WITH_WORKER))
     }
 
     /// Whether it is certain that the task awaits, and never blocks its thread as a whole.

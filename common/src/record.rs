@@ -62,6 +62,12 @@ pub mod flags {
     pub const WHILE_POLLED: u32 = 1 << 13;
     /// [`super::PollLeft`]: the thread sleeps from then on. Otherwise it could have gone on.
     pub const FELL_ASLEEP: u32 = 1 << 15;
+    /// [`super::Spawn`]: what was spawned may block, and runs to its end in one poll.
+    pub const MAY_BLOCK: u32 = 1 << 16;
+    /// [`super::Spawn`]: the poll in which it was spawned had begun with a worker, and has given it away by then.
+    pub const GAVE_WORKER_AWAY: u32 = 1 << 17;
+    /// [`super::Poll`]: it began with a worker, and ended without: another thread has it.
+    pub const WORKER_GONE: u32 = 1 << 18;
     /// [`super::Stack`]: some frames were found by frame pointers alone, which code need not keep.
     pub const BY_FRAME_POINTERS: u32 = 1 << 8;
 }

@@ -155,13 +155,14 @@ fn begins(task: Task, header: u64, slot: u64, began_ns: u64) {
     }
     let awaits = if kind == PollKind::ASYNC { Polled::AWAITS } else { 0 };
     // SAFETY: the current thread.
-    let before = unsafe { polled::shown(task) };
+    let (before, core) = unsafe { polled::shown_with_core(task) };
+    let with_worker = if core != 0 { Polled::WITH_WORKER } else { 0 };
     if kind == PollKind::ASYNC && (depth == 0 || nth(open, depth).is_some_and(|outer| outer.kind == PollKind::WORKER)) {
         open.own = before.task;
     }
-    let polled = Polled { task: id, tick: Polled::EXACT | awaits | began_ns, ..before };
+    let polled = Polled { task: id, tick: Polled::EXACT | awaits | with_worker | began_ns, ..before };
     if let Some(new) = nth(open, depth + 1) {
-        *new = OpenPoll { end_sp, return_address, vtable, kind, polled };
+        *new = OpenPoll { end_sp, return_address, vtable, kind, polled, core };
     }
     open.tgid = task.tgid();
     open.depth = depth as u32 + 1;
@@ -191,7 +192,9 @@ fn ends(task: Task, return_address: u64, sp: u64) {
     if depth == 0 {
         return;
     }
-    let Some(&mut OpenPoll { end_sp, return_address: of, vtable, kind, polled }) = nth(open, depth) else { return };
+    let Some(&mut OpenPoll { end_sp, return_address: of, vtable, kind, polled, core }) = nth(open, depth) else {
+        return;
+    };
     if end_sp != sp || of != return_address {
         return;
     }
@@ -202,8 +205,10 @@ fn ends(task: Task, return_address: u64, sp: u64) {
         return;
     }
     let is_nested = depth > 1 && nth(open, depth - 1).is_some_and(|outer| outer.kind != PollKind::WORKER);
+    let nested = if is_nested { flags::NESTED } else { 0 };
+    let gone = if is_given_away(core) { flags::WORKER_GONE } else { 0 };
     ring::emit_poll(Poll {
-        header: ring::header_at::<Poll>(ended_ns, if is_nested { flags::NESTED } else { 0 }),
+        header: ring::header_at::<Poll>(ended_ns, nested | gone),
         tid: task.tid(),
         tgid: task.tgid(),
         vtable,
@@ -235,6 +240,23 @@ pub unsafe fn open(task: Task) -> Option<Polled> {
         PollKind::BLOCKING => Some(Polled { task: polled.task, tick: polled.tick, ..unsafe { polled::worker(task) } }),
         _ => Some(polled),
     }
+}
+
+/// Whether the poll that the thread is in began with a worker, and has given it away.
+#[inline(always)]
+pub fn has_given_worker_away(task: Task) -> bool {
+    let Some(open) = OPEN_POLLS.get_ptr_mut(task.tid().0) else { return false };
+    // SAFETY: a map's value that only this thread changes.
+    let open = unsafe { &mut *open };
+    let depth = open.depth as usize;
+    let innermost = if depth == 0 || depth > MAX_NESTED { None } else { nth(open, depth) };
+    innermost.is_some_and(|poll| is_given_away(poll.core))
+}
+
+/// Whether the thread has no worker any more where it had one.
+#[inline(always)]
+fn is_given_away(core: u64) -> bool {
+    core != 0 && read::<u64>(core) == Some(0)
 }
 
 /// The id of the task that the thread is itself; 0 if it is none, as far as known.

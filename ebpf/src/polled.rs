@@ -40,14 +40,24 @@ pub unsafe fn by(task: Task) -> Polled {
 /// `task` is the current thread.
 #[inline(always)]
 pub unsafe fn shown(task: Task) -> Polled {
-    let Some(layout) = layout_of(task) else { return NOTHING };
+    // SAFETY: as the caller says.
+    unsafe { shown_with_core(task) }.0
+}
+
+/// As [`shown`], and where the thread has the worker that it is, if it is one of several and has it; else 0.
+///
+/// # Safety
+/// `task` is the current thread.
+#[inline(always)]
+pub unsafe fn shown_with_core(task: Task) -> (Polled, u64) {
+    let Some(layout) = layout_of(task) else { return (NOTHING, 0) };
     let own = task.thread_pointer();
-    let mut polled = worker_by(own, layout);
+    let (mut polled, core) = worker_by(own, layout);
     polled.task = read(own.wrapping_add(layout.task_id as u64)).unwrap_or(0);
     if layout.has_task != layout.task_id && read(own.wrapping_add(layout.has_task as u64)).unwrap_or(0_u64) == 0 {
         polled.task = 0;
     }
-    polled
+    (polled, core)
 }
 
 /// Which worker the current thread is. No task.
@@ -56,7 +66,7 @@ pub unsafe fn shown(task: Task) -> Polled {
 /// `task` is the current thread.
 #[inline(always)]
 pub unsafe fn worker(task: Task) -> Polled {
-    layout_of(task).map_or(NOTHING, |layout| worker_by(task.thread_pointer(), layout))
+    layout_of(task).map_or(NOTHING, |layout| worker_by(task.thread_pointer(), layout).0)
 }
 
 /// Nothing is known.
@@ -69,31 +79,32 @@ fn layout_of(task: Task) -> Option<&'static RuntimeLayout> {
     (layout.exec_id == task.exec_id() && task.has_memory()).then_some(layout)
 }
 
-/// The worker whose own variables are there.
+/// The worker whose own variables are there, and where it has what only the thread has that is this worker, if it is one
+/// of several and has it; else 0.
 #[inline(always)]
-fn worker_by(own: u64, layout: &RuntimeLayout) -> Polled {
-    let mut polled = NOTHING;
+fn worker_by(own: u64, layout: &RuntimeLayout) -> (Polled, u64) {
+    let (mut polled, mut core) = (NOTHING, 0);
     if layout.scheduler != 0
         && let Some(scheduler) = read::<u64>(own.wrapping_add(layout.scheduler as u64))
         && scheduler != 0
     {
-        polled.add_worker(scheduler, layout);
+        core = polled.add_worker(scheduler, layout);
     }
-    polled
+    (polled, core)
 }
 
 trait AddWorker {
-    /// Adds what the scheduler of a thread, which stands there, says of it.
-    fn add_worker(&mut self, scheduler: u64, layout: &RuntimeLayout);
+    /// Adds what the scheduler of a thread, which stands there, says of it. Returns what [`worker_by`] does beside.
+    fn add_worker(&mut self, scheduler: u64, layout: &RuntimeLayout) -> u64;
 }
 
 impl AddWorker for Polled {
     #[inline(always)]
-    fn add_worker(&mut self, scheduler: u64, layout: &RuntimeLayout) {
+    fn add_worker(&mut self, scheduler: u64, layout: &RuntimeLayout) -> u64 {
         let has_several = read::<u32>(at(scheduler, layout.kind)) == Some(layout.several_workers);
-        let (core, tick) = if has_several {
-            let Some(worker) = read::<u64>(at(scheduler, layout.worker)) else { return };
-            let Some(index) = read(at(worker, layout.worker_index)) else { return };
+        let (slot, tick) = if has_several {
+            let Some(worker) = read::<u64>(at(scheduler, layout.worker)) else { return 0 };
+            let Some(index) = read(at(worker, layout.worker_index)) else { return 0 };
             self.runtime = read(at(worker, layout.worker_handle)).unwrap_or(0);
             self.worker = index;
             (layout.worker_core, layout.worker_tick)
@@ -102,13 +113,20 @@ impl AddWorker for Polled {
             self.worker = Polled::ONLY_WORKER;
             (layout.only_core, layout.only_tick)
         };
-        if core != 0
-            && let Some(core) = read::<u64>(at(scheduler, core))
+        if slot != 0
+            && let Some(core) = read::<u64>(at(scheduler, slot))
             && core != 0
-            && let Some(ticks) = read::<u32>(at(core, tick))
         {
-            self.tick = 1 + u64::from(ticks);
+            if tick != RuntimeLayout::NO_TICKS
+                && let Some(ticks) = read::<u32>(at(core, tick))
+            {
+                self.tick = 1 + u64::from(ticks);
+            }
+            if has_several {
+                return at(scheduler, slot);
+            }
         }
+        0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel, programs::ProbeContext};
 use polletto_common::{
-    poll::Register,
+    poll::{PollKind, Register},
     polled::Polled,
     record::{Spawn, Wake, flags},
 };
@@ -33,8 +33,14 @@ pub fn wakes(task: Task, woken: u64) {
 /// The task that stands at `spawned` has been made.
 #[inline(always)]
 pub fn spawns(task: Task, spawned: u64) {
-    let header = ring::header::<Spawn>(0);
-    let Some((vtable, id, _)) = poll::described(spawned) else { return };
+    let time_ns = ring::now();
+    let Some((vtable, id, kind)) = poll::described(spawned) else { return };
+    let flags = match kind {
+        PollKind::BLOCKING if poll::has_given_worker_away(task) => flags::MAY_BLOCK | flags::GAVE_WORKER_AWAY,
+        PollKind::BLOCKING => flags::MAY_BLOCK,
+        _ => 0,
+    };
+    let header = ring::header_at::<Spawn>(time_ns, flags);
     ring::emit_poll(Spawn { header, tid: task.tid(), tgid: task.tgid(), vtable, task: id, polled: polled(task) });
 }
 

@@ -70,6 +70,21 @@ pub struct Poll {
     pub end: Nanoseconds,
 }
 
+/// A closure that may block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closure {
+    /// As Tokio numbers tasks.
+    pub id: u64,
+    /// The number of the task that spawned it; 0 for none.
+    pub parent: u64,
+    /// Before that began.
+    pub begin: Nanoseconds,
+    /// After it was done.
+    pub end: Nanoseconds,
+    /// Where and when it ran.
+    pub ran: Option<Poll>,
+}
+
 /// What the program did.
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
@@ -79,6 +94,10 @@ pub struct Truth {
     pub polls: Vec<Poll>,
     /// Not all of them, but those that the program makes itself.
     pub wakes: Vec<Wake>,
+    /// Closures that may block, by number.
+    pub closures: HashMap<u64, Closure>,
+    /// Polls in which a thread blocked in place, by the task's number, and when.
+    pub in_place: Vec<Poll>,
 }
 
 impl Build {
@@ -116,6 +135,11 @@ impl Build {
         self.recorded_as(&["--seconds", "1", "--wakes"], arguments)
     }
 
+    /// As [`Build::recorded`], with closures that may block and tasks that block in place.
+    pub fn recorded_with_blocking(&self, arguments: &[&str]) -> (Outcome, Truth) {
+        self.recorded_as(&["--seconds", "1", "--blocking"], arguments)
+    }
+
     fn recorded_as(&self, own: &[&str], arguments: &[&str]) -> (Outcome, Truth) {
         let mut program = Program::start(&self.program(), own);
         let recording = Record::new().process(program.pid()).arguments(arguments).start();
@@ -137,10 +161,20 @@ impl Truth {
                 truth.spawns.insert(spawn, Spawn { id, name, parent, at });
                 continue;
             }
-            let tid = Tid::try_from(number(line, "tid")).expect("an id");
             let (begin, end) = (number(line, "begin"), number(line, "end"));
+            if let Some(closure) = line["closure"].as_u64() {
+                let (id, parent) = (number(line, "id"), number(line, "parent"));
+                truth.closures.insert(closure, Closure { id, parent, begin, end, ran: None });
+                continue;
+            }
+            let tid = Tid::try_from(number(line, "tid")).expect("an id");
             if let Some(woken) = line["wake"].as_u64() {
                 truth.wakes.push(Wake { number: woken, by: number(line, "by"), tid, begin, end });
+            } else if let Some(closure) = line["ran"].as_u64() {
+                let known = truth.closures.get_mut(&closure).expect("it was spawned");
+                known.ran = Some(Poll { number: closure, tid, begin, end });
+            } else if let Some(number) = line["in_place"].as_u64() {
+                truth.in_place.push(Poll { number, tid, begin, end });
             } else {
                 truth.polls.push(Poll { number: number(line, "poll"), tid, begin, end });
             }

@@ -107,9 +107,10 @@ impl Probing {
             // The stack grows downwards.
             site: Site::Begin { pushed: place.moved.unsigned_abs() },
         });
-        let mut wanted: Vec<Wanted> = begins.filter(|wanted| wanted.place.moved <= 0).collect();
+        // In this order they are attached: what a poll does that is seen to begin is seen as well.
+        let mut wanted: Vec<Wanted> = wakes::wanted(&polling.wakes).collect();
+        wanted.extend(begins.filter(|wanted| wanted.place.moved <= 0));
         wanted.extend(likely_ends(polling, code));
-        wanted.extend(wakes::wanted(&polling.wakes));
         let is_first = probed.files.is_empty();
         probed.files.push((code.clone(), Vec::new()));
         if is_first {

@@ -158,6 +158,11 @@ impl Callstacks {
         }
     }
 
+    /// And those that were seen later.
+    pub fn add(&mut self, later: Callstacks) {
+        later.0.into_iter().for_each(|(callstack, wait, weight_ns)| self.push(callstack, wait, weight_ns));
+    }
+
     /// The one that weighs most of those that ran, or of those that slept, and for what.
     pub fn heaviest(&self, slept: bool) -> Option<(u64, Option<Wait>)> {
         let of_kind = self.0.iter().filter(|(_, wait, _)| wait.is_some() == slept);

@@ -5,6 +5,8 @@
 //! that was found twice, or that left its CPU and came back, lasted at least from the first time to the last. Of one that
 //! was found once it is only known that there was one.
 
+mod deeds;
+mod given_away;
 mod presence;
 mod showing;
 mod workers;
@@ -20,8 +22,9 @@ use polletto_common::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
+    given_away::{GivenAway, GivenWorkers},
     presence::Presence,
-    showing::{Deed, Extent, Shown, is_in_poll},
+    showing::{Extent, Part, Shown},
 };
 use super::{
     blocked::Absence,
@@ -35,7 +38,7 @@ use super::{
     tokio_tracks::TokioTracks,
     vocabulary::Vocabulary,
     waits::Wait,
-    wakes::{Led, Running, Wakes},
+    wakes::{Led, Wakes},
 };
 use crate::trace::PacketBuffer;
 
@@ -79,6 +82,7 @@ pub struct Polls {
     unfinished: FxHashMap<Tid, Vec<u64>>,
     tracks: TokioTracks,
     named: NamedWorkers,
+    given: GivenWorkers,
     counters: RuntimeCounters,
     wakes: Wakes,
     gaps: Gaps,
@@ -178,6 +182,7 @@ impl Polls {
             return;
         }
         let Some(began_ns) = polled.began_ns() else { return };
+        self.given.seen(tgid, &polled);
         let found = self.take_exact(tid, &polled, words, seen, out);
         let is_finished = header.flags & flags::STILL_POLLING == 0;
         if !is_finished && self.is_unfinished(tid, &polled) {
@@ -213,56 +218,41 @@ impl Polls {
         };
         let led = self.wakes.polled(task, began_ns);
         seen.wakes_polled += led.flows.len() as u64;
-        let found = found.unwrap_or_else(|| Presence::new(task, polled, began_ns));
-        let shown = Shown { tid, presence: found.lasted(began_ns, last_ns), future, extent, may_block, led };
-        self.show(&shown, words, out);
-        let crowded_out = self.lives.take_crowded_out();
-        self.show_lives(crowded_out, words, seen, out);
-    }
-
-    /// A thread has woken a task with this `body`.
-    pub fn woken(
-        &mut self,
-        wake: &record::Wake,
-        body: Option<Arc<PollBody>>,
-        words: &mut Vocabulary,
-        seen: &mut Seen,
-        out: &mut PacketBuffer,
-    ) {
-        let record::Wake { header, tid, tgid, vtable, task, polled } = *wake;
-        let woken = TaskKey { tgid, id: task };
-        let running = match polled.began_ns() {
-            Some(began_ns) if polled.task == task => Some(Running::Since(began_ns)),
-            _ => (header.flags & flags::WHILE_POLLED != 0).then_some(Running::Somehow),
+        let new = |since_ns| Presence::new(task, polled, since_ns);
+        let is_gone = header.flags & flags::WORKER_GONE != 0;
+        let shown = |presence, extent, part, led| Shown {
+            tid,
+            presence,
+            future: Arc::clone(&future),
+            extent,
+            part,
+            may_block,
+            led,
         };
-        let flow = self.wakes.woken(woken, header.time_ns, running);
-        seen.wakes += 1;
-        let waker = is_in_poll(&polled).then_some(("waker_task_id", polled.task));
-        let deed = Deed { name: "wake", task: woken, by: waker, flow };
-        self.show_deed(header.time_ns, tid, &polled, &deed, &future_of(vtable, body), words, out);
-    }
-
-    /// A thread has spawned a task with this `body`.
-    pub fn spawned(
-        &mut self,
-        spawn: &record::Spawn,
-        body: Option<Arc<PollBody>>,
-        words: &mut Vocabulary,
-        seen: &mut Seen,
-        out: &mut PacketBuffer,
-    ) {
-        let record::Spawn { header, tid, tgid, vtable, task, polled } = *spawn;
-        let spawned = TaskKey { tgid, id: task };
-        let parent = is_in_poll(&polled).then_some(polled.task);
-        self.wakes.spawned(spawned, parent);
-        if let Some(body) = &body {
-            self.lives.spawned(spawned, body, header.time_ns);
+        match self.given.take(tid, &polled) {
+            Some(GivenAway { at_ns, before, .. }) if is_gone || !is_finished => {
+                let at_ns = at_ns.clamp(began_ns, last_ns);
+                let before = before.unwrap_or_else(|| new(began_ns)).lasted(began_ns, at_ns);
+                let rest = found.unwrap_or_else(|| new(at_ns)).lasted(at_ns, last_ns);
+                self.show(
+                    &shown(before, Extent::UntilBlocked, Part::Whole { blocks_ns: Some(at_ns) }, led),
+                    words,
+                    out,
+                );
+                self.show(&shown(rest, extent, Part::InPlace, Led::default()), words, out);
+            }
+            Some(GivenAway { at_ns, before, .. }) => {
+                let all = before.into_iter().chain(found).reduce(Presence::and).unwrap_or_else(|| new(began_ns));
+                let part = Part::Whole { blocks_ns: Some(at_ns) };
+                self.show(&shown(all.lasted(began_ns, last_ns), extent, part, led), words, out);
+            }
+            None => {
+                seen.workers_gone_unseen += u64::from(is_gone);
+                let part = if is_gone { Part::SomewhereInPlace } else { Part::Whole { blocks_ns: None } };
+                let found = found.unwrap_or_else(|| new(began_ns)).lasted(began_ns, last_ns);
+                self.show(&shown(found, extent, part, led), words, out);
+            }
         }
-        // What it leads to is its first poll, as if it were woken.
-        let flow = self.wakes.woken(spawned, header.time_ns, None);
-        seen.spawns += 1;
-        let deed = Deed { name: "spawn", task: spawned, by: parent.map(|parent| ("parent", parent)), flow };
-        self.show_deed(header.time_ns, tid, &polled, &deed, &future_of(vtable, body), words, out);
         let crowded_out = self.lives.take_crowded_out();
         self.show_lives(crowded_out, words, seen, out);
     }
@@ -325,6 +315,7 @@ impl Polls {
         self.own.remove(&tid);
         self.pollers.remove(&tid);
         self.unfinished.remove(&tid);
+        self.given.forget_thread(tid);
     }
 
     /// The process has ended or runs another program.
@@ -333,6 +324,7 @@ impl Polls {
         self.show_lives(over, words, seen, out);
         self.wakes.forget_process(tgid);
         self.gaps.forget_process(tgid);
+        self.given.forget_process(tgid);
         self.tracks.forget_process(tgid);
         self.counters.forget_process(tgid);
     }
@@ -366,6 +358,7 @@ impl Polls {
         if polled.is_nothing() || self.own.get(&tid) == Some(&polled.task) {
             return None;
         }
+        self.given.seen(tgid, &polled);
         let task = TaskKey { tgid, id: polled.task };
         // Right at the begin and the end of a poll, the stack shows only what it is within.
         if let Some(body) = body.filter(|body| !(body.may_block && polled.awaits())) {
@@ -497,7 +490,7 @@ impl Polls {
         seen.polls_found += 1;
         let (future, may_block) = (Arc::clone(&body.future), body.may_block);
         self.unfinished(tid, &presence.polled);
-        let (extent, led) = (Extent::AtLeast, Led::default());
-        self.show(&Shown { tid, presence, future, extent, may_block, led }, words, out);
+        let (extent, part, led) = (Extent::AtLeast, Part::Whole { blocks_ns: None }, Led::default());
+        self.show(&Shown { tid, presence, future, extent, part, may_block, led }, words, out);
     }
 }

@@ -46,10 +46,16 @@ pub struct Seen {
     pub polls_unfinished: u64,
     /// Wakes of tasks.
     pub wakes: u64,
-    /// Those of `wakes` and `spawns` that led to a poll that was told: its task's next one.
+    /// Those of `wakes`, `spawns` and `blocking_spawns` that led to a poll that was told: its task's next one.
     pub wakes_polled: u64,
     /// Spawns of tasks that await.
     pub spawns: u64,
+    /// Closures that may block, given to the threads that run them.
+    pub blocking_spawns: u64,
+    /// How often a thread was seen to give its worker away in the middle of a poll, to block.
+    pub blocks_in_place: u64,
+    /// Polls in which the thread gave its worker away, it is not known when.
+    pub workers_gone_unseen: u64,
     /// Threads that are taken for workers by their names; none where that is not wanted.
     pub workers_by_name: Option<u64>,
     /// Samples of threads that polled a task.

@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::*;
 
+mod blocking;
 mod code;
 mod named_workers;
 mod polls;

@@ -128,7 +128,8 @@ fn unseen(unknown: super::Unknown) -> String {
 fn with_workers(tasks: RuntimeLayout, layout: &Layout) -> Option<RuntimeLayout> {
     let start = tasks.task_id.checked_sub(i64::from(layout.context.current_task_id?))?;
     // Without ticks, polls are told apart by their tasks alone.
-    let ticks = |core: Option<u32>, tick: Option<u32>| core.zip(tick).unwrap_or_default();
+    let ticks =
+        |core: Option<u32>, tick: Option<u32>| (core.unwrap_or_default(), tick.unwrap_or(RuntimeLayout::NO_TICKS));
     let (worker_core, worker_tick) = ticks(layout.scheduler.core, layout.core.tick);
     let (only_core, only_tick) = ticks(layout.scheduler.only_core, layout.only_core.tick);
     Some(RuntimeLayout {
@@ -185,6 +186,18 @@ mod tests {
         ] {
             assert_eq!(tasks_by_layout(&context, &layout()).ok().map(|layout| layout.task_id), expected, "{claim}");
         }
+    }
+
+    #[test]
+    fn a_worker_is_seen_to_be_gone_though_its_ticks_are_not_known() {
+        let mut layout = Layout::of(&Build { unstable: Some(false), ..Build::of_minor(54) }).expect("it is known");
+        let with = |layout: &Layout| with_workers(RuntimeLayout::default(), layout).expect("it tells workers");
+        let known = with(&layout);
+        assert!(known.worker_core != 0 && known.worker_tick != RuntimeLayout::NO_TICKS);
+        layout.core.tick = None;
+        assert_eq!(with(&layout), RuntimeLayout { worker_tick: RuntimeLayout::NO_TICKS, ..known });
+        layout.scheduler.core = None;
+        assert_eq!(with(&layout).worker_core, 0);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A Tokio program that knows what it did: every poll, every spawn, and wakes that it makes itself.
 //!
-//! `task-oracle [--seconds 2 [--wakes] | --panics]`
+//! `task-oracle [--seconds 2 [--wakes | --blocking] | --panics]`
 //!
-//! With `--wakes` there are tasks that wake one another, and themselves, and say so.
+//! With `--wakes` there are tasks that wake one another, and themselves, and say so; with `--blocking` some that spawn closures
+//! which may block, and some that block in place.
 //!
 //! Prints `ready PID`, begins when a line comes on standard input, and prints its truth as lines of JSON, then `done`. It
 //! ends when standard input closes, or in a panic of a task. It is built with old versions of Tokio too, so it uses nothing
@@ -104,6 +105,9 @@ async fn ponger(mut from: mpsc::Receiver<u32>) {
 /// How often bells ring in a round.
 const RINGS: u32 = 10;
 
+/// How often polls block in a round.
+const BLOCKS: u32 = 4;
+
 /// What a task waits for until another task, or a thread, rings.
 #[derive(Default)]
 struct Bell(Mutex<Rings>);
@@ -200,8 +204,53 @@ async fn restless(rounds: u32) {
     }
 }
 
+/// Has closures run that may block, and waits for each.
+async fn delegate(rounds: u32) {
+    for round in 0..rounds {
+        let length = Duration::from_micros(u64::from(round % 5) * 500);
+        let closure = truth::spawn_blocking(move || {
+            burn(Duration::from_micros(100));
+            thread::sleep(length);
+        });
+        closure.await.expect("a closure ends well");
+    }
+}
+
+/// Blocks in the middle of polls: mostly so long that another thread goes on as the worker.
+async fn squatter(rounds: u32) {
+    for round in 0..rounds {
+        burn(Duration::from_micros(50));
+        let mut other = None;
+        truth::block_in_place(|| {
+            if round % 4 == 1 {
+                other = Some(truth::spawn_blocking(|| burn(Duration::from_micros(50))));
+            }
+            if round % 4 < 3 {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        burn(Duration::from_micros(50));
+        if let Some(other) = other {
+            other.await.expect("a closure ends well");
+        }
+        // In the same poll, there would be no worker to give away any more, and on a busy machine sleep may have no need to
+        // wait.
+        Again(false).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What there is to do besides.
+#[derive(Clone, Copy)]
+struct More {
+    /// How often bells ring.
+    rings: u32,
+    /// How often closures that may block are spawned, and polls block in place.
+    blocks: u32,
+}
+
 /// Several workers.
-fn several(runtime: &Runtime, rounds: u32, rings: u32, far: Arc<Bell>) {
+fn several(runtime: &Runtime, rounds: u32, More { rings, blocks }: More, far: Arc<Bell>) {
     let (near, outside) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
     let rung = Arc::clone(&outside);
     let outsider = thread::spawn(move || ring_from_outside(&rung, rings));
@@ -228,6 +277,10 @@ fn several(runtime: &Runtime, rounds: u32, rings: u32, far: Arc<Bell>) {
                 spawn("ringer", ringer(vec![near, far], rings)),
                 spawn("restless", restless(rings)),
             ]);
+        }
+        if blocks > 0 {
+            all.push(spawn("delegate", delegate(blocks)));
+            all.push(spawn("squatter", squatter(blocks)));
         }
         for task in all {
             task.await.expect("a task ends well");
@@ -271,7 +324,8 @@ fn main() -> io::Result<()> {
         (Some("--seconds"), Some(seconds)) => seconds.parse().map_err(io::Error::other)?,
         _ => 2,
     };
-    let wakes = arguments.next().as_deref() == Some("--wakes");
+    let third = arguments.next();
+    let (wakes, blocking) = (third.as_deref() == Some("--wakes"), third.as_deref() == Some("--blocking"));
     truth::begin();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     println!("ready {}", std::process::id());
@@ -285,7 +339,8 @@ fn main() -> io::Result<()> {
     let bell = Arc::new(Bell::default());
     let rung = Arc::clone(&bell);
     let other = thread::Builder::new().name("current".to_owned()).spawn(move || only(rounds, rings, rung))?;
-    several(&runtime, rounds, rings, bell);
+    let blocks = if blocking { rounds * BLOCKS } else { 0 };
+    several(&runtime, rounds, More { rings, blocks }, bell);
     other.join().expect("the thread ends well");
     truth::print();
     println!("done");

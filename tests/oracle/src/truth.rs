@@ -66,6 +66,29 @@ const MAX_WAKES: usize = 1 << 14;
 /// A task was woken: its number, that of the task that did it or 0, the thread, and when it began and was done.
 type Woken = [AtomicU64; 5];
 
+/// A closure that may block was spawned, from then to then.
+struct Closure {
+    number: u64,
+    id: u64,
+    parent: u64,
+    begin: u64,
+    end: u64,
+}
+
+/// What ran on a thread, from then to then: a closure, or what a task did in place, by its number.
+#[derive(Clone, Copy)]
+struct Ran {
+    number: u64,
+    tid: i32,
+    begin: u64,
+    end: u64,
+}
+
+/// Where these are written down there is a lock: they are far apart.
+static CLOSURES: Mutex<Vec<Closure>> = Mutex::new(Vec::new());
+static RAN: Mutex<Vec<Ran>> = Mutex::new(Vec::new());
+static IN_PLACE: Mutex<Vec<Ran>> = Mutex::new(Vec::new());
+
 static SPAWNS: Mutex<Vec<Spawn>> = Mutex::new(Vec::new());
 static POLLS: OnceLock<Vec<Polled>> = OnceLock::new();
 static POLLED: AtomicUsize = AtomicUsize::new(0);
@@ -168,17 +191,59 @@ where
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let at = now();
     let handle = spawn(number);
-    // Old versions tell a task's id in no other way.
-    let text = format!("{handle:?}");
-    let id = text.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("an id");
+    let id = id_of(&handle);
     SPAWNS.lock().expect("nobody panics").push(Spawn { number, id, name, parent: POLLING.get(), at });
     handle
+}
+
+/// Gives a closure to the threads for those that may block, and writes that down.
+pub fn spawn_blocking(closure: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let begin = now();
+    let handle = tokio::task::spawn_blocking(move || write_down_run(&RAN, number, closure));
+    let end = now();
+    let id = id_of(&handle);
+    let closure = Closure { number, id, parent: POLLING.get(), begin, end };
+    CLOSURES.lock().expect("nobody panics").push(closure);
+    handle
+}
+
+/// Blocks in the middle of a poll, for which another thread goes on as the worker, and writes that down.
+pub fn block_in_place(closure: impl FnOnce()) {
+    let begin = now();
+    tokio::task::block_in_place(closure);
+    let ran = Ran { number: POLLING.get(), tid: TID.with(|tid| *tid), begin, end: now() };
+    IN_PLACE.lock().expect("nobody panics").push(ran);
+}
+
+fn write_down_run(to: &Mutex<Vec<Ran>>, number: u64, closure: impl FnOnce()) {
+    let begin = now();
+    closure();
+    let ran = Ran { number, tid: TID.with(|tid| *tid), begin, end: now() };
+    to.lock().expect("nobody panics").push(ran);
+}
+
+/// Old versions tell a task's id in no other way.
+fn id_of<T>(handle: &JoinHandle<T>) -> u64
+where
+    JoinHandle<T>: fmt::Debug,
+{
+    let text = format!("{handle:?}");
+    text.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("an id")
 }
 
 /// Prints everything.
 pub fn print() {
     for Spawn { number, id, name, parent, at } in SPAWNS.lock().expect("nobody panics").iter() {
         println!(r#"{{"spawn":{number},"id":{id},"name":"{name}","parent":{parent},"at":{at}}}"#);
+    }
+    for Closure { number, id, parent, begin, end } in CLOSURES.lock().expect("nobody panics").iter() {
+        println!(r#"{{"closure":{number},"id":{id},"parent":{parent},"begin":{begin},"end":{end}}}"#);
+    }
+    for (what, all) in [("ran", &RAN), ("in_place", &IN_PLACE)] {
+        for Ran { number, tid, begin, end } in all.lock().expect("nobody panics").iter() {
+            println!(r#"{{"{what}":{number},"tid":{tid},"begin":{begin},"end":{end}}}"#);
+        }
     }
     let polls = POLLS.get().expect("there is room from the beginning");
     for poll in &polls[..POLLED.load(Ordering::Relaxed)] {

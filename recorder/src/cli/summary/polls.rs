@@ -29,6 +29,12 @@ pub struct PollSummary {
     wakes_polled: u64,
     /// Spawns of tasks that await.
     spawns: u64,
+    /// Closures that may block, given to the threads that run them.
+    blocking_spawns: u64,
+    /// How often a thread was seen to give its worker away in the middle of a poll, to block.
+    blocks_in_place: u64,
+    /// Polls in which the thread gave its worker away, it is not known when.
+    workers_gone_unseen: u64,
     /// Probes in the programs' code; none where polls were not to be told exactly.
     poll_probes: Option<ProbeSummary>,
     /// Whether any program polls tasks: of others there is nothing to tell.
@@ -48,6 +54,9 @@ impl PollSummary {
             wakes: seen.wakes,
             wakes_polled: seen.wakes_polled,
             spawns: seen.spawns,
+            blocking_spawns: seen.blocking_spawns,
+            blocks_in_place: seen.blocks_in_place,
+            workers_gone_unseen: seen.workers_gone_unseen,
             poll_probes: tasks.probes.clone(),
             is_of_tasks: !tasks.programs.is_empty(),
         }
@@ -69,6 +78,11 @@ impl PollSummary {
             (self.polls_without_end, "whose end was not seen, most of them before it was known where it is"),
             (self.polls_found, "of which samples and switches tell how long they lasted at least"),
             (self.polls_unnamed, "that lasted, by no known future"),
+            (self.blocks_in_place, "times a thread blocked in place, and gave its worker to another"),
+            (
+                self.workers_gone_unseen,
+                "in which a thread blocked in place, it is not known when: shown by their threads",
+            ),
         ] {
             if count > 0 {
                 lines.push(format!("{} {what}", Count(count)));
@@ -77,7 +91,8 @@ impl PollSummary {
         let Some(ProbeSummary { wakes, spawns, refused, .. }) = &self.poll_probes else { return lines };
         if *wakes > 0 || *spawns > 0 {
             let counts = (several(self.wakes, "wake", "wakes"), several(self.spawns, "spawn", "spawns"));
-            lines.push(format!("{} and {} of tasks that await", counts.0, counts.1));
+            let closures = several(self.blocking_spawns, "closure", "closures");
+            lines.push(format!("{} and {} of tasks that await, {closures} that may block", counts.0, counts.1));
             lines.push(format!("by probes in {wakes} places where they are woken, and {spawns} where spawned"));
         }
         let refused = refused.iter().take(NAMED_REASONS);

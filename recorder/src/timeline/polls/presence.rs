@@ -65,6 +65,17 @@ impl Presence {
         Presence { since_ns, last_ns, ..self }
     }
 
+    /// The same poll, found before and after.
+    pub(super) fn and(mut self, later: Presence) -> Presence {
+        self.come_back(later.since_ns);
+        self.away.off_cpu_ns += later.away.off_cpu_ns;
+        self.away.run_queue_ns += later.away.run_queue_ns;
+        self.stretches.extend(later.stretches);
+        self.stretches.truncate(MAX_STRETCHES);
+        self.callstacks.add(later.callstacks);
+        Presence { last_ns: later.last_ns, left: later.left, ..self }
+    }
+
     /// The thread leaves its CPU.
     pub(super) fn leave(&mut self, time_ns: u64, is_asleep: bool) {
         // Who leaves was back, even if nobody saw when.

@@ -22,11 +22,16 @@ use crate::{
     trace::{Argument, PacketBuffer, SliceBegin, SliceCallstack, Weights},
 };
 
+/// What a thread does that gives its worker away, and the time in which it has none.
+const BLOCK_IN_PLACE: &str = "block in place";
+
 /// How long a poll lasted: as long as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     Exact,
     AtLeast,
+    /// Both ends were seen, of the part in which the thread had its worker.
+    UntilBlocked,
 }
 
 impl Extent {
@@ -34,6 +39,7 @@ impl Extent {
         match self {
             Extent::Exact => "exact",
             Extent::AtLeast => "at least",
+            Extent::UntilBlocked => "until block in place",
         }
     }
 }
@@ -49,12 +55,27 @@ pub(super) struct Deed {
     pub(super) flow: u64,
 }
 
+/// What of a poll is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it that was a worker's.
+    Whole {
+        /// When the thread gave its worker away in it, to block, if it did.
+        blocks_ns: Option<u64>,
+    },
+    /// The rest, in which another thread had the worker.
+    InPlace,
+    /// All of it, though the thread gave its worker away: when is not known.
+    SomewhereInPlace,
+}
+
 /// A poll to be shown.
 pub(super) struct Shown {
     pub(super) tid: Tid,
     pub(super) presence: Presence,
     pub(super) future: Arc<Future>,
     pub(super) extent: Extent,
+    pub(super) part: Part,
     /// Whether it is there to block.
     pub(super) may_block: bool,
     /// What led to it.
@@ -152,8 +173,13 @@ impl Polls {
 
     /// Shows a poll with what the thread slept in it, and what is wrong with it.
     pub(super) fn show(&mut self, shown: &Shown, words: &mut Vocabulary, out: &mut PacketBuffer) {
-        let Shown { tid, presence, future, extent, may_block, led } = shown;
-        let poller = self.poller(presence.task.tgid, *tid, &presence.polled, *may_block);
+        let Shown { tid, presence, future, extent, part, may_block, led } = shown;
+        let tgid = presence.task.tgid;
+        let poller = match part {
+            Part::Whole { .. } => self.poller(tgid, *tid, &presence.polled, *may_block),
+            // What the worker polls meanwhile is on its track.
+            Part::InPlace | Part::SomewhereInPlace => Poller::Thread { tgid, tid: *tid },
+        };
         let track = self.tracks.track(poller, presence.since_ns, out);
         let mut arguments = vec![
             words.number("task_id", presence.task.id, out),
@@ -162,6 +188,14 @@ impl Polls {
             words.text("extent", extent.name(), out),
             words.number("tid", u64::from(tid.0), out),
         ];
+        if *part == Part::SomewhereInPlace {
+            arguments.push(words.text("kind", "blocked in place", out));
+        }
+        if *may_block {
+            arguments.push(words.text("kind", "blocking closure", out));
+            let queued_ns = led.since_ns.map(|since_ns| presence.since_ns - since_ns);
+            arguments.extend(queued_ns.map(|queued_ns| words.number("queued_ns", queued_ns, out)));
+        }
         let weights = presence.weights();
         // Most polls run all the time, and there are many.
         if weights.off_cpu_ns + weights.run_queue_ns > 0 {
@@ -169,11 +203,15 @@ impl Polls {
         }
         arguments.extend(self.wakes.parent(presence.task).map(|parent| words.number("parent", parent, out)));
         arguments.extend(future.place.as_ref().map(|place| words.text("written_at", place, out)));
+        let (category, name) = match part {
+            Part::InPlace => (BLOCK_IN_PLACE, BLOCK_IN_PLACE),
+            Part::Whole { .. } | Part::SomewhereInPlace => ("poll", &*future.name),
+        };
         let slice = SliceBegin {
             time_ns: presence.since_ns,
             track,
-            category: words.category("poll", out),
-            name: words.event(&future.name, out),
+            category: words.category(category, out),
+            name: words.event(name, out),
             callstack: None,
             arguments: &arguments,
             flows: &led.flows,
@@ -183,26 +221,60 @@ impl Polls {
             show_finding(&finding, presence.since_ns, track, self.threshold_ns, words, out);
             self.findings.push(finding);
         }
-        for Stretch { absence, callstack } in &presence.stretches {
-            let weights = absence.weights();
-            let arguments = [
-                words.number("sleep_ns", weights.off_cpu_ns, out),
-                words.number("runqueue_ns", weights.run_queue_ns, out),
-            ];
-            let slice = SliceBegin {
-                time_ns: absence.left_ns,
-                track,
-                category: words.category("blocked", out),
-                name: words.event("blocked", out),
-                callstack: Some(SliceCallstack { callstack: *callstack, weight_ns: weights.wall_ns() }),
-                arguments: &arguments,
-                flows: &[],
-            };
-            out.push_slice_begin(&slice);
-            out.push_slice_end(absence.returned_ns.min(presence.last_ns), track);
+        let mut blocks_ns = match part {
+            Part::Whole { blocks_ns } => *blocks_ns,
+            Part::InPlace | Part::SomewhereInPlace => None,
+        };
+        for stretch in &presence.stretches {
+            if let Some(time_ns) = blocks_ns.take_if(|time_ns| *time_ns <= stretch.absence.left_ns) {
+                show_block_in_place(shown, time_ns, track, words, out);
+            }
+            show_stretch(stretch, presence.last_ns, track, words, out);
+        }
+        if let Some(time_ns) = blocks_ns {
+            show_block_in_place(shown, time_ns, track, words, out);
         }
         out.push_slice_end(presence.last_ns, track);
     }
+}
+
+/// Shows that the thread gives its worker away in the middle of a poll.
+fn show_block_in_place(shown: &Shown, time_ns: u64, track: u64, words: &mut Vocabulary, out: &mut PacketBuffer) {
+    let arguments = [
+        words.number("task_id", shown.presence.task.id, out),
+        words.text("future", &shown.future.full_name, out),
+        words.text("name_tier", shown.future.tier, out),
+        words.number("tid", u64::from(shown.tid.0), out),
+    ];
+    let instant = SliceBegin {
+        time_ns,
+        track,
+        category: words.category(BLOCK_IN_PLACE, out),
+        name: words.event(BLOCK_IN_PLACE, out),
+        callstack: None,
+        arguments: &arguments,
+        flows: &[],
+    };
+    out.push_instant(&instant);
+}
+
+/// Shows that the thread slept in the middle of a poll which ended then.
+fn show_stretch(stretch: &Stretch, last_ns: u64, track: u64, words: &mut Vocabulary, out: &mut PacketBuffer) {
+    let Stretch { absence, callstack } = stretch;
+    let weights = absence.weights();
+    let arguments =
+        [words.number("sleep_ns", weights.off_cpu_ns, out), words.number("runqueue_ns", weights.run_queue_ns, out)];
+    let slice = SliceBegin {
+        time_ns: absence.left_ns,
+        track,
+        category: words.category("blocked", out),
+        name: words.event("blocked", out),
+        callstack: Some(SliceCallstack { callstack: *callstack, weight_ns: weights.wall_ns() }),
+        arguments: &arguments,
+        flows: &[],
+    };
+    out.push_slice_begin(&slice);
+    out.push_slice_end(absence.returned_ns.min(last_ns), track);
 }
 
 /// Shows what a task waited for between two polls.
@@ -236,8 +308,9 @@ fn split(weights: Weights, words: &mut Vocabulary, out: &mut PacketBuffer) -> [(
 
 /// What is wrong with a poll, if what lasts as long as that is.
 fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<Finding> {
-    let Shown { tid, presence, future, may_block, led, .. } = shown;
-    if threshold_ns == 0 || *may_block {
+    let Shown { tid, presence, future, part, may_block, led, .. } = shown;
+    // Who has no worker keeps none from its other tasks.
+    if threshold_ns == 0 || *may_block || !matches!(part, Part::Whole { .. }) {
         return Vec::new();
     }
     let finding = |fault, since_ns, weights, callstack| Finding {

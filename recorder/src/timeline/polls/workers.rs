@@ -26,6 +26,10 @@ impl Polls {
 
     /// Who polls a task on that thread, which may block or not.
     pub(super) fn poller(&mut self, tgid: Tgid, tid: Tid, polled: &Polled, may_block: bool) -> Poller {
+        if self.given.has_given(tgid, tid, polled) {
+            // What the worker polls meanwhile is on its track.
+            return Poller::Thread { tgid, tid };
+        }
         // Threads of the blocking pool mostly have the same name as workers, but poll nothing that awaits.
         let is_by_name = polled.runtime == 0 && !may_block;
         match is_by_name.then(|| self.named.index(tid)).flatten() {

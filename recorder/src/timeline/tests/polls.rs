@@ -17,7 +17,7 @@ const ELSEWHERE: u64 = 0x5000_3000;
 const BIAS: u64 = 0x5000_0000 - 0x4200;
 
 pub(super) const VTABLE: u64 = 0x5020_0000;
-const BLOCKING_VTABLE: u64 = 0x5020_0080;
+pub(super) const BLOCKING_VTABLE: u64 = 0x5020_0080;
 
 pub(super) const RUNTIME: u64 = 0x7777;
 /// The task that the worker is itself.

@@ -13,19 +13,19 @@ use super::{
 
 pub(super) const NOTHING: Polled = Polled { task: 0, runtime: 0, worker: 0, tick: 0 };
 
-fn awaits(task: u64, began_ns: u64) -> Polled {
+pub(super) fn awaits(task: u64, began_ns: u64) -> Polled {
     let exact = exact(task, began_ns);
     Polled { tick: exact.tick | Polled::AWAITS, ..exact }
 }
 
 /// A wake, a spawn or a poll as the trace has it.
 #[derive(Debug, PartialEq)]
-struct Event {
-    time_ns: u64,
-    name: String,
-    track: String,
-    flows: Vec<u64>,
-    numbers: BTreeMap<String, u64>,
+pub(super) struct Event {
+    pub(super) time_ns: u64,
+    pub(super) name: String,
+    pub(super) track: String,
+    pub(super) flows: Vec<u64>,
+    pub(super) numbers: BTreeMap<String, u64>,
 }
 
 impl Recording {
@@ -49,7 +49,7 @@ impl Recording {
     }
 
     /// In the order of their times.
-    fn told(&mut self) -> Vec<Event> {
+    pub(super) fn told(&mut self) -> Vec<Event> {
         self.timeline.finish(10_000, &mut self.out);
         let read = self.read();
         let find = |names: &[(u64, String)], iid: u64| {
