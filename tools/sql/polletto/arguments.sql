@@ -10,6 +10,7 @@ SELECT
   max(iif(flat_key = 'debug.future', string_value, NULL)) AS future,
   max(iif(flat_key = 'debug.name_tier', string_value, NULL)) AS name_tier,
   max(iif(flat_key = 'debug.extent', string_value, NULL)) AS extent,
+  max(iif(flat_key = 'debug.kind', string_value, NULL)) AS kind,
   max(iif(flat_key = 'debug.written_at', string_value, NULL)) AS written_at,
   max(iif(flat_key = 'debug.tid', int_value, NULL)) AS tid,
   max(iif(flat_key = 'debug.pid', int_value, NULL)) AS pid,
@@ -37,7 +38,8 @@ WHERE
     'debug.waker_task_id', 'debug.waker_tid', 'debug.cpu_ns',
     'debug.off_cpu_ns', 'debug.runqueue_ns', 'debug.sleep_ns', 'debug.state',
     'debug.waited_for', 'debug.records', 'debug.polls', 'debug.begin',
-    'debug.end', 'debug.spawned_at', 'debug.waits_for', 'debug.awaits'
+    'debug.end', 'debug.spawned_at', 'debug.waits_for', 'debug.awaits',
+    'debug.kind'
   )
 GROUP BY arg_set_id
 ORDER BY arg_set_id;

@@ -207,8 +207,10 @@ SELECT
     ELSE 'preempted in poll'
   END AS kind
 FROM polletto_polls AS poll
--- Threads for blocking code are there to be blocked.
-WHERE poll.future NOT GLOB '*::blocking::task::BlockingTask*'
+-- Threads for blocking code are there to be blocked. Older traces tell them by
+-- names alone.
+WHERE poll.poll_kind IS NULL
+  AND poll.future NOT GLOB '*::blocking::task::BlockingTask*'
 ORDER BY poll.ts;
 
 -- What is wrong, if what lasts as long as the threshold is: polls that keep a

@@ -20,6 +20,7 @@ SELECT
   arguments.future,
   arguments.name_tier,
   arguments.extent,
+  arguments.kind AS poll_kind,
   arguments.written_at,
   arguments.parent,
   arguments.cpu_ns,
@@ -110,8 +111,13 @@ CREATE PERFETTO TABLE polletto_polls(
   written_at STRING,
   -- The number of the task that spawned this one, if that was seen.
   parent LONG,
-  -- `exact` if both ends were seen, `at least` if it lasted longer than shown.
+  -- `exact` if both ends were seen, `at least` if it lasted longer than shown,
+  -- `until block in place` if it then gave its worker away: see
+  -- `polletto_blocks_in_place`.
   extent STRING,
+  -- `blocking closure` for one of `spawn_blocking`, `blocked in place` if the
+  -- poll gave its worker away, nobody knows when; else NULL.
+  poll_kind STRING,
   -- How many polls or other slices it stands in: 0 but for polls within polls.
   depth LONG,
   -- The worker, such as `worker 0`, or a thread that is not known as one.
@@ -142,6 +148,7 @@ SELECT
   poll.written_at,
   poll.parent,
   poll.extent,
+  poll.poll_kind,
   poll.depth,
   poll.worker,
   poll.runtime,

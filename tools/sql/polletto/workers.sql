@@ -19,7 +19,7 @@ WITH
         ORDER BY runtime GLOB 'Tokio threads*', count() DESC
       ) AS rank
     FROM polletto_polls
-    WHERE utid IS NOT NULL
+    WHERE utid IS NOT NULL AND poll_kind IS NULL
     GROUP BY upid, utid, runtime, worker
   )
 SELECT upid, utid, runtime, worker
@@ -46,7 +46,9 @@ SELECT
   poll.off_cpu_ns,
   poll.runqueue_ns
 FROM polletto_polls AS poll
-LEFT JOIN _polletto_worker_of_thread AS known USING (utid);
+LEFT JOIN _polletto_worker_of_thread AS known USING (utid)
+-- Closures that may block run on threads that are workers at other times.
+WHERE poll.poll_kind IS NULL;
 
 -- Stretches in which a thread that polls slept outside of its polls. Those with
 -- a part in a poll began there.
