@@ -145,7 +145,7 @@ impl PollCode {
         if function.start != address {
             return Err(Unprobed::NoFunction);
         }
-        x86_64::probes::at_entry(&bytes, &function, address)
+        x86_64::probes::at_entry(&bytes, &function, address, x86_64::probes::Argument::First)
     }
 
     fn function<S: Source + ?Sized>(

@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 
 use super::{
     Code, Place, Program, Reference, SchedulerKind, Unprobed,
-    code::x86_64::wakes::{self, Argument},
+    code::x86_64::{probes::Argument, wakes},
     probes::pieces_of_code,
 };
 use crate::{
@@ -77,7 +77,8 @@ impl WakeCode {
         let symbols = list_functions(bytes);
         let spawns = reader.spawns(program, &symbols).unwrap_or_default();
         let spawns = if spawns.is_empty() { Err(Untold::NotFound) } else { Ok(spawns) };
-        WakeCode { wakes: reader.wakes(), spawns, blocking_spawns: reader.blocking_spawns(program, &symbols) }
+        let wakes = reader.wakes().or_else(|unrecognised| reader.named_wakes(&symbols).ok_or(unrecognised));
+        WakeCode { wakes, spawns, blocking_spawns: reader.blocking_spawns(program, &symbols) }
     }
 }
 
@@ -106,6 +107,18 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
         functions.dedup();
         let places = functions.into_iter().map(|function| self.passed_once(function, Argument::First));
         places.collect::<Result<_, _>>().map_err(Untold::Unprobed)
+    }
+
+    /// Both functions by which a waker wakes, where only symbols tell of them: nobody has optimized them.
+    fn named_wakes(&self, symbols: &ListFunctions) -> Option<Vec<Told>> {
+        let ([wake], [wake_by_ref]) = (&symbols.wake_by_val[..], &symbols.wake_by_ref[..]) else { return None };
+        [wake, wake_by_ref].into_iter().map(|&function| self.passed(function, Argument::First)).collect()
+    }
+
+    /// A place that every call of a function comes by that a symbol names.
+    fn passed(&self, function: u64, argument: Argument) -> Option<Told> {
+        let bounds = self.code.function(function).filter(|bounds| bounds.start == function)?;
+        wakes::passed(&self.code.bytes(&bounds).ok()?, &bounds, argument).ok()
     }
 
     fn is_waker(&self, [clone, wake, wake_by_ref, drop]: [u64; 4], vtable: u64) -> bool {
@@ -137,7 +150,8 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
         wakes::passed_once(&self.code.bytes(&bounds)?, &bounds, argument)
     }
 
-    /// The code that puts new tasks into the lists of their owners: recognised by what it does, else by its symbol.
+    /// The code that puts new tasks into the lists of their owners: recognised by what it does, else by its symbol. Where
+    /// nobody has optimized it, all of it calls one function, which only gives a task the id of its owner.
     fn spawns(&self, program: &Program, symbols: &ListFunctions) -> Result<Vec<Told>, Unprobed> {
         let tasks: FxHashSet<u64> =
             program.vtables.iter().filter(|one| one.kind() == SchedulerKind::Async).map(|one| one.address).collect();
@@ -160,6 +174,10 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
             let Some(bounds) = self.code.function(binder).filter(|bounds| bounds.start == binder) else { continue };
             let makes_task = |function: u64| self.makes_task(function, &tasks, MAX_MAKERS);
             found.extend(wakes::behind_call(&self.code.bytes(&bounds)?, &bounds, makes_task));
+        }
+        if found.is_empty() {
+            let named = symbols.set_owner_id.iter().map(|&function| self.passed(function, Argument::First));
+            found = named.collect::<Option<_>>().unwrap_or_default();
         }
         found.sort_by_key(|told| told.place.address);
         found.dedup_by_key(|told| told.place.address);
@@ -199,6 +217,11 @@ struct ListFunctions {
     bind_local: Vec<u64>,
     /// `blocking::pool::Spawner::spawn_task`
     spawn_task: Vec<u64>,
+    /// `task::core::Header::set_owner_id`
+    set_owner_id: Vec<u64>,
+    /// `task::waker::wake_by_val` and `wake_by_ref`
+    wake_by_val: Vec<u64>,
+    wake_by_ref: Vec<u64>,
 }
 
 fn list_functions(bytes: &[u8]) -> ListFunctions {
@@ -207,21 +230,38 @@ fn list_functions(bytes: &[u8]) -> ListFunctions {
     let symbols = file.elf().symbols().take(MAX_SYMBOLS).filter(|symbol| symbol.is_definition());
     for symbol in symbols {
         let Ok(name) = symbol.name_bytes() else { continue };
-        // `tokio::runtime::task::list`, as both ways of mangling have it.
         let Ok(name) = std::str::from_utf8(name) else { continue };
-        if name.contains("8blocking4pool") && name.contains("7Spawner10spawn_task") && !name.contains("closure") {
-            found.spawn_task.push(symbol.address());
-        }
-        if !name.contains("4task4list") {
+        // As both ways of mangling have names. Closures in these functions are no calls of them.
+        if !name.contains("5tokio7runtime") || name.contains("closure") || name.starts_with("_RNC") {
             continue;
         }
-        if name.contains("10bind_inner") {
-            found.bind_inner.push(symbol.address());
-        } else if name.contains("LocalOwnedTasks") && name.contains("4bind") {
-            found.bind_local.push(symbol.address());
-        }
+        let has = |parts: &[&str]| parts.iter().all(|part| name.contains(part));
+        let functions = if has(&["4task4list", "10bind_inner"]) {
+            &mut found.bind_inner
+        } else if has(&["4task4list", "LocalOwnedTasks", "4bind"]) {
+            &mut found.bind_local
+        } else if has(&["8blocking4pool", "7Spawner10spawn_task"]) {
+            &mut found.spawn_task
+        } else if has(&["4task4core6Header12set_owner_id"]) {
+            &mut found.set_owner_id
+        } else if has(&["4task5waker11wake_by_val"]) {
+            &mut found.wake_by_val
+        } else if has(&["4task5waker11wake_by_ref"]) {
+            &mut found.wake_by_ref
+        } else {
+            continue;
+        };
+        functions.push(symbol.address());
     }
-    for functions in [&mut found.bind_inner, &mut found.bind_local, &mut found.spawn_task] {
+    let all = [
+        &mut found.bind_inner,
+        &mut found.bind_local,
+        &mut found.spawn_task,
+        &mut found.set_owner_id,
+        &mut found.wake_by_val,
+        &mut found.wake_by_ref,
+    ];
+    for functions in all {
         functions.sort_unstable();
         functions.dedup();
     }

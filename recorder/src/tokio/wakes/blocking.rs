@@ -14,7 +14,8 @@ use crate::{
         Unprobed,
         code::x86_64::{
             blocking::{self, TAKE_BYTES, Taken},
-            wakes::Argument,
+            probes::Argument,
+            wakes,
         },
     },
 };
@@ -75,7 +76,7 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
         };
         let bytes = self.code.bytes(&bounds)?;
         let shuts_first_down = |called| *shutdowns.entry(called).or_insert_with(|| self.is_shutdown(called));
-        let lists = || !crate::tokio::code::x86_64::wakes::spawns(&bytes, &bounds, |_| false).is_empty();
+        let lists = || !wakes::spawns(&bytes, &bounds, |_| false).is_empty();
         Ok(blocking::shuts_second_down(&bytes, &bounds, shuts_first_down) && !lists())
     }
 

@@ -5,7 +5,10 @@ use std::ops::Range;
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use polletto_common::poll::HEADER_VTABLE;
 
-use super::wakes::{Argument, changes, is_at, is_copy, is_load, saved};
+use super::{
+    probes::Argument,
+    wakes::{changes, is_at, is_copy, is_load, saved},
+};
 use crate::tokio::{
     code::x86_64::{instructions, probes::is_emulated},
     probes::{Place, Unprobed},

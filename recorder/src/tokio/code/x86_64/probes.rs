@@ -18,9 +18,31 @@ use crate::tokio::probes::{AfterReturn, Place, Unprobed};
 /// Instructions that are looked at.
 const MAX_STEPS: usize = 48;
 
-/// The first place, from a function's first instruction on, at which every call comes by with its first argument still in
-/// its register. `bytes` are the function's.
-pub(in crate::tokio) fn at_entry(bytes: &[u8], function: &Range<u64>, entry: u64) -> Result<Place, Unprobed> {
+/// Which argument of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tokio) enum Argument {
+    First,
+    Second,
+}
+
+impl Argument {
+    /// Where callers put it.
+    pub(super) fn register(self) -> Register {
+        match self {
+            Argument::First => Register::RDI,
+            Argument::Second => Register::RSI,
+        }
+    }
+}
+
+/// The first place, from a function's first instruction on, at which every call comes by with an argument still in its
+/// register. `bytes` are the function's.
+pub(in crate::tokio) fn at_entry(
+    bytes: &[u8],
+    function: &Range<u64>,
+    entry: u64,
+    argument: Argument,
+) -> Result<Place, Unprobed> {
     let mut facts = InstructionInfoFactory::new();
     let mut moved = 0;
     let mut place = Err(Unprobed::NoPlace);
@@ -33,7 +55,7 @@ pub(in crate::tokio) fn at_entry(bytes: &[u8], function: &Range<u64>, entry: u64
             place = Ok(Place::stepped(&instruction, entry, moved));
         }
         let keeps = facts.info(&instruction).used_registers().iter().all(|used| {
-            used.register().full_register() != Register::RDI
+            used.register().full_register() != argument.register()
                 || matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
         });
         let step = stack_step(&instruction, &mut facts);

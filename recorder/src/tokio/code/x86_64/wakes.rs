@@ -5,7 +5,7 @@ use std::ops::Range;
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use polletto_common::poll::{HEADER_VTABLE, Register as Saved, VTABLE_OFFSETS};
 
-use super::probes::is_emulated;
+use super::probes::{Argument, at_entry, is_emulated};
 use crate::tokio::{
     probes::{Place, Unprobed},
     wakes::Told,
@@ -145,20 +145,13 @@ pub(in crate::tokio) fn passed_once(bytes: &[u8], function: &Range<u64>, argumen
     Err(Unprobed::NoPlace)
 }
 
-/// Which argument of a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::tokio) enum Argument {
-    First,
-    Second,
-}
-
-impl Argument {
-    pub(super) fn register(self) -> Register {
-        match self {
-            Argument::First => Register::RDI,
-            Argument::Second => Register::RSI,
-        }
-    }
+/// As [`passed_once`], or at the function's beginning at any cost: nobody has optimized it.
+pub(in crate::tokio) fn passed(bytes: &[u8], function: &Range<u64>, argument: Argument) -> Result<Told, Unprobed> {
+    let at_entry = || {
+        let place = at_entry(bytes, function, function.start, argument)?;
+        Ok(Told { place, header: saved(argument.register()).ok_or(Unprobed::NoPlace)? })
+    };
+    passed_once(bytes, function, argument).or_else(|_| at_entry())
 }
 
 /// Where a function's instructions lead to, by their numbers.
