@@ -231,6 +231,8 @@ pub struct Blocked {
     pub system_call: i32,
     /// Always 0.
     pub reserved: u32,
+    /// The first argument of that system call, if there is one.
+    pub argument: u64,
     /// What it polled when it left.
     pub polled: Polled,
 }
@@ -395,7 +397,7 @@ layouts! {
     Lost = 8, 32 bytes;
     Task = 21, 72 bytes;
     Sample = 13, 72 bytes;
-    Blocked = 24, 96 bytes;
+    Blocked = 25, 104 bytes;
     PollLeft = 15, 56 bytes;
     Poll = 16, 64 bytes;
     Wake = 22, 72 bytes;

@@ -71,7 +71,8 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
             (*sleeper).left_ns = time_ns;
             (*sleeper).prev_state = prev_state;
             (*sleeper).tgid = prev.tgid();
-            (*sleeper).system_call = system_call;
+            (*sleeper).system_call = system_call.number;
+            (*sleeper).argument = system_call.argument;
             (*sleeper).polled = polled;
         },
         None => {
@@ -83,7 +84,8 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
                 waker_tid: Tid::IDLE,
                 prev_state,
                 tgid,
-                system_call,
+                system_call: system_call.number,
+                argument: system_call.argument,
                 polled,
                 untold_ns: 0,
             };
@@ -138,6 +140,7 @@ pub fn back(next: Task, time_ns: u64) {
         prev_state: slept.prev_state,
         system_call: slept.system_call,
         reserved: 0,
+        argument: slept.argument,
         polled: slept.polled,
     });
 }

@@ -15,7 +15,7 @@ use polletto_common::{
 };
 
 use crate::{
-    registers::{Cpu, Entry, Native},
+    registers::{Cpu, Entry, Native, SystemCall},
     ring,
     task::Task,
     unwind::{self, Walk},
@@ -82,11 +82,11 @@ pub trait Unwinder {
     /// `context` is the running program's, and `task` the current thread.
     unsafe fn add(context: *mut c_void, task: Task, interrupted: Option<Entry>, scratch: Work) -> StackEnding;
 
-    /// The number of the system call that a thread is in; negative if it is in none, or that is not known.
+    /// The system call that a thread is in.
     ///
     /// # Safety
     /// `task` is the current thread.
-    unsafe fn system_call(task: Task) -> i32;
+    unsafe fn system_call(task: Task) -> SystemCall;
 }
 
 /// Where an [`Unwinder`] works.
@@ -115,7 +115,7 @@ impl Unwinder for ByTables {
     }
 
     #[inline(always)]
-    unsafe fn system_call(task: Task) -> i32 {
+    unsafe fn system_call(task: Task) -> SystemCall {
         // SAFETY: the helper takes any task that the verifier trusts, and returns what it trusts as well.
         unsafe { Native::system_call(bpf_task_pt_regs(task.as_ptr().cast_mut()) as *const c_void) }
     }
@@ -153,8 +153,8 @@ impl Unwinder for ByFramePointers {
     }
 
     #[inline(always)]
-    unsafe fn system_call(_: Task) -> i32 {
-        -1
+    unsafe fn system_call(_: Task) -> SystemCall {
+        SystemCall::NONE
     }
 }
 

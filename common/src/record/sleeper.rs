@@ -23,13 +23,15 @@ pub struct Sleeper {
     pub tgid: Tgid,
     /// See [`super::Blocked::system_call`].
     pub system_call: i32,
+    /// See [`super::Blocked::argument`].
+    pub argument: u64,
     /// See [`super::Blocked::polled`].
     pub polled: Polled,
     /// How long it slept in polls since a sleep was told, nanoseconds.
     pub untold_ns: u64,
 }
 
-const _: () = assert!(size_of::<Sleeper>() == 80);
+const _: () = assert!(size_of::<Sleeper>() == 88);
 
 impl Sleeper {
     /// Whether a sleep of `slept_ns` is told. One is if it lasted `least_ns`; and of the shorter ones in polls, which can keep

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use super::{Call, Cpu, Entry, Registers, word};
+use super::{Call, Cpu, Entry, Registers, SystemCall, word};
 
 const X0: usize = 0;
 const X29: usize = 29;
@@ -10,6 +10,8 @@ const X30: usize = 30;
 const SP: usize = 31;
 const PC: usize = 32;
 const PSTATE: usize = 33;
+/// `x0` as it was when the kernel was entered: a system call's first argument.
+const ORIG_X0: usize = 34;
 /// The system call's number in its lower half; −1 after an interrupt.
 const SYSCALLNO: usize = 35;
 
@@ -56,11 +58,11 @@ impl Cpu for Native {
     }
 
     #[inline(always)]
-    unsafe fn system_call(saved: *const c_void) -> i32 {
+    unsafe fn system_call(saved: *const c_void) -> SystemCall {
         // SAFETY: as the caller says.
-        let (number, pstate) = unsafe { (word(saved, SYSCALLNO), word(saved, PSTATE)) };
+        let (number, argument, pstate) = unsafe { (word(saved, SYSCALLNO), word(saved, ORIG_X0), word(saved, PSTATE)) };
         // 32-bit programs have other numbers.
-        if pstate & AARCH32 == 0 { number as i32 } else { -1 }
+        if pstate & AARCH32 == 0 { SystemCall { number: number as i32, argument } } else { SystemCall::NONE }
     }
 
     #[inline(always)]

@@ -32,6 +32,20 @@ pub struct Entry {
     pub is_foreign: bool,
 }
 
+/// A system call that a thread is in.
+#[derive(Clone, Copy)]
+pub struct SystemCall {
+    /// Its number; negative if the thread is in none, or that is not known.
+    pub number: i32,
+    /// Its first argument. Means nothing if it is none.
+    pub argument: u64,
+}
+
+impl SystemCall {
+    /// None, or none that is known.
+    pub const NONE: SystemCall = SystemCall { number: -1, argument: 0 };
+}
+
 /// A function that was called.
 #[derive(Clone, Copy)]
 pub struct Call {
@@ -58,11 +72,11 @@ pub trait Cpu {
     /// `saved` comes from `bpf_task_pt_regs`.
     unsafe fn entry(saved: *const c_void) -> Entry;
 
-    /// The number of the system call by which the program entered the kernel; negative if by none.
+    /// The system call by which the program entered the kernel.
     ///
     /// # Safety
     /// As for [`Cpu::entry`].
-    unsafe fn system_call(saved: *const c_void) -> i32;
+    unsafe fn system_call(saved: *const c_void) -> SystemCall;
 
     /// What an event interrupted, if that was a program and not the kernel.
     ///

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use super::{Call, Cpu, Entry, Registers, word};
+use super::{Call, Cpu, Entry, Registers, SystemCall, word};
 
 const RBP: usize = 4;
 /// After `syscall`, where the program goes on.
@@ -50,11 +50,11 @@ impl Cpu for Native {
     }
 
     #[inline(always)]
-    unsafe fn system_call(saved: *const c_void) -> i32 {
+    unsafe fn system_call(saved: *const c_void) -> SystemCall {
         // SAFETY: as the caller says.
-        let (number, cs) = unsafe { (word(saved, ORIG_RAX), word(saved, CS)) };
+        let (number, argument, cs) = unsafe { (word(saved, ORIG_RAX), word(saved, RDI), word(saved, CS)) };
         // 32-bit programs have other numbers.
-        if cs & 0xffff == USER_CODE { number as i32 } else { -1 }
+        if cs & 0xffff == USER_CODE { SystemCall { number: number as i32, argument } } else { SystemCall::NONE }
     }
 
     #[inline(always)]

@@ -359,6 +359,7 @@ impl Detached {
                 prev_state: sleeper.prev_state,
                 system_call: sleeper.system_call,
                 reserved: 0,
+                argument: sleeper.argument,
                 polled: sleeper.polled,
             })
         });

@@ -67,6 +67,7 @@ mod tests {
                 prev_state: 1,
                 system_call: -1,
                 reserved: 0,
+                argument: 0,
                 polled: Polled::default(),
             };
             let weights = Absence::of(&blocked).weights();

@@ -23,7 +23,7 @@ use super::{
     task_state,
     task_waits::AwaitingProcess,
     vocabulary::Vocabulary,
-    waits::Wait,
+    waits::{self, Wait},
 };
 use crate::trace::{InternTable, PacketBuffer, SliceBegin, SliceCallstack, StackSample, Weights};
 
@@ -112,6 +112,8 @@ impl Samples {
             words.number("sleep_ns", weights.off_cpu_ns, out),
             words.number("runqueue_ns", weights.run_queue_ns, out),
         ];
+        let lock = waits::lock_of(blocked.system_call, blocked.argument);
+        arguments.extend(lock.map(|lock| words.pointer("lock", lock, out)));
         if blocked.waker_tid != Tid::IDLE {
             arguments.push(words.number("waker_tid", u64::from(blocked.waker_tid.0), out));
         }

@@ -35,6 +35,11 @@ impl Vocabulary {
         (self.argument(name, out), Argument::Number(value))
     }
 
+    /// Of an argument's name, with a value that is an address.
+    pub fn pointer(&mut self, name: &str, address: u64, out: &mut PacketBuffer) -> (u64, Argument) {
+        (self.argument(name, out), Argument::Pointer(address))
+    }
+
     /// Of an argument's name, with a value that is a text.
     pub fn text(&mut self, name: &str, value: &str, out: &mut PacketBuffer) -> (u64, Argument) {
         let text = self.texts.iid(value, |iid| {

@@ -184,6 +184,11 @@ impl Wait {
     }
 }
 
+/// The address on which a thread sleeps in a system call with this number and first argument, if it is a `futex`.
+pub fn lock_of(number: i32, argument: u64) -> Option<u64> {
+    (libc::c_long::from(number) == libc::SYS_futex && argument != 0).then_some(argument)
+}
+
 /// What the first system call waits for of which this is true.
 fn wait_in(is_it: impl Fn(&(&str, libc::c_long)) -> bool) -> Option<Wait> {
     let mut calls = CALLS.iter().chain(OLD_CALLS);
@@ -209,6 +214,18 @@ mod tests {
         ];
         for (functions, expected) in cases {
             assert_eq!(Wait::of(functions.iter().copied()), expected, "{functions:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_sleeps_in_futex_sleeps_on_an_address() {
+        for (call, argument, expected) in [
+            (libc::SYS_futex, 0x7000, Some(0x7000)),
+            (libc::SYS_futex, 0, None),
+            (libc::SYS_read, 0x7000, None),
+            (-1, 0x7000, None),
+        ] {
+            assert_eq!(lock_of(call as i32, argument), expected, "{call}");
         }
     }
 

@@ -108,6 +108,8 @@ pub struct SliceCallstack {
 pub enum Argument {
     /// Itself.
     Number(u64),
+    /// Itself, an address.
+    Pointer(u64),
     /// Its number among `debug_annotation_string_values`.
     Text(u64),
 }
@@ -159,6 +161,7 @@ impl PacketBuffer {
                     append_varint(annotation, 1, name);
                     match value {
                         Argument::Number(number) => append_varint(annotation, 3, number),
+                        Argument::Pointer(address) => append_varint(annotation, 7, address),
                         Argument::Text(text) => append_varint(annotation, 17, text),
                     }
                 });
@@ -245,7 +248,7 @@ mod tests {
     #[test]
     fn a_slice_is_read_as_it_was_written() {
         let mut out = PacketBuffer::default();
-        let arguments = [(1, Argument::Number(u64::MAX)), (2, Argument::Text(7))];
+        let arguments = [(1, Argument::Number(u64::MAX)), (2, Argument::Text(7)), (3, Argument::Pointer(1 << 40))];
         out.push_slice_begin(&SliceBegin {
             time_ns: 10,
             track: u64::MAX,
@@ -269,7 +272,7 @@ mod tests {
         assert_eq!((begin.callstack_iid(), begin.callstack_weight()), (3, 12.0));
         let values: Vec<_> = begin.debug_annotations.iter().map(|argument| argument.value.clone().unwrap()).collect();
         use debug_annotation::Value;
-        assert_eq!(values, [Value::UintValue(u64::MAX), Value::StringValueIid(7)]);
+        assert_eq!(values, [Value::UintValue(u64::MAX), Value::StringValueIid(7), Value::PointerValue(1 << 40)]);
         assert_eq!(begin.flow_ids, [5, u64::MAX]);
         assert_eq!((event(1).r#type(), event(1).track_uuid()), (Type::SliceEnd, u64::MAX));
     }

@@ -17,6 +17,7 @@ SELECT
   max(iif(flat_key = 'debug.parent', int_value, NULL)) AS parent,
   max(iif(flat_key = 'debug.waker_task_id', int_value, NULL)) AS waker_task_id,
   max(iif(flat_key = 'debug.waker_tid', int_value, NULL)) AS waker_tid,
+  max(iif(flat_key = 'debug.lock', int_value, NULL)) AS lock,
   max(iif(flat_key = 'debug.cpu_ns', int_value, NULL)) AS cpu_ns,
   max(iif(flat_key = 'debug.off_cpu_ns', int_value, NULL)) AS off_cpu_ns,
   max(iif(flat_key = 'debug.runqueue_ns', int_value, NULL)) AS runqueue_ns,
@@ -35,7 +36,7 @@ WHERE
   flat_key IN (
     'debug.task_id', 'debug.future', 'debug.name_tier', 'debug.extent',
     'debug.written_at', 'debug.tid', 'debug.pid', 'debug.parent',
-    'debug.waker_task_id', 'debug.waker_tid', 'debug.cpu_ns',
+    'debug.waker_task_id', 'debug.waker_tid', 'debug.lock', 'debug.cpu_ns',
     'debug.off_cpu_ns', 'debug.runqueue_ns', 'debug.sleep_ns', 'debug.state',
     'debug.waited_for', 'debug.records', 'debug.polls', 'debug.begin',
     'debug.end', 'debug.spawned_at', 'debug.waits_for', 'debug.awaits',

@@ -10,7 +10,8 @@ SELECT
   thread_track.utid,
   slice.ts,
   arguments.state,
-  arguments.waker_tid
+  arguments.waker_tid,
+  arguments.lock
 FROM slice
 JOIN thread_track ON thread_track.id = slice.track_id
 JOIN _polletto_arguments AS arguments USING (arg_set_id)
@@ -37,6 +38,9 @@ CREATE PERFETTO TABLE polletto_blocking(
   wait STRING,
   -- The number of the thread that woke it, if that was one of the program's.
   waker_tid LONG,
+  -- The address on which it slept, if it waited for a lock in the system call
+  -- `futex`.
+  lock LONG,
   -- The poll.
   poll_id JOINID(slice.id),
   -- The number of the task that was polled.
@@ -68,6 +72,7 @@ SELECT
   arguments.runqueue_ns,
   coalesce(arguments.waited_for, callsite.wait) AS wait,
   sleep.waker_tid,
+  sleep.lock,
   poll.id AS poll_id,
   poll.task_id,
   poll.future,

@@ -95,6 +95,7 @@ impl Recording {
             prev_state: 1,
             system_call: -1,
             reserved: 0,
+            argument: 0,
             polled,
         }));
     }

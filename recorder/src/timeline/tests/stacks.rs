@@ -128,6 +128,7 @@ impl Recording {
             prev_state: 0x2002,
             system_call: -1,
             reserved: 0,
+            argument: 0,
             polled: Polled::default(),
         }));
     }
@@ -308,6 +309,7 @@ fn a_thread_that_sleeps_on_has_a_slice_without_an_end() {
         prev_state: 1,
         system_call: -1,
         reserved: 0,
+        argument: 0,
         polled: Polled::default(),
     }));
     let read = recording.read();
