@@ -44,7 +44,8 @@ fn text(argument: &Argument) -> &str {
 /// Findings about polls that lasted.
 fn findings(trace: &Trace) -> Vec<&Event> {
     let of_category = trace.events.iter().filter(|event| event.categories.iter().any(|of| of == "finding"));
-    of_category.filter(|event| event.name != "starved task").collect()
+    // Those of runtimes are of no task.
+    of_category.filter(|event| event.name != "starved task" && event.arguments.contains_key("task_id")).collect()
 }
 
 /// Those of a poll.

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     symbols::{Answer, Categories, FrameKind, Function, kind_of},
-    timeline::{Code, Fault, Group, Timeline, path_of},
+    timeline::{Code, Fault, Group, RuntimeFinding, Seen, Timeline, path_of},
 };
 
 /// What was found in a recording.
@@ -23,6 +23,10 @@ pub struct FindingSummary {
     pub counts: Vec<(Fault, u64)>,
     /// Those that are alike, by their place in the code once that has a name; the group that took most first.
     pub places: Vec<Place>,
+    /// What is wrong with runtimes as a whole, what lasted longest first.
+    pub runtimes: Vec<RuntimeFinding>,
+    /// How often a runtime, or a worker's thread, was one too many to be judged.
+    pub runtimes_not_kept: u64,
 }
 
 /// Findings in one place.
@@ -67,7 +71,11 @@ impl FindingSummary {
             Place { group: group.clone(), innermost: None, own: None, about: BTreeMap::new(), frames }
         };
         let places = findings.groups().map(place).collect();
-        let mut summary = FindingSummary { threshold, counts: findings.counts().collect(), places };
+        let mut runtimes = timeline.runtime_findings().to_vec();
+        runtimes.sort_by_key(|finding| Reverse(finding.duration_ns));
+        let Seen { runtimes_not_kept, .. } = timeline.seen();
+        let counts = findings.counts().collect();
+        let mut summary = FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept };
         summary.put_together();
         summary
     }

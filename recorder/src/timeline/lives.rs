@@ -77,7 +77,7 @@ impl Timeline {
         }
         // The thread that goes on polled something of the program that is gone.
         self.samples.forget_thread(tid, &mut self.seen, out);
-        self.samples.forget_process(tgid, &mut self.seen, out);
+        self.samples.forget_process(tgid, header.time_ns, &mut self.seen, out);
         self.undescribed.push(Undescribed { tgid, since_ns: header.time_ns, started_ns: None });
     }
 
@@ -112,7 +112,7 @@ impl Timeline {
         }
         if let Some(process) = end.process {
             self.stacks.process_gone(process);
-            self.samples.forget_process(process, &mut self.seen, out);
+            self.samples.forget_process(process, time_ns, &mut self.seen, out);
             self.ended.push(process);
         }
     }

@@ -16,6 +16,7 @@ mod polls;
 mod process_tree;
 mod pseudo;
 mod recorder_track;
+mod runtime_findings;
 mod runtimes;
 mod samples;
 mod seen;
@@ -29,6 +30,7 @@ mod tokio_tracks;
 mod vocabulary;
 mod waits;
 mod wakes;
+mod workers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,6 +53,7 @@ pub use self::{
     poll_news::{PollNews, Unobserved},
     process_tree::{ProcessDescription, Undescribed},
     recorder_track::RecorderCounters,
+    runtime_findings::{RuntimeFault, RuntimeFinding},
     runtimes::{RuntimeCounter, WalkedProcess, WalkedRuntime},
     seen::{Endings, Seen},
     task_code::{Future, PollBody, TaskCode},
@@ -108,7 +111,7 @@ impl Timeline {
 
     /// Polls that last as long, and tasks that wait as long to be polled, are told as findings. None are before this.
     pub fn find(&mut self, threshold: Duration) {
-        self.samples.find(threshold.as_nanos() as u64);
+        self.samples.find(threshold.as_nanos() as u64, self.began_ns);
     }
 
     /// Threads whose names begin like this are workers, where their runtimes don't tell.
@@ -119,6 +122,11 @@ impl Timeline {
     /// What was found.
     pub fn findings(&self) -> &Findings {
         self.samples.findings()
+    }
+
+    /// What was found to be wrong with runtimes as a whole. What lasts to the end of the recording is found then.
+    pub fn runtime_findings(&self) -> &[RuntimeFinding] {
+        self.samples.runtime_findings().found()
     }
 
     /// The program's code that callstacks of findings lead through, the innermost first, with the addresses as the files'
@@ -323,6 +331,9 @@ impl Timeline {
         let at = self.lane_index(cpu);
         let state = if pseudo::is_other(prev) { task_state::ASLEEP } else { task_state::of_switch(switch) };
         self.lanes[at].switch(time_ns, state, next, switch.next_prio, &self.threads);
+        if flags & flags::PREV_RECORDED != 0 {
+            self.samples.leaves(time_ns, switch.prev_tid, task_state::is_sleep(state));
+        }
         if flags & flags::NEXT_RECORDED != 0 {
             self.samples.back(time_ns, switch.next_tid);
         }

@@ -13,7 +13,7 @@ use crate::trace::PacketBuffer;
 const MAX_RUNTIMES: usize = 4096;
 
 /// Workers of a runtime of which numbers are shown.
-const MAX_WORKERS: u64 = 1024;
+pub const MAX_WORKERS: u64 = 1024;
 
 /// What was read from a process's memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use polletto_common::{
     id::{Tgid, Tid},
     limits::COMM_BYTES,
+    polled::Polled,
     record::{self, flags},
 };
 use polletto_protos::{
@@ -17,6 +18,7 @@ use super::{
     blocked::Absence,
     findings::Findings,
     polls::{Polls, TaskKey},
+    runtime_findings::RuntimeFindings,
     runtimes::WalkedProcess,
     seen::Seen,
     stacks::{Found, Origin, Stacks},
@@ -54,6 +56,7 @@ pub struct Samples {
     /// Tasks, and whether their futures were known when they were written.
     tasks: InternTable<(TaskKey, bool)>,
     polls: Polls,
+    runtimes: RuntimeFindings,
     words: Vocabulary,
 }
 
@@ -71,10 +74,12 @@ impl Samples {
             Origin::NotKept => seen.stacks_not_kept += 1,
         }
         let record::Header { time_ns, cpu, flags, .. } = sample.header;
+        self.runtimes.works(time_ns, sample.tid, &sample.polled);
         let mode = if flags & flags::IN_KERNEL != 0 { Mode::Kernel } else { Mode::User };
         let body = found.body.as_ref();
         let task = self.polls.sample(sample, body, found.callstack, &mut self.words, seen, out);
         seen.samples_in_polls += u64::from(task.is_some());
+        self.polls_one(sample.tid, task, &sample.polled);
         let task_context = self.task_context(sample.tgid, sample.tid, task, out);
         let execution_context = self.execution_context(cpu, mode, out);
         out.push_stack_sample(&StackSample {
@@ -104,6 +109,9 @@ impl Samples {
         let absence = Absence::of(blocked);
         let weights = absence.weights();
         let task = self.polls.blocked(blocked, absence, body.as_ref(), (callstack, wait));
+        if task.is_none() {
+            self.runtimes.workers().was_itself(blocked.tid, blocked.polled.task);
+        }
         let task_context = self.task_context(blocked.tgid, blocked.tid, task, out);
         let track = self.track(blocked, absence.left_ns, out);
         let words = &mut self.words;
@@ -141,15 +149,30 @@ impl Samples {
         });
     }
 
+    /// A thread polls, if that is a task that awaits.
+    fn polls_one(&mut self, tid: Tid, task: Option<TaskKey>, polled: &Polled) {
+        if let Some(task) = task.filter(|task| self.polls.is_kept(*task, polled)) {
+            self.runtimes.workers().polls(tid, task.tgid, polled);
+        }
+    }
+
     /// A thread left its CPU in the middle of a poll.
     pub fn poll_left(&mut self, left: &record::PollLeft, seen: &mut Seen, out: &mut PacketBuffer) {
         self.polls.left(left, &mut self.words, seen, out);
+        let record::PollLeft { header, tid, tgid, polled } = *left;
+        self.runtimes.works(header.time_ns, tid, &polled);
+        if self.polls.may_be_in_poll(tid, &polled) {
+            self.polls_one(tid, Some(TaskKey { tgid, id: polled.task }), &polled);
+            self.runtimes.workers().leaves_poll(header.time_ns, tid, polled.task);
+        }
     }
 
     /// A thread has polled a task from the poll's begin to its end.
     pub fn polled(&mut self, poll: &record::Poll, stacks: &mut Stacks, seen: &mut Seen, out: &mut PacketBuffer) {
         let body = stacks.polled_by(poll.tgid, poll.vtable);
+        self.runtimes.works(poll.header.time_ns, poll.tid, &poll.polled);
         self.polls.polled(poll, body, &mut self.words, seen, out);
+        self.polls_one(poll.tid, Some(TaskKey { tgid: poll.tgid, id: poll.polled.task }), &poll.polled);
     }
 
     /// A thread has woken a task.
@@ -191,6 +214,7 @@ impl Samples {
 
     /// See [`Polls::unobserved`].
     pub fn unobserved(&mut self, process: Tgid, gap: Range<u64>) {
+        self.runtimes.observed(process);
         self.polls.unobserved(process, gap);
     }
 
@@ -204,19 +228,27 @@ impl Samples {
         self.polls.polled_last(TaskKey { tgid, id })
     }
 
+    /// A thread leaves its CPU.
+    pub fn leaves(&mut self, time_ns: u64, tid: Tid, is_asleep: bool) {
+        self.runtimes.workers().leaves(time_ns, tid, is_asleep);
+    }
+
     /// A thread is woken.
     pub fn wakes(&mut self, time_ns: u64, tid: Tid) {
+        self.runtimes.workers().is_back(time_ns, tid);
         self.polls.wakes(time_ns, tid);
     }
 
     /// A thread runs again.
     pub fn back(&mut self, time_ns: u64, tid: Tid) {
+        self.runtimes.workers().is_back(time_ns, tid);
         self.polls.back(time_ns, tid);
     }
 
     /// See [`Polls::walked`].
     pub fn walked(&mut self, walked: &WalkedProcess, seen: &mut Seen, out: &mut PacketBuffer) {
         self.polls.walked(walked, &mut self.words, seen, out);
+        self.runtimes.walked(walked, self.polls.tracks(), &mut self.words, out);
     }
 
     /// See [`Polls::take_learnt`].
@@ -227,22 +259,34 @@ impl Samples {
     /// The thread has ended, or its id is another's now.
     pub fn forget_thread(&mut self, tid: Tid, seen: &mut Seen, out: &mut PacketBuffer) {
         self.threads.remove(&tid);
+        self.runtimes.forget_thread(tid);
         self.polls.forget_thread(tid, &mut self.words, seen, out);
     }
 
     /// The process has ended or runs another program.
-    pub fn forget_process(&mut self, tgid: Tgid, seen: &mut Seen, out: &mut PacketBuffer) {
+    pub fn forget_process(&mut self, tgid: Tgid, time_ns: u64, seen: &mut Seen, out: &mut PacketBuffer) {
+        self.runtimes.forget_process(tgid, time_ns, self.polls.tracks(), &mut self.words, out);
         self.polls.forget_process(tgid, &mut self.words, seen, out);
     }
 
     /// Shows what is still going on at `now_ns`.
     pub fn finish(&mut self, now_ns: u64, seen: &mut Seen, out: &mut PacketBuffer) {
         self.polls.finish(now_ns, &mut self.words, seen, out);
+        self.runtimes.finish(now_ns, self.polls.tracks(), &mut self.words, out);
+        seen.runtimes_not_kept += self.runtimes.not_kept();
     }
 
-    /// See [`Polls::find`].
-    pub fn find(&mut self, threshold_ns: u64) {
+    /// Looks for findings in a recording that began then; see [`Polls::find`].
+    pub fn find(&mut self, threshold_ns: u64, began_ns: u64) {
         self.polls.find(threshold_ns);
+        if threshold_ns > 0 {
+            self.runtimes.find(began_ns);
+        }
+    }
+
+    /// What is wrong with runtimes.
+    pub fn runtime_findings(&self) -> &RuntimeFindings {
+        &self.runtimes
     }
 
     /// See [`Polls::findings`].

@@ -72,6 +72,8 @@ pub struct Seen {
     pub tasks_not_kept: u64,
     /// How often a task was found waiting, and that was not kept since it had waited for too many things.
     pub waits_not_kept: u64,
+    /// How often a runtime, or a worker's thread, was one too many to be judged.
+    pub runtimes_not_kept: u64,
     /// Walks through such lists that ended before the lists did.
     pub walks_cut_short: u64,
 }

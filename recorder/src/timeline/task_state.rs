@@ -67,6 +67,11 @@ fn reported(state: u32, exit_state: u32) -> i64 {
     reported.checked_ilog2().map_or(RUNNABLE, |highest| 1 << highest)
 }
 
+/// Whether readers show a thread as asleep that left in this state, as [`of_switch`] tells it.
+pub fn is_sleep(state: i64) -> bool {
+    state == ASLEEP || state == i64::from(UNINTERRUPTIBLE)
+}
+
 /// The letters that readers show for states, by the bit that the tracepoint reports.
 pub const LETTERS: [&str; 9] = ["R", "S", "D", "T", "t", "X", "Z", "P", "I"];
 

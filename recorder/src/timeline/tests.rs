@@ -16,6 +16,7 @@ mod blocking;
 mod code;
 mod named_workers;
 mod polls;
+mod runtime_findings;
 mod runtimes;
 mod stacks;
 mod task_lives;

@@ -78,13 +78,22 @@ impl Poller {
     }
 }
 
+/// A group of tracks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its own.
+    pub track: u64,
+    /// What it is called.
+    pub name: String,
+}
+
 /// A process's groups of tracks.
 #[derive(Debug, Default)]
 struct Process {
     /// Its own track.
     track: u64,
     /// By runtime, in the order in which they were seen: the group of its workers.
-    runtimes: FxHashMap<u64, u64>,
+    runtimes: FxHashMap<u64, Group>,
     /// The group of its tasks; 0 before there is one.
     tasks: u64,
     /// By the name of a future: until when each of its tracks is taken, and the track.
@@ -97,6 +106,8 @@ pub struct TokioTracks {
     described: u64,
     processes: FxHashMap<Tgid, Process>,
     tracks: FxHashMap<Poller, u64>,
+    /// By group, of what is wrong with more than one of its workers: until when each is taken, and the track.
+    findings: FxHashMap<u64, BTreeSet<(u64, u64)>>,
 }
 
 impl TokioTracks {
@@ -152,15 +163,36 @@ impl TokioTracks {
         track
     }
 
+    /// The group of a runtime's workers, if there is one.
+    pub fn group_of(&self, (tgid, runtime): (Tgid, u64)) -> Option<Group> {
+        self.processes.get(&tgid)?.runtimes.get(&runtime).cloned()
+    }
+
+    /// A group's track for what was wrong with more than one of its workers from then to then.
+    pub fn findings(&mut self, group: u64, (since_ns, until_ns): (u64, u64), out: &mut PacketBuffer) -> u64 {
+        let tracks = self.findings.entry(group).or_default();
+        if let Some(track) = take_free(tracks, (since_ns, until_ns)) {
+            return track;
+        }
+        let track = self.next();
+        let descriptor = TrackDescriptor {
+            uuid: Some(track),
+            parent_uuid: Some(group),
+            name: Some("findings".to_owned()),
+            // Between its numbers and its workers.
+            sibling_order_rank: Some(-1),
+            ..TrackDescriptor::default()
+        };
+        out.push_thread_track(since_ns, descriptor);
+        self.findings.entry(group).or_default().insert((until_ns, track));
+        track
+    }
+
     /// A track of this future's on which a task fits that lived from then to then. A reader takes what begins when another
     /// ends for a part of that.
     pub fn life(&mut self, tgid: Tgid, future: &str, (since_ns, until_ns): (u64, u64), out: &mut PacketBuffer) -> u64 {
         let tracks = self.processes.get_mut(&tgid).and_then(|process| process.futures.get_mut(future));
-        if let Some(tracks) = tracks
-            && let Some(&(free_ns, track)) = tracks.range(..(since_ns, 0)).next_back()
-        {
-            tracks.remove(&(free_ns, track));
-            tracks.insert((until_ns, track));
+        if let Some(track) = tracks.and_then(|tracks| take_free(tracks, (since_ns, until_ns))) {
             return track;
         }
         let parent_uuid = Some(self.tasks(tgid, since_ns, out));
@@ -181,8 +213,8 @@ impl TokioTracks {
 
     /// The group of a runtime's workers, or of threads without a known runtime.
     fn group(&mut self, tgid: Tgid, runtime: u64, since_ns: u64, out: &mut PacketBuffer) -> u64 {
-        if let Some(&group) = self.processes.get(&tgid).and_then(|process| process.runtimes.get(&runtime)) {
-            return group;
+        if let Some(group) = self.processes.get(&tgid).and_then(|process| process.runtimes.get(&runtime)) {
+            return group.track;
         }
         let process = self.process(tgid, since_ns, out);
         let group = self.next();
@@ -192,7 +224,7 @@ impl TokioTracks {
             (_, 0) => "Tokio workers".to_owned(),
             (_, before) => format!("Tokio workers, runtime {}", before + 1),
         };
-        runtimes.runtimes.insert(runtime, group);
+        runtimes.runtimes.insert(runtime, Group { track: group, name: name.clone() });
         let descriptor = TrackDescriptor {
             uuid: Some(group),
             parent_uuid: Some(process),
@@ -240,4 +272,12 @@ impl TokioTracks {
         self.described += 1;
         FIRST + self.described
     }
+}
+
+/// One of these tracks that was free from then on, taken until then.
+fn take_free(tracks: &mut BTreeSet<(u64, u64)>, (since_ns, until_ns): (u64, u64)) -> Option<u64> {
+    let &(free_ns, track) = tracks.range(..(since_ns, 0)).next_back()?;
+    tracks.remove(&(free_ns, track));
+    tracks.insert((until_ns, track));
+    Some(track)
 }

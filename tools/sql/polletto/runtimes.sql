@@ -10,13 +10,15 @@ SELECT
   tracks.group_name AS runtime,
   tracks.name,
   counter.ts,
-  lead(counter.ts, 1, trace_end()) OVER (
+  -- Of a process that has ended, nothing more is true.
+  lead(counter.ts, 1, coalesce(process.end_ts, trace_end())) OVER (
     PARTITION BY counter.track_id
     ORDER BY counter.ts
   ) AS until,
   cast_int!(counter.value) AS value
 FROM counter
 JOIN _polletto_tracks AS tracks USING (track_id)
+LEFT JOIN process USING (upid)
 WHERE
   tracks.name IN ('blocking queue', 'blocking threads', 'idle blocking threads')
   AND tracks.group_name GLOB 'Tokio workers*';
@@ -70,7 +72,9 @@ GROUP BY upid, runtime, stretch;
 
 -- What is wrong with runtimes as a whole, of those that have several workers.
 -- Numbers are read twice a second by default, so nothing shorter than a second
--- is told.
+-- is told. The recorder tells the same, as slices `findings` and in its summary,
+-- unless it was killed or did not look for findings; this is from what the
+-- trace has of threads and numbers.
 CREATE PERFETTO TABLE polletto_runtime_findings(
   -- The process.
   upid JOINID(process.id),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Count, InBrackets, several};
+use super::{Count, InBrackets, runtimes::RuntimeFound, several};
 use crate::{
     session::{self, FindingSummary},
     symbols::Function,
@@ -23,6 +23,10 @@ pub struct Findings {
     counts: Vec<Kind>,
     /// Those that are alike, what took most first.
     places: Vec<Alike>,
+    /// What is wrong with runtimes as a whole, what lasted longest first.
+    runtimes: Vec<RuntimeFound>,
+    /// How often a runtime, or a worker's thread, was one too many to be judged.
+    runtimes_not_kept: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -141,7 +145,7 @@ impl fmt::Display for Alike {
 impl Findings {
     /// Takes them from an outcome; none where no program polls tasks, or nothing was to be found.
     pub fn new(summary: Option<&FindingSummary>) -> Option<Findings> {
-        let FindingSummary { threshold, counts, places } = summary?;
+        let FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept } = summary?;
         let kind = |&(fault, count): &(Fault, u64)| Kind {
             fault,
             kind: fault.name(),
@@ -152,6 +156,8 @@ impl Findings {
             threshold_ns: threshold.as_nanos() as u64,
             counts: counts.iter().map(kind).collect(),
             places: places.iter().map(Alike::of).collect(),
+            runtimes: runtimes.iter().map(RuntimeFound::of).collect(),
+            runtimes_not_kept: *runtimes_not_kept,
         })
     }
 }
@@ -160,7 +166,8 @@ impl fmt::Display for Findings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let threshold = self.threshold_ns as f64 / 1e6;
         if self.counts.is_empty() {
-            return writeln!(out, "  findings  nothing took {threshold} ms or more");
+            writeln!(out, "  findings  nothing took {threshold} ms or more")?;
+            return self.write_runtimes(out);
         }
         let counted = |kind: &Kind| match kind.fault {
             Fault::LongPoll => several(kind.count, "long poll", "long polls"),
@@ -181,6 +188,26 @@ impl fmt::Display for Findings {
         let placed: u64 = self.places.iter().map(|alike| alike.count).sum();
         if counted > placed {
             writeln!(out, "            and {} whose places were too many to keep", Count(counted - placed))?;
+        }
+        self.write_runtimes(out)
+    }
+}
+
+impl Findings {
+    fn write_runtimes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for runtime in self.runtimes.iter().take(TOLD) {
+            writeln!(out, "            {runtime}")?;
+        }
+        let more = self.runtimes.len().saturating_sub(TOLD) as u64;
+        if more > 0 {
+            writeln!(out, "            and {} of runtimes", several(more, "more finding", "more findings"))?;
+        }
+        if self.runtimes_not_kept > 0 {
+            let not_kept = Count(self.runtimes_not_kept);
+            writeln!(
+                out,
+                "            and {not_kept} times a runtime or a worker's thread was one too many to be judged"
+            )?;
         }
         Ok(())
     }

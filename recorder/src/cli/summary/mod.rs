@@ -4,6 +4,7 @@ mod awaits;
 mod findings;
 mod names;
 mod polls;
+mod runtimes;
 mod stacks;
 mod tasks;
 mod walks;

@@ -15,7 +15,7 @@ use crate::{
         task_code::Future,
         task_lives::{End, Lived},
         task_waits::{Awaited, ShownWait},
-        tokio_tracks::Poller,
+        tokio_tracks::{Poller, TokioTracks},
         vocabulary::Vocabulary,
         wakes::Led,
     },
@@ -88,6 +88,17 @@ pub(super) fn is_in_poll(polled: &Polled) -> bool {
 }
 
 impl Polls {
+    /// Where polls are shown, and what else there is of runtimes.
+    pub fn tracks(&mut self) -> &mut TokioTracks {
+        &mut self.tracks
+    }
+
+    /// Whether a thread may be in the middle of a poll, for all that is known: not if this is the task that it is itself.
+    pub fn may_be_in_poll(&self, tid: Tid, polled: &Polled) -> bool {
+        let is_known = polled.began_ns().is_some();
+        if is_known { is_in_poll(polled) } else { !polled.is_nothing() && self.own.get(&tid) != Some(&polled.task) }
+    }
+
     /// Shows what a thread did to a task: on its worker's track in the middle of a poll, else on its own.
     #[expect(clippy::too_many_arguments, reason = "where instants go and what they are made of")]
     pub(super) fn show_deed(
@@ -169,6 +180,11 @@ impl Polls {
             }
             out.push_slice_end(until_ns, track);
         }
+    }
+
+    /// Whether a thread that slept did so in a poll of a task that awaits, as far as is known.
+    pub fn is_kept(&self, task: TaskKey, polled: &Polled) -> bool {
+        self.future(task).map_or(polled.awaits(), |body| !body.may_block)
     }
 
     /// Shows a poll with what the thread slept in it, and what is wrong with it.
