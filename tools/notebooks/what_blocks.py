@@ -131,7 +131,7 @@ ask("How much of each second went to findings?", """
 INCLUDE PERFETTO MODULE polletto.findings;
 SELECT (ts - trace_start()) / 1000000000 AS second, count() AS times, sum(dur) / 1e6 AS ms
 FROM polletto_default_findings
-WHERE kind <> 'starved task'
+WHERE kind NOT IN ('starved task', 'lock convoy')
 GROUP BY second
 ORDER BY second
 """)

@@ -73,7 +73,7 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
         None => {
             let Read { findings, runtimes, polls } =
                 found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
-            let told: Vec<&Found> = findings.iter().filter(|found| found.dur >= threshold_ns).collect();
+            let told: Vec<&Found> = findings.iter().filter(|found| found.kept_ns() >= threshold_ns).collect();
             let report = Report { threshold_ns, polls, groups: grouped(&told), findings: told, runtimes };
             print(&mut out, &report, arguments.json)?;
             ensure!(
@@ -113,7 +113,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 fn is_over(found: &Found, kind: &str, limit: Duration) -> bool {
-    found.kind == kind && found.dur >= nanoseconds(limit)
+    found.kind == kind && found.kept_ns() >= nanoseconds(limit)
 }
 
 /// What is told. Its fields are what `--json` prints.
@@ -140,6 +140,8 @@ struct Group<'f> {
     category: Option<&'f str>,
     #[serde(skip)]
     about: BTreeMap<Option<&'f str>, u64>,
+    /// Of lock convoys: how many threads stood there in the longest, and who held the lock.
+    convoy: Option<&'f str>,
     #[serde(flatten)]
     alike: Alike<'f>,
 }
@@ -177,11 +179,15 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             total_ns: 0,
             category: None,
             about: BTreeMap::new(),
+            convoy: None,
             alike,
         });
         group.count += 1;
         group.total_ns += found.dur;
-        group.longest_ns = group.longest_ns.max(found.dur);
+        if found.dur >= group.longest_ns {
+            group.longest_ns = found.dur;
+            group.convoy = found.convoy();
+        }
         *group.about.entry(found.category.as_deref()).or_default() += found.dur;
     }
     for group in groups.values_mut() {
@@ -222,7 +228,7 @@ impl Report<'_> {
         writeln!(out, "{} of {threshold} ms or more\n", several(self.findings.len() as u64, "finding", "findings"))?;
         writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
         let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
-        for Group { count, longest_ns, total_ns, category, alike, .. } in self.groups.iter().take(TOLD) {
+        for Group { count, longest_ns, total_ns, category, convoy, alike, .. } in self.groups.iter().take(TOLD) {
             write!(
                 out,
                 "{count:>7} {:>12} {:>12}  {}",
@@ -235,6 +241,9 @@ impl Report<'_> {
                 (Some(function), Some(source)) => writeln!(out, "{:35}in {function} at {source}", "")?,
                 (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
                 (None, _) => {}
+            }
+            if let Some(convoy) = convoy {
+                writeln!(out, "{:35}{convoy}", "")?;
             }
         }
         match self.groups.len().checked_sub(TOLD) {
@@ -325,5 +334,25 @@ mod tests {
         assert!(is_over(found("long poll", 9_000_000, None)));
         assert!(!is_over(found("long poll", 8_999_999, None)));
         assert!(!is_over(found("slept in poll", 9_000_000, None)));
+    }
+
+    #[test]
+    fn of_convoys_it_is_told_who_held_the_lock_in_the_longest() {
+        let convoy = |dur, holder: &str| {
+            let detail = Some(format!("3 threads at once, {holder} held it for 7.0 ms"));
+            Found { detail, ..found("lock convoy", dur, None) }
+        };
+        let all = [convoy(5, "one"), convoy(9, "other"), convoy(7, "third")];
+        let findings: Vec<&Found> = all.iter().collect();
+        assert_eq!(grouped(&findings)[0].convoy, Some("3 threads at once, other held it for 7.0 ms"));
+        assert_eq!(grouped(&[&found("long poll", 7, None)])[0].convoy, None);
+    }
+
+    #[test]
+    fn a_convoy_is_held_against_a_threshold_by_the_longest_sleep_in_a_poll() {
+        let convoy = Found { off_cpu_ns: Some(9_000_000), ..found("lock convoy", 30_000_000, None) };
+        for (limit_ms, expected) in [(9, true), (10, false)] {
+            assert_eq!(is_over(&convoy, "lock convoy", Duration::from_millis(limit_ms)), expected, "{limit_ms} ms");
+        }
     }
 }

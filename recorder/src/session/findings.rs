@@ -27,6 +27,8 @@ pub struct FindingSummary {
     pub runtimes: Vec<RuntimeFinding>,
     /// How often a runtime, or a worker's thread, was one too many to be judged.
     pub runtimes_not_kept: u64,
+    /// How often lock convoys may have been told in parts, since there were too many sleeps at locks.
+    pub convoys_cut_short: u64,
 }
 
 /// Findings in one place.
@@ -73,9 +75,9 @@ impl FindingSummary {
         let places = findings.groups().map(place).collect();
         let mut runtimes = timeline.runtime_findings().to_vec();
         runtimes.sort_by_key(|finding| Reverse(finding.duration_ns));
-        let Seen { runtimes_not_kept, .. } = timeline.seen();
+        let Seen { runtimes_not_kept, convoys_cut_short, .. } = timeline.seen();
         let counts = findings.counts().collect();
-        let mut summary = FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept };
+        let mut summary = FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short };
         summary.put_together();
         summary
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use polletto_common::id::Tid;
 use rustc_hash::FxHashMap;
 
-use super::{task_code::Future, tokio_tracks::Poller, waits::Wait};
+use super::{convoys::Convoy, task_code::Future, tokio_tracks::Poller, waits::Wait};
 use crate::trace::Weights;
 
 /// Groups of findings that are kept to be told: more than a program has places that block.
@@ -22,6 +22,8 @@ pub enum Fault {
     Preempted,
     /// A task that was woken had to wait for its poll.
     Starved,
+    /// Several threads slept at one lock, in polls too.
+    Convoy,
 }
 
 impl Fault {
@@ -38,7 +40,8 @@ impl Fault {
     }
 
     /// One of each kind: all sleeps are of one.
-    pub const KINDS: [Fault; 4] = [Fault::LongPoll, Fault::Slept(Wait::Other), Fault::Preempted, Fault::Starved];
+    pub const KINDS: [Fault; 5] =
+        [Fault::LongPoll, Fault::Slept(Wait::Other), Fault::Preempted, Fault::Starved, Fault::Convoy];
 
     /// What traces and summaries call it. The same for all sleeps.
     pub fn name(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Fault {
             Fault::Slept(_) => "slept in poll",
             Fault::Preempted => "preempted in poll",
             Fault::Starved => "starved task",
+            Fault::Convoy => "lock convoy",
         }
     }
 
@@ -54,7 +58,7 @@ impl Fault {
     pub fn wait(self) -> Option<Wait> {
         match self {
             Fault::Slept(wait) => Some(wait),
-            Fault::LongPoll | Fault::Preempted | Fault::Starved => None,
+            Fault::LongPoll | Fault::Preempted | Fault::Starved | Fault::Convoy => None,
         }
     }
 }
@@ -74,16 +78,18 @@ pub struct Finding {
     pub task: u64,
     /// Its future.
     pub future: Arc<Future>,
-    /// What its time went to. Of a starved task all is waiting.
+    /// What its time went to. Of a starved task all is waiting, of a convoy the longest sleep in a poll.
     pub weights: Weights,
     /// The number of the callstack that weighs most, if any was seen.
     pub callstack: Option<u64>,
+    /// How long it lasted and who was in it, of a convoy. The rest is then about the longest sleep in a poll.
+    pub convoy: Option<(u64, Convoy)>,
 }
 
 impl Finding {
     /// How long it lasted, nanoseconds.
     pub fn duration_ns(&self) -> u64 {
-        self.weights.wall_ns()
+        self.convoy.map_or(self.weights.wall_ns(), |(lasted_ns, _)| lasted_ns)
     }
 }
 
@@ -202,6 +208,7 @@ mod tests {
             future: Arc::new(future.clone()),
             weights: Weights { cpu_ns, ..Weights::default() },
             callstack: None,
+            convoy: None,
         };
         let mut findings = Findings::default();
         [3, 9, 5].into_iter().for_each(|cpu_ns| findings.push(finding(cpu_ns)));

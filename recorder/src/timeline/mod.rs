@@ -5,6 +5,7 @@
 //! It is pure: no clock, no files, no threads, so that a recorded stream of records replays to the same packets.
 
 mod blocked;
+mod convoys;
 mod findings;
 mod frames;
 mod lane;
@@ -47,6 +48,7 @@ use self::{
 use crate::trace::PacketBuffer;
 
 pub use self::{
+    convoys::Convoy,
     findings::{Fault, Finding, Findings, Group},
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
     mappings::{Code, Mapped, Module},

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     blocked::Absence,
+    convoys::{Convoys, Sleep, SleptIn},
     findings::Findings,
     polls::{Polls, TaskKey},
     runtime_findings::RuntimeFindings,
@@ -24,6 +25,7 @@ use super::{
     stacks::{Found, Origin, Stacks},
     task_state,
     task_waits::AwaitingProcess,
+    tokio_tracks::Poller,
     vocabulary::Vocabulary,
     waits::{self, Wait},
 };
@@ -56,6 +58,7 @@ pub struct Samples {
     /// Tasks, and whether their futures were known when they were written.
     tasks: InternTable<(TaskKey, bool)>,
     polls: Polls,
+    convoys: Convoys,
     runtimes: RuntimeFindings,
     words: Vocabulary,
 }
@@ -147,6 +150,34 @@ impl Samples {
             unwind_error,
             weights,
         });
+        if let Some(lock) = lock {
+            self.stood(blocked, absence, lock, task.map(|task| (task, callstack)), out);
+        }
+    }
+
+    /// A thread has slept at a lock, and may have done so while it polled a task.
+    fn stood(
+        &mut self,
+        blocked: &record::Blocked,
+        absence: Absence,
+        lock: u64,
+        polled: Option<(TaskKey, u64)>,
+        out: &mut PacketBuffer,
+    ) {
+        let record::Blocked { tid, tgid, waker_tid: waker, .. } = *blocked;
+        let poller = self.polls.poller(tgid, tid, &blocked.polled, false);
+        // Who has given its worker away keeps none.
+        let has_worker = blocked.polled.runtime == 0 || matches!(poller, Poller::Worker { .. });
+        let kept = polled.filter(|(task, _)| has_worker && self.polls.is_kept(*task, &blocked.polled));
+        let poll = kept.map(|(task, callstack)| SleptIn {
+            poller,
+            task: task.id,
+            body: self.polls.future(task).cloned(),
+            callstack,
+        });
+        for found in self.convoys.slept((tgid, lock), Sleep { tid, absence, waker, poll }) {
+            self.polls.show_convoy(found, &mut self.words, out);
+        }
     }
 
     /// A thread polls, if that is a task that awaits.
@@ -159,6 +190,7 @@ impl Samples {
     /// A thread left its CPU in the middle of a poll.
     pub fn poll_left(&mut self, left: &record::PollLeft, seen: &mut Seen, out: &mut PacketBuffer) {
         self.polls.left(left, &mut self.words, seen, out);
+        self.convoys.polls(left.tgid);
         let record::PollLeft { header, tid, tgid, polled } = *left;
         self.runtimes.works(header.time_ns, tid, &polled);
         if self.polls.may_be_in_poll(tid, &polled) {
@@ -265,12 +297,19 @@ impl Samples {
 
     /// The process has ended or runs another program.
     pub fn forget_process(&mut self, tgid: Tgid, time_ns: u64, seen: &mut Seen, out: &mut PacketBuffer) {
+        for found in self.convoys.take_process(tgid) {
+            self.polls.show_convoy(found, &mut self.words, out);
+        }
         self.runtimes.forget_process(tgid, time_ns, self.polls.tracks(), &mut self.words, out);
         self.polls.forget_process(tgid, &mut self.words, seen, out);
     }
 
     /// Shows what is still going on at `now_ns`.
     pub fn finish(&mut self, now_ns: u64, seen: &mut Seen, out: &mut PacketBuffer) {
+        for found in self.convoys.take_all() {
+            self.polls.show_convoy(found, &mut self.words, out);
+        }
+        seen.convoys_cut_short += self.convoys.cut_short();
         self.polls.finish(now_ns, &mut self.words, seen, out);
         self.runtimes.finish(now_ns, self.polls.tracks(), &mut self.words, out);
         seen.runtimes_not_kept += self.runtimes.not_kept();
@@ -279,6 +318,7 @@ impl Samples {
     /// Looks for findings in a recording that began then; see [`Polls::find`].
     pub fn find(&mut self, threshold_ns: u64, began_ns: u64) {
         self.polls.find(threshold_ns);
+        self.convoys.find(threshold_ns);
         if threshold_ns > 0 {
             self.runtimes.find(began_ns);
         }

@@ -14,6 +14,7 @@ use super::*;
 
 mod blocking;
 mod code;
+mod convoys;
 mod named_workers;
 mod polls;
 mod runtime_findings;

@@ -188,6 +188,15 @@ impl TokioTracks {
         track
     }
 
+    /// The group that a poller's track is in, if it has one.
+    pub fn group_of_poller(&self, poller: Poller) -> Option<Group> {
+        match poller {
+            Poller::Worker { tgid, runtime, .. } => self.group_of((tgid, runtime)),
+            Poller::Named { tgid, .. } => self.group_of((tgid, NAMED)),
+            Poller::Thread { tgid, .. } => self.group_of((tgid, 0)),
+        }
+    }
+
     /// A track of this future's on which a task fits that lived from then to then. A reader takes what begins when another
     /// ends for a part of that.
     pub fn life(&mut self, tgid: Tgid, future: &str, (since_ns, until_ns): (u64, u64), out: &mut PacketBuffer) -> u64 {

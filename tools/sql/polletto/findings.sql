@@ -4,6 +4,8 @@ INCLUDE PERFETTO MODULE polletto.arguments;
 
 INCLUDE PERFETTO MODULE polletto.code;
 
+INCLUDE PERFETTO MODULE polletto.convoys;
+
 INCLUDE PERFETTO MODULE polletto.overhead;
 
 INCLUDE PERFETTO MODULE polletto.polls;
@@ -227,21 +229,26 @@ RETURNS TABLE(
   -- By what most of its time went to: `long poll` for one that ran,
   -- `slept in poll`, or `preempted in poll` for one that could have run but had
   -- no CPU. `starved task` for a task that was ready and not polled.
+  -- `lock convoy` for several threads that slept at one lock, as in
+  -- `polletto_convoys`, if one did so in a poll for as long as the threshold.
   kind STRING,
   -- What a sleep was for, as in `polletto_callsites`; NULL if no stack was
   -- seen. Of a preempted poll: the thread that ran most meanwhile. Of a starved
   -- task: the poll of its runtime that took most of the time, if one was longer
   -- than the threshold, else what the thread did that polled it in the end.
-  -- NULL for a long poll.
+  -- Of a lock convoy: how many threads there were at once, and who held the
+  -- lock longest. NULL for a long poll.
   detail STRING,
-  -- The task's number in its process.
+  -- The task's number in its process. What follows is, of a lock convoy, about
+  -- the poll that slept there longest.
   task_id LONG,
   -- The task's future.
   future STRING,
   -- The worker, or a thread that is not known as one. Of a starved task: the
   -- one that polled it in the end.
   worker STRING,
-  -- Time in which the thread ran. NULL for a starved task, as are the next two.
+  -- Time in which the thread ran. NULL for a starved task, as are the next two,
+  -- of which a lock convoy has the first.
   cpu_ns LONG,
   -- Time in which the thread slept.
   off_cpu_ns LONG,
@@ -370,6 +377,34 @@ WITH
       ON meanwhile.wakeup_id = starved.wakeup_id AND meanwhile.rank = 1
     LEFT JOIN _polletto_did_meanwhile AS did
       ON did.wakeup_id = starved.wakeup_id
+    UNION ALL
+    SELECT
+      convoy.ts,
+      convoy.dur,
+      'lock convoy' AS kind,
+      printf('%d threads at once', convoy.at_once)
+      || iif(
+        convoy.held_by_tid IS NULL,
+        '',
+        printf(
+          ', %s held it for %.1f ms',
+          coalesce(holder.name, 'thread') || ' ' || convoy.held_by_tid,
+          convoy.held_ns / 1e6
+        )
+      ) AS detail,
+      convoy.task_id,
+      convoy.future,
+      convoy.worker,
+      NULL AS cpu_ns,
+      convoy.longest_ns AS off_cpu_ns,
+      NULL AS runqueue_ns,
+      convoy.callsite_id,
+      convoy.poll_id,
+      convoy.utid,
+      convoy.upid
+    FROM polletto_convoys AS convoy
+    LEFT JOIN thread AS holder ON holder.utid = convoy.held_by
+    WHERE convoy.longest_ns >= $threshold_ns
   )
 SELECT
   found.ts,
@@ -399,9 +434,11 @@ CREATE PERFETTO VIEW polletto_default_findings(
   ts TIMESTAMP,
   -- How long it lasted.
   dur DURATION,
-  -- `long poll`, `slept in poll`, `preempted in poll` or `starved task`.
+  -- `long poll`, `slept in poll`, `preempted in poll`, `starved task` or
+  -- `lock convoy`.
   kind STRING,
-  -- What a sleep was for, who ran meanwhile, or what was polled meanwhile.
+  -- What a sleep was for, who ran meanwhile, what was polled meanwhile, or who
+  -- held the lock.
   detail STRING,
   -- The task's number in its process.
   task_id LONG,

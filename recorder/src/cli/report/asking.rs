@@ -28,12 +28,13 @@ macro_rules! modules {
 /// `tools/sql/polletto`, so that the command finds it wherever it is.
 ///
 /// All but `patterns`, which is made for what it is asked with.
-const PACKAGE: [(&str, &str); 14] = modules![
+const PACKAGE: [(&str, &str); 15] = modules![
     "arguments",
     "awaits",
     "blocking",
     "categories",
     "code",
+    "convoys",
     "findings",
     "hotspots",
     "overhead",

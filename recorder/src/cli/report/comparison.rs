@@ -359,7 +359,8 @@ impl Change {
 fn places(recordings: Pair<&Recording>, least_ns: u64, by: ToldBy) -> BTreeMap<Place, Pair<Sum>> {
     let mut places = BTreeMap::<Place, Pair<Sum>>::new();
     for (at, recording) in recordings.into_iter().enumerate() {
-        for found in recording.found.iter().filter(|found| found.dur >= least_ns && recording.is_compared(found)) {
+        for found in recording.found.iter().filter(|found| found.kept_ns() >= least_ns && recording.is_compared(found))
+        {
             places.entry(Place::of(found, by)).or_default()[at].add(found);
         }
     }

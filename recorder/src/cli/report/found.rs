@@ -11,9 +11,9 @@ use crate::timeline::{Fault, Wait};
 /// Something that took too long.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Found {
-    /// `long poll`, `slept in poll`, `preempted in poll` or `starved task`.
+    /// `long poll`, `slept in poll`, `preempted in poll`, `starved task` or `lock convoy`.
     pub kind: String,
-    /// What a sleep was for, or whose fault it is that a poll was preempted or a task starved.
+    /// What a sleep was for, or whose fault it is that a poll was preempted, a task starved, or threads stood at a lock.
     pub detail: Option<String>,
     /// When it began, as in the trace, nanoseconds.
     pub ts: i64,
@@ -25,10 +25,10 @@ pub struct Found {
     pub future: String,
     /// The same, short.
     pub name: Option<String>,
-    /// `exact` if both ends of the poll were seen, `at least` if it lasted longer. Of a starved task there is none.
+    /// `exact` if both ends of the poll were seen, `at least` if it lasted longer. Only of what is about one poll.
     pub extent: Option<String>,
     pub worker: Option<String>,
-    /// Of a starved task there are none.
+    /// Of a starved task there are none, and of a lock convoy only how long the poll slept that did so longest.
     pub cpu_ns: Option<u64>,
     pub off_cpu_ns: Option<u64>,
     pub runqueue_ns: Option<u64>,
@@ -81,6 +81,16 @@ pub struct Read {
 }
 
 impl Found {
+    /// What is held against a threshold, nanoseconds: of a lock convoy how long one poll slept, whoever else stood there.
+    pub fn kept_ns(&self) -> u64 {
+        self.off_cpu_ns.filter(|_| self.kind == Fault::Convoy.name()).unwrap_or(self.dur)
+    }
+
+    /// Who stood at a lock and who held it, if that is what it is.
+    pub fn convoy(&self) -> Option<&str> {
+        self.detail.as_deref().filter(|_| self.kind == Fault::Convoy.name())
+    }
+
     /// What was slept for, if that is what it is.
     pub fn waited_for(&self) -> Option<&str> {
         self.detail.as_deref().filter(|_| self.kind == Fault::Slept(Wait::Other).name())
@@ -95,7 +105,7 @@ pub fn query(threshold_ns: u64) -> String {
     format!(
         "SELECT json_object('kind', found.kind, 'detail', found.detail, 'ts', found.ts, 'dur', found.dur, \
          'pid', process.pid, 'tid', thread.tid, 'task_id', found.task_id, 'future', found.future, \
-         'name', poll.name, 'extent', iif(found.kind = 'starved task', NULL, poll.extent), \
+         'name', poll.name, 'extent', iif(found.kind IN ('starved task', 'lock convoy'), NULL, poll.extent), \
          'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
          'runqueue_ns', found.runqueue_ns, 'function', found.function, 'own_function', found.own_function, \
          'own_source', found.own_source, 'category', about.category) AS object \

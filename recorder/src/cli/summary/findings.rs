@@ -8,7 +8,7 @@ use super::{Count, InBrackets, runtimes::RuntimeFound, several};
 use crate::{
     session::{self, FindingSummary},
     symbols::Function,
-    timeline::Fault,
+    timeline::{self, Fault},
 };
 
 /// Places that people are told of.
@@ -27,6 +27,8 @@ pub struct Findings {
     runtimes: Vec<RuntimeFound>,
     /// How often a runtime, or a worker's thread, was one too many to be judged.
     runtimes_not_kept: u64,
+    /// How often lock convoys may have been told in parts, since there were too many sleeps at locks.
+    convoys_cut_short: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,6 +75,42 @@ struct Longest {
     tid: u32,
     worker: String,
     task_id: u64,
+    /// Of a lock convoy: what is told besides of it. The rest is then about the longest sleep in a poll.
+    convoy: Option<Convoy>,
+}
+
+#[derive(Debug, Serialize)]
+struct Convoy {
+    /// The address on which threads slept.
+    lock: String,
+    /// How many there were, and how many at the same time, at most.
+    threads: u64,
+    at_once: u64,
+    /// The thread that held the lock longest, if it was seen to let it go, and for how long.
+    held_by: Option<u32>,
+    held_ns: u64,
+}
+
+impl Convoy {
+    fn of(convoy: &timeline::Convoy) -> Convoy {
+        Convoy {
+            lock: format!("{:#x}", convoy.lock),
+            threads: convoy.threads,
+            at_once: convoy.at_once,
+            held_by: convoy.held_by.map(|tid| tid.0),
+            held_ns: convoy.held_ns,
+        }
+    }
+}
+
+impl fmt::Display for Convoy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "; {} threads at once", self.at_once)?;
+        match self.held_by {
+            Some(tid) => write!(out, ", thread {tid} held it for {:.1} ms", self.held_ns as f64 / 1e6),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +159,7 @@ impl Alike {
                 tid: finding.tid.0,
                 worker: finding.poller.name(),
                 task_id: finding.task,
+                convoy: finding.convoy.as_ref().map(|(_, convoy)| Convoy::of(convoy)),
             },
             name: finding.future.name.clone(),
         }
@@ -134,18 +173,19 @@ impl fmt::Display for Alike {
         write!(out, "{}", InBrackets([self.waited_for, self.category.as_deref()]))?;
         write!(out, ", {}", self.name)?;
         match (self.own.as_ref().or(self.innermost.as_ref()), &self.written_at) {
-            (Some(place), _) => write!(out, ", in {place}"),
+            (Some(place), _) => write!(out, ", in {place}")?,
             // Where nothing else is known of a future, this is its name.
-            (None, Some(place)) if *place != self.name => write!(out, ", written at {place}"),
-            (None, _) => Ok(()),
+            (None, Some(place)) if *place != self.name => write!(out, ", written at {place}")?,
+            (None, _) => {}
         }
+        self.longest.convoy.as_ref().map_or(Ok(()), |convoy| write!(out, "{convoy}"))
     }
 }
 
 impl Findings {
     /// Takes them from an outcome; none where no program polls tasks, or nothing was to be found.
     pub fn new(summary: Option<&FindingSummary>) -> Option<Findings> {
-        let FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept } = summary?;
+        let FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short } = summary?;
         let kind = |&(fault, count): &(Fault, u64)| Kind {
             fault,
             kind: fault.name(),
@@ -158,6 +198,7 @@ impl Findings {
             places: places.iter().map(Alike::of).collect(),
             runtimes: runtimes.iter().map(RuntimeFound::of).collect(),
             runtimes_not_kept: *runtimes_not_kept,
+            convoys_cut_short: *convoys_cut_short,
         })
     }
 }
@@ -172,6 +213,7 @@ impl fmt::Display for Findings {
         let counted = |kind: &Kind| match kind.fault {
             Fault::LongPoll => several(kind.count, "long poll", "long polls"),
             Fault::Starved => several(kind.count, "starved task", "starved tasks"),
+            Fault::Convoy => several(kind.count, "lock convoy", "lock convoys"),
             Fault::Preempted => format!("{} preempted", several(kind.count, "poll", "polls")),
             Fault::Slept(wait) => format!("{} that slept ({})", several(kind.count, "poll", "polls"), wait.name()),
         };
@@ -202,6 +244,10 @@ impl Findings {
         if more > 0 {
             writeln!(out, "            and {} of runtimes", several(more, "more finding", "more findings"))?;
         }
+        if self.convoys_cut_short > 0 {
+            let cut_short = Count(self.convoys_cut_short);
+            writeln!(out, "            and {cut_short} times lock convoys in parts: too many threads slept at locks")?;
+        }
         if self.runtimes_not_kept > 0 {
             let not_kept = Count(self.runtimes_not_kept);
             writeln!(
@@ -210,5 +256,21 @@ impl Findings {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polletto_common::id::Tid;
+
+    use super::*;
+
+    #[test]
+    fn of_a_convoy_it_is_told_who_held_the_lock_if_that_is_known() {
+        let convoy =
+            timeline::Convoy { lock: 0x7f00, threads: 4, at_once: 3, held_by: Some(Tid(4711)), held_ns: 12_340_000 };
+        let told = |convoy: &timeline::Convoy| Convoy::of(convoy).to_string();
+        assert_eq!(told(&convoy), "; 3 threads at once, thread 4711 held it for 12.3 ms");
+        assert_eq!(told(&timeline::Convoy { held_by: None, ..convoy }), "; 3 threads at once");
     }
 }

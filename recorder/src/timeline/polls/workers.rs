@@ -25,7 +25,7 @@ impl Polls {
     }
 
     /// Who polls a task on that thread, which may block or not.
-    pub(super) fn poller(&mut self, tgid: Tgid, tid: Tid, polled: &Polled, may_block: bool) -> Poller {
+    pub fn poller(&mut self, tgid: Tgid, tid: Tid, polled: &Polled, may_block: bool) -> Poller {
         if self.given.has_given(tgid, tid, polled) {
             // What the worker polls meanwhile is on its track.
             return Poller::Thread { tgid, tid };

@@ -1,0 +1,177 @@
+//! Lock convoys: who stood at which lock, and who held it, beside what the program says of it.
+//!
+//! These scenarios need root and a kernel that takes BPF programs. They fail where it does not. Traces are asked where there
+//! is a `trace_processor_shell`.
+
+use std::process::Command;
+
+use polletto_tests::{
+    check::trace_processor,
+    program,
+    program::Program,
+    recorder::{Outcome, Record, polletto},
+    trace::{Event, Nanoseconds, Trace, Value as Argument},
+    turn::Turn,
+};
+use serde_json::Value;
+
+const ROUNDS: usize = 10;
+
+/// A thread wakes, and is woken, a little later than the program says. Where CPUs are busy, those that were woken may have to
+/// wait for one before they wake the next.
+const NEAR_NS: u64 = 5_000_000;
+
+/// Rounds of which something else is told, where CPUs are busy: a thread comes to the lock, and does not fall asleep there
+/// before it has been let go.
+const DISTURBED: usize = 1;
+
+/// A lock that one thread held while others wanted it.
+#[derive(Debug)]
+struct Round {
+    /// `polls` or `blocking code`.
+    by: String,
+    count: i128,
+    /// Where the lock lies.
+    lock: std::ops::Range<i128>,
+    holder: i128,
+    begin: Nanoseconds,
+    end: Nanoseconds,
+}
+
+impl Round {
+    fn read(line: &Value) -> Round {
+        let number = |name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{line}: {name}"));
+        let lock = i128::from(number("lock"));
+        Round {
+            by: line["by"].as_str().unwrap_or_else(|| panic!("{line}: by")).to_owned(),
+            count: number("count").into(),
+            lock: lock..lock + i128::from(number("bytes")),
+            holder: number("holder").into(),
+            begin: number("begin"),
+            end: number("end"),
+        }
+    }
+}
+
+fn number(event: &Event, name: &str) -> i128 {
+    match event.arguments.get(name) {
+        Some(Argument::Integer(number)) => *number,
+        other => panic!("{name} is {other:?} of {event:?}"),
+    }
+}
+
+fn recorded() -> (Outcome, Vec<Round>) {
+    let mut program = Program::start(program!("convoying"), &["--rounds", &ROUNDS.to_string()]);
+    let recording = Record::new().process(program.pid()).arguments(["--polls", "all"]).start();
+    program.begin();
+    program.wait_for("done");
+    let outcome = recording.stop().expect_success();
+    (outcome, program.truth().iter().map(Round::read).collect())
+}
+
+/// Those that were told while a round lasted.
+fn of_round<'t>(trace: &'t Trace, round: &Round) -> Vec<&'t Event> {
+    let is_its = |event: &&Event| {
+        event.name == "lock convoy"
+            && event.at < round.end
+            && event.at + u64::try_from(number(event, "duration_ns")).expect("a duration") > round.begin
+    };
+    trace.events.iter().filter(is_its).collect()
+}
+
+/// Whether a convoy is told as it was.
+fn is_as_told(convoy: &Event, round: &Round) -> bool {
+    let until = convoy.at + u64::try_from(number(convoy, "duration_ns")).expect("a duration");
+    convoy.at.abs_diff(round.begin) <= NEAR_NS
+        && until.abs_diff(round.end) <= NEAR_NS
+        && round.lock.contains(&number(convoy, "lock"))
+        && ["threads", "at_once"].iter().all(|name| number(convoy, name) == round.count)
+        && number(convoy, "held_by") == round.holder
+        && u64::try_from(number(convoy, "held_ns")).is_ok_and(|held| held.abs_diff(round.end - round.begin) <= NEAR_NS)
+}
+
+#[test]
+fn who_stands_at_a_lock_in_polls_and_who_held_it_is_told() {
+    let _turn = Turn::alone();
+    let (outcome, rounds) = recorded();
+    let trace = outcome.trace();
+    let (mut told, mut disturbed) = (0, 0);
+    for round in &rounds {
+        let found = of_round(&trace, round);
+        if round.by == "polls" && round.count == 3 {
+            match found[..] {
+                [convoy] if is_as_told(convoy, round) => assert!(convoy.stack.is_some(), "{convoy:?}"),
+                _ => {
+                    println!("{round:?} is told as {found:?}");
+                    disturbed += 1;
+                }
+            }
+            told += found.len();
+        } else {
+            assert!(found.is_empty(), "{round:?} is none: {found:?}");
+        }
+    }
+    assert_eq!(rounds.len(), 3 * ROUNDS);
+    assert!(disturbed <= DISTURBED, "{disturbed} of {ROUNDS}");
+    assert_eq!(trace.events.iter().filter(|event| event.name == "lock convoy").count(), told, "and no others");
+    let summary = &outcome.summary()["findings"];
+    let is_convoy = |of: &&Value| of["kind"] == "lock convoy";
+    let counts: Vec<&Value> = summary["counts"].as_array().expect("a list").iter().filter(is_convoy).collect();
+    assert_eq!(counts.iter().filter_map(|of| of["count"].as_u64()).sum::<u64>(), told as u64);
+    let place = summary["places"].as_array().expect("a list").iter().find(is_convoy).expect("it has a place");
+    assert_eq!(place["own"]["function"].as_str().map(|name| name.ends_with("want")), Some(true), "{place}");
+    assert_eq!(place["longest"]["convoy"]["held_by"].as_i64().map(i128::from), Some(rounds[0].holder), "{place}");
+    asked(&outcome, &trace);
+}
+
+/// A report finds the same in the trace.
+fn asked(outcome: &Outcome, trace: &Trace) {
+    if trace_processor().is_none() {
+        return;
+    }
+    let output = Command::new(polletto()).arg("report").arg(&outcome.output).arg("--json").output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let of_report = report["findings"].as_array().expect("a list").iter().filter(|of| of["kind"] == "lock convoy");
+    let mut asked: Vec<_> = of_report
+        .map(|of| (of["ts"].as_u64(), of["dur"].as_u64(), of["tid"].as_i64(), of["task_id"].as_i64()))
+        .collect();
+    asked.sort_unstable();
+    let integer = |event: &Event, name: &str| i64::try_from(number(event, name)).ok();
+    let length = |event: &Event| u64::try_from(number(event, "duration_ns")).ok();
+    let told = trace.events.iter().filter(|event| event.name == "lock convoy");
+    let mut told: Vec<_> =
+        told.map(|event| (Some(event.at), length(event), integer(event, "tid"), integer(event, "task_id"))).collect();
+    told.sort_unstable();
+    assert_eq!(asked, told);
+    let details: Vec<&str> = report["findings"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|of| of["kind"] == "lock convoy")
+        .filter_map(|of| of["detail"].as_str())
+        .collect();
+    for event in trace.events.iter().filter(|event| event.name == "lock convoy") {
+        let holder = format!(" {} held it for ", number(event, "held_by"));
+        assert!(details.iter().any(|detail| detail.contains(&holder)), "{holder}: {details:?}");
+    }
+}
+
+#[test]
+fn locks_of_sleeps_stand_at_their_slices() {
+    let _turn = Turn::alone();
+    let (outcome, rounds) = recorded();
+    let trace = outcome.trace();
+    for round in &rounds {
+        let is_at_lock = |event: &&Event| {
+            event.arguments.contains_key("lock")
+                && event.name == "blocked"
+                && round.lock.contains(&number(event, "lock"))
+                && (round.begin - NEAR_NS..round.end).contains(&event.at)
+        };
+        let slept = trace.events.iter().filter(is_at_lock).count();
+        assert!(slept + DISTURBED >= round.count as usize, "{slept} of {round:?}");
+    }
+    let timers = trace.events.iter().filter(|event| event.name == "blocked" && !event.arguments.contains_key("lock"));
+    assert!(timers.count() >= rounds.len(), "the holder sleeps at no lock");
+}
