@@ -3,12 +3,15 @@
 //! A record is a [`Header`], fixed fields, and nothing else: its kind fixes its size. Only a [`Stack`] has a tail. A layout
 //! that changes gets a new kind, so that a recorder never reads an old record by a new rule.
 
+pub mod flags;
 mod polls;
 mod sleeper;
+mod stack;
 
 pub use self::{
     polls::{Poll, PollLeft, Spawn, Wake},
     sleeper::Sleeper,
+    stack::{Stack, StackEnding},
 };
 use crate::{
     id::{Tgid, Tid},
@@ -28,48 +31,6 @@ pub struct Header {
     pub cpu: u16,
     /// Bits whose meaning depends on the kind, see [`flags`].
     pub flags: u32,
-}
-
-/// Bits of [`Header::flags`].
-pub mod flags {
-    /// [`super::Switch`]: the thread that leaves could have gone on running.
-    pub const PREEMPTED: u32 = 1 << 0;
-    /// [`super::Switch`]: the thread that leaves is recorded.
-    pub const PREV_RECORDED: u32 = 1 << 1;
-    /// [`super::Switch`], [`super::Current`]: the thread that runs from now on is recorded.
-    pub const NEXT_RECORDED: u32 = 1 << 2;
-    /// [`super::Task`], [`super::Fork`]: the thread belongs to the kernel.
-    pub const KERNEL_THREAD: u32 = 1 << 3;
-    /// [`super::Lost`]: records about threads and processes are missing, and no switches.
-    pub const TASKS_LOST: u32 = 1 << 5;
-    /// [`super::Task`]: the thread is recorded.
-    pub const RECORDED: u32 = 1 << 4;
-    /// [`super::Task`]: the thread has run for the last time, and has not been waited for.
-    pub const ENDED: u32 = 1 << 14;
-    /// [`super::Lost`]: samples, blocked stretches or stacks are missing, and no switches.
-    pub const SAMPLES_LOST: u32 = 1 << 6;
-    /// [`super::Sample`]: the thread ran in the kernel.
-    pub const IN_KERNEL: u32 = 1 << 7;
-    /// [`super::Blocked`]: the thread was not back when the recording ended.
-    pub const STILL_ASLEEP: u32 = 1 << 9;
-    /// [`super::Poll`]: it had not ended when the recording did.
-    pub const STILL_POLLING: u32 = 1 << 10;
-    /// [`super::Poll`]: the thread polls another task, in the middle of whose poll this one was.
-    pub const NESTED: u32 = 1 << 11;
-    /// [`super::Poll`]: it has just begun, and its end will not be told.
-    pub const END_UNSEEN: u32 = 1 << 12;
-    /// [`super::Wake`]: the task was being polled then, by whomever.
-    pub const WHILE_POLLED: u32 = 1 << 13;
-    /// [`super::PollLeft`]: the thread sleeps from then on. Otherwise it could have gone on.
-    pub const FELL_ASLEEP: u32 = 1 << 15;
-    /// [`super::Spawn`]: what was spawned may block, and runs to its end in one poll.
-    pub const MAY_BLOCK: u32 = 1 << 16;
-    /// [`super::Spawn`]: the poll in which it was spawned had begun with a worker, and has given it away by then.
-    pub const GAVE_WORKER_AWAY: u32 = 1 << 17;
-    /// [`super::Poll`]: it began with a worker, and ended without: another thread has it.
-    pub const WORKER_GONE: u32 = 1 << 18;
-    /// [`super::Stack`]: some frames were found by frame pointers alone, which code need not keep.
-    pub const BY_FRAME_POINTERS: u32 = 1 << 8;
 }
 
 /// A CPU went from one thread to another.
@@ -235,79 +196,6 @@ pub struct Blocked {
     pub argument: u64,
     /// What it polled when it left.
     pub polled: Polled,
-}
-
-/// A stack. [`Stack::frames`] addresses stand behind it, the innermost first: those of the kernel, then the program's own.
-///
-/// The program's addresses are those to look up: inside the calling instruction for a caller, the very next instruction
-/// for a frame that was interrupted. The kernel's are as it tells them itself: the first one is exact, the others are
-/// return addresses.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stack {
-    /// Time and CPU; see [`flags::BY_FRAME_POINTERS`].
-    pub header: Header,
-    /// A hash of everything that makes this stack, process and program included: equal stacks have equal ids.
-    pub id: u64,
-    /// The process.
-    pub tgid: Tgid,
-    /// How many frames there are of the kernel's.
-    pub kernel_frames: u16,
-    /// How many frames there are of the program's.
-    pub user_frames: u16,
-    /// Why there are no more frames of the program's.
-    pub ending: StackEnding,
-    /// Always 0.
-    pub reserved: u32,
-}
-
-impl Stack {
-    /// All of them.
-    pub fn frames(&self) -> usize {
-        usize::from(self.kernel_frames) + usize::from(self.user_frames)
-    }
-
-    /// Reads a stack and the bytes of its frames, eight each.
-    pub fn decode(bytes: &[u8]) -> Result<(Stack, &[u8]), DecodeError> {
-        match kind_of(bytes)? {
-            Stack::KIND => {
-                let stack = read::<Stack>(bytes)?;
-                let frames = bytes[size_of::<Stack>()..].get(..stack.frames() * 8);
-                Ok((stack, frames.ok_or(DecodeError::Short { bytes: bytes.len() })?))
-            }
-            kind => Err(DecodeError::UnknownKind(kind)),
-        }
-    }
-}
-
-/// Why a stack ends where it does. Any number is a valid value.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StackEnding(pub u32);
-
-impl StackEnding {
-    /// The program's part was not asked for, or the thread has none.
-    pub const NONE: StackEnding = StackEnding(0);
-    /// The thread's or the process's first function.
-    pub const ROOT: StackEnding = StackEnding(1);
-    /// The code has no unwind information, and there is no frame pointer to go on with.
-    pub const NO_RULE: StackEnding = StackEnding(2);
-    /// The stack's memory could not be read: it is not there, or on disk.
-    pub const UNREADABLE: StackEnding = StackEnding(3);
-    /// The code's unwind information is of a kind that the kernel programs can't follow.
-    pub const UNSUPPORTED: StackEnding = StackEnding(4);
-    /// More than [`crate::unwind::MAX_FRAMES`] frames.
-    pub const TOO_DEEP: StackEnding = StackEnding(5);
-    /// The unwind information contradicts the stack: a caller would lie inside its callee.
-    pub const CONTRADICTION: StackEnding = StackEnding(6);
-    /// The process's mappings changed at that very moment.
-    pub const MAPPINGS_CHANGED: StackEnding = StackEnding(7);
-    /// Code of another architecture (32 bit).
-    pub const FOREIGN_CODE: StackEnding = StackEnding(8);
-    /// Nothing was known yet of what the process has mapped, and there is no frame pointer to go on with.
-    pub const NOT_KNOWN_YET: StackEnding = StackEnding(9);
-    /// Only frame pointers were followed, and they lead no further.
-    pub const FRAME_POINTERS_END: StackEnding = StackEnding(10);
 }
 
 /// A thread that exists. Not written into a ring but by the task iterator, one after another.
