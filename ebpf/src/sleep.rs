@@ -40,7 +40,7 @@ const DEAD: u32 = 0x80;
 #[inline(always)]
 pub fn ran(prev: Task) {
     if let Some(sleeper) = SLEEPERS.get_ptr_mut(prev.tid().0) {
-        // SAFETY: a thread leaves on one CPU at a time; its waker only touches other fields.
+        // SAFETY: a thread leaves on one CPU at a time, and nobody wakes one that runs.
         unsafe { (*sleeper).left_ns = 0 };
     }
 }
@@ -65,7 +65,7 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
     // SAFETY: the current thread.
     let system_call = unsafe { U::system_call(prev) };
     match SLEEPERS.get_ptr_mut(tid.0) {
-        // SAFETY: a thread leaves on one CPU at a time; its waker only touches other fields.
+        // SAFETY: a thread leaves on one CPU at a time, and is not woken before.
         Some(sleeper) => unsafe {
             (*sleeper).stack = stack;
             (*sleeper).left_ns = time_ns;
@@ -106,8 +106,14 @@ pub fn wake(task: Task, time_ns: u64) {
         let waker = Task::new(unsafe { bpf_get_current_task_btf() }.cast_const());
         // Who others are stays private.
         let waker_tid = if scope::contains(waker) { waker.tid() } else { Tid::IDLE };
-        // SAFETY: wakers of one thread take turns, and the thread itself does not touch these fields.
+        // SAFETY: wakers of one thread take turns, and the thread itself, which sleeps, touches what they do only when it is
+        // back.
         unsafe {
+            // Only who sleeps is woken. One that was woken and not seen since came back unseen, and it is unknown for how
+            // long it has been asleep this time.
+            if (*sleeper).woken_ns > (*sleeper).left_ns {
+                (*sleeper).left_ns = 0;
+            }
             (*sleeper).woken_ns = time_ns;
             (*sleeper).waker_tid = waker_tid;
         }

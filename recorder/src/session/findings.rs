@@ -27,7 +27,7 @@ pub struct FindingSummary {
     pub runtimes: Vec<RuntimeFinding>,
     /// How often a runtime, or a worker's thread, was one too many to be judged.
     pub runtimes_not_kept: u64,
-    /// How often lock convoys may have been told in parts, since there were too many sleeps at locks.
+    /// How often lock convoys may have been told in parts, or not at all, since there were too many sleeps at locks.
     pub convoys_cut_short: u64,
 }
 

@@ -123,7 +123,8 @@ impl Samples {
             words.number("sleep_ns", weights.off_cpu_ns, out),
             words.number("runqueue_ns", weights.run_queue_ns, out),
         ];
-        let lock = waits::lock_of(blocked.system_call, blocked.argument);
+        let is_in_call = !task_state::is_uninterruptible(blocked.prev_state);
+        let lock = waits::lock_of(blocked.system_call, blocked.argument).filter(|_| is_in_call);
         arguments.extend(lock.map(|lock| words.pointer("lock", lock, out)));
         if blocked.waker_tid != Tid::IDLE {
             arguments.push(words.number("waker_tid", u64::from(blocked.waker_tid.0), out));
@@ -193,7 +194,8 @@ impl Samples {
         self.convoys.polls(left.tgid);
         let record::PollLeft { header, tid, tgid, polled } = *left;
         self.runtimes.works(header.time_ns, tid, &polled);
-        if self.polls.may_be_in_poll(tid, &polled) {
+        // Who has given its worker away, or had none, keeps none.
+        if self.polls.may_be_in_poll(tid, &polled) && self.polls.has_worker(tgid, tid, &polled) {
             self.polls_one(tid, Some(TaskKey { tgid, id: polled.task }), &polled);
             self.runtimes.workers().leaves_poll(header.time_ns, tid, polled.task);
         }

@@ -216,7 +216,9 @@ impl TokioTracks {
 
     /// The process has ended, or runs another program: what its runtimes were is past.
     pub fn forget_process(&mut self, tgid: Tgid) {
-        self.processes.remove(&tgid);
+        for group in self.processes.remove(&tgid).into_iter().flat_map(|process| process.runtimes.into_values()) {
+            self.findings.remove(&group.track);
+        }
         self.tracks.retain(|poller, _| poller.tgid() != tgid);
     }
 

@@ -11,7 +11,9 @@ use polletto_common::{
 };
 use rustc_hash::FxHashMap;
 
-/// Threads of workers that are kept, and workers of threads that have ended.
+use super::runtimes::MAX_WORKERS;
+
+/// Threads of workers that are kept, and runtimes of threads that have ended.
 const MAX_THREADS: usize = 1 << 16;
 
 /// Workers that one thread was found to be, one after another.
@@ -60,7 +62,7 @@ impl Work {
 pub struct Workers {
     threads: FxHashMap<Tid, Thread>,
     work: FxHashMap<RuntimeKey, Work>,
-    /// Threads for which there was no room.
+    /// Threads and workers for which there was no room.
     not_kept: u64,
 }
 
@@ -144,8 +146,14 @@ impl Workers {
         let Some(&((runtime, index), _)) = worker else { return };
         if self.work.len() < MAX_THREADS || self.work.contains_key(&runtime) {
             let busy_ns = thread.last_ns.saturating_sub(thread.since_ns).saturating_sub(thread.parked_ns);
-            *self.work.entry(runtime).or_default().busy_ns.entry(index).or_default() += busy_ns;
+            let known = &mut self.work.entry(runtime).or_default().busy_ns;
+            // A program's memory may say anything.
+            if known.len() < MAX_WORKERS as usize || known.contains_key(&index) {
+                *known.entry(index).or_default() += busy_ns;
+                return;
+            }
         }
+        self.not_kept += 1;
     }
 
     /// The work of a process that has ended, whose threads have.
@@ -165,7 +173,7 @@ impl Workers {
         self.work.drain().collect()
     }
 
-    /// How often a thread was found to be a worker, and there was no room for it.
+    /// How often there was no room for a thread that was found to be a worker, or for what one that ended had done.
     pub fn not_kept(&self) -> u64 {
         self.not_kept
     }
@@ -289,5 +297,16 @@ mod tests {
             found(&mut workers, 0, Tid(tid), worker(0));
         }
         assert_eq!(workers.not_kept(), 1);
+    }
+
+    #[test]
+    fn of_workers_that_no_runtime_has_no_more_are_kept_than_of_others() {
+        let mut workers = Workers::default();
+        for index in 0..2 * MAX_WORKERS {
+            found(&mut workers, 0, Tid(1), worker(index));
+            workers.forget_thread(Tid(1));
+        }
+        assert_eq!(workers.not_kept(), MAX_WORKERS);
+        assert_eq!(shares(&mut workers, 1000).len(), MAX_WORKERS as usize);
     }
 }

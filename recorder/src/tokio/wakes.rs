@@ -229,43 +229,57 @@ fn list_functions(bytes: &[u8]) -> ListFunctions {
     let Ok(file) = ElfObject::parse(bytes) else { return found };
     let symbols = file.elf().symbols().take(MAX_SYMBOLS).filter(|symbol| symbol.is_definition());
     for symbol in symbols {
-        let Ok(name) = symbol.name_bytes() else { continue };
-        let Ok(name) = std::str::from_utf8(name) else { continue };
-        // As both ways of mangling have names. Closures in these functions are no calls of them.
-        if !name.contains("5tokio7runtime") || name.contains("closure") || name.starts_with("_RNC") {
-            continue;
+        let Ok(Ok(name)) = symbol.name_bytes().map(std::str::from_utf8) else { continue };
+        if let Some(functions) = found.of_symbol(name) {
+            functions.push(symbol.address());
         }
-        let has = |parts: &[&str]| parts.iter().all(|part| name.contains(part));
-        let functions = if has(&["4task4list", "10bind_inner"]) {
-            &mut found.bind_inner
-        } else if has(&["4task4list", "LocalOwnedTasks", "4bind"]) {
-            &mut found.bind_local
-        } else if has(&["8blocking4pool", "7Spawner10spawn_task"]) {
-            &mut found.spawn_task
-        } else if has(&["4task4core6Header12set_owner_id"]) {
-            &mut found.set_owner_id
-        } else if has(&["4task5waker11wake_by_val"]) {
-            &mut found.wake_by_val
-        } else if has(&["4task5waker11wake_by_ref"]) {
-            &mut found.wake_by_ref
-        } else {
-            continue;
-        };
-        functions.push(symbol.address());
     }
-    let all = [
-        &mut found.bind_inner,
-        &mut found.bind_local,
-        &mut found.spawn_task,
-        &mut found.set_owner_id,
-        &mut found.wake_by_val,
-        &mut found.wake_by_ref,
-    ];
-    for functions in all {
+    for functions in found.all() {
         functions.sort_unstable();
         functions.dedup();
     }
     found
+}
+
+impl ListFunctions {
+    /// Those that a symbol is one of, however it is mangled: types may stand between a module and its function.
+    fn of_symbol(&mut self, name: &str) -> Option<&mut Vec<u64>> {
+        if !name.contains("5tokio7runtime") || is_closure(name) {
+            return None;
+        }
+        let has = |parts: &[&str]| parts.iter().all(|part| name.contains(part));
+        if has(&["4task4list", "10bind_inner"]) {
+            Some(&mut self.bind_inner)
+        } else if has(&["4task4list", "LocalOwnedTasks", "4bind"]) {
+            Some(&mut self.bind_local)
+        } else if has(&["8blocking4pool", "7Spawner10spawn_task"]) {
+            Some(&mut self.spawn_task)
+        } else if has(&["4task4core", "6Header12set_owner_id"]) {
+            Some(&mut self.set_owner_id)
+        } else if has(&["4task5waker11wake_by_val"]) {
+            Some(&mut self.wake_by_val)
+        } else if has(&["4task5waker11wake_by_ref"]) {
+            Some(&mut self.wake_by_ref)
+        } else {
+            None
+        }
+    }
+
+    fn all(&mut self) -> [&mut Vec<u64>; 6] {
+        [
+            &mut self.bind_inner,
+            &mut self.bind_local,
+            &mut self.spawn_task,
+            &mut self.set_owner_id,
+            &mut self.wake_by_val,
+            &mut self.wake_by_ref,
+        ]
+    }
+}
+
+/// Whether a symbol is of a closure that is written in the function that it names.
+fn is_closure(name: &str) -> bool {
+    name.starts_with("_RNC") || name.contains("$u7b$$u7b$closure")
 }
 
 impl fmt::Display for Untold {
@@ -279,3 +293,30 @@ impl fmt::Display for Untold {
 }
 
 impl error::Error for Untold {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_known_by_their_symbols_however_those_are_mangled() {
+        let which = |name: &str| {
+            let mut found = ListFunctions::default();
+            found.of_symbol(name)?.push(1);
+            found.all().iter().position(|functions| !functions.is_empty())
+        };
+        for (name, expected) in [
+            ("_ZN5tokio7runtime4task4list19OwnedTasks$LT$S$GT$10bind_inner17hffa8bb6869f91184E", Some(0)),
+            ("_ZN5tokio7runtime8blocking4pool7Spawner10spawn_task17hdeffb8fbd0a2e92fE", Some(2)),
+            ("_ZN5tokio7runtime4task4core6Header12set_owner_id17hba5874f9e7e94d2aE", Some(3)),
+            ("_RNvMs_NtNtNtCs1_5tokio7runtime4task4coreNtB4_6Header12set_owner_id", Some(3)),
+            ("_ZN5tokio7runtime4task5waker11wake_by_val17h04e59be515b0ff2eE", Some(4)),
+            ("_RNvNtNtNtCs1_5tokio7runtime4task5waker11wake_by_ref", Some(5)),
+            ("_ZN5tokio7runtime4task4core6Header12set_owner_id28_$u7b$$u7b$closure$u7d$$u7d$17h4E", None),
+            ("_RNCNvNtNtNtCs1_5tokio7runtime4task5waker11wake_by_ref0", None),
+            ("_ZN4core4task4wake5Waker11wake_by_ref17h7714ae076b429c01E", None),
+        ] {
+            assert_eq!(which(name), expected, "{name}");
+        }
+    }
+}

@@ -38,8 +38,8 @@ CREATE PERFETTO TABLE polletto_blocking(
   wait STRING,
   -- The number of the thread that woke it, if that was one of the program's.
   waker_tid LONG,
-  -- The address on which it slept, if it waited for a lock in the system call
-  -- `futex`.
+  -- The address on which it slept in the system call `futex`: a lock's, or that
+  -- of something else that is made of one.
   lock LONG,
   -- The poll.
   poll_id JOINID(slice.id),

@@ -2,6 +2,8 @@ INCLUDE PERFETTO MODULE polletto.arguments;
 
 INCLUDE PERFETTO MODULE polletto.blocking;
 
+INCLUDE PERFETTO MODULE polletto.polls;
+
 -- Sleeps on the addresses of locks, and the poll of a task that awaits in which
 -- one was. Threads for blocking code are there to be blocked.
 CREATE PERFETTO TABLE _polletto_lock_sleeps AS
@@ -14,17 +16,14 @@ SELECT
   arguments.sleep_ns AS dur,
   slice.ts + arguments.sleep_ns AS until,
   arguments.waker_tid,
-  iif(
-    blocking.future NOT GLOB '*::blocking::task::BlockingTask*',
-    blocking.id,
-    NULL
-  ) AS blocking_id
+  iif(poll.poll_kind IS NULL, blocking.id, NULL) AS blocking_id
 FROM slice
 JOIN thread_track ON thread_track.id = slice.track_id
 JOIN thread USING (utid)
 JOIN _polletto_arguments AS arguments USING (arg_set_id)
 LEFT JOIN polletto_blocking AS blocking
   ON blocking.utid = thread.utid AND blocking.ts = slice.ts
+LEFT JOIN polletto_polls AS poll ON poll.id = blocking.poll_id
 WHERE slice.category = 'blocked' AND arguments.lock IS NOT NULL
 ORDER BY slice.ts;
 

@@ -51,7 +51,8 @@ LEFT JOIN _polletto_worker_of_thread AS known USING (utid)
 WHERE poll.poll_kind IS NULL;
 
 -- Stretches in which a thread that polls slept outside of its polls. Those with
--- a part in a poll began there.
+-- a part in a poll began there. What blocks in place, or in a closure that may,
+-- keeps no worker.
 CREATE PERFETTO TABLE _polletto_parks AS
 SELECT
   known.upid,
@@ -64,9 +65,10 @@ JOIN _polletto_worker_of_thread AS known USING (utid)
 WHERE
   states.state IN ('S', 'D')
   AND states.id NOT IN (
-    SELECT state_id
-    FROM _polletto_states_in_polls
-    WHERE state IN ('S', 'D')
+    SELECT within.state_id
+    FROM _polletto_states_in_polls AS within
+    JOIN polletto_polls AS poll ON poll.id = within.poll_id
+    WHERE within.state IN ('S', 'D') AND poll.poll_kind IS NULL
   )
 GROUP BY known.upid, known.runtime, known.worker;
 

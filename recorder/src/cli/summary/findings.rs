@@ -27,7 +27,7 @@ pub struct Findings {
     runtimes: Vec<RuntimeFound>,
     /// How often a runtime, or a worker's thread, was one too many to be judged.
     runtimes_not_kept: u64,
-    /// How often lock convoys may have been told in parts, since there were too many sleeps at locks.
+    /// How often lock convoys may have been told in parts, or not at all, since there were too many sleeps at locks.
     convoys_cut_short: u64,
 }
 
@@ -246,7 +246,10 @@ impl Findings {
         }
         if self.convoys_cut_short > 0 {
             let cut_short = Count(self.convoys_cut_short);
-            writeln!(out, "            and {cut_short} times lock convoys in parts: too many threads slept at locks")?;
+            writeln!(
+                out,
+                "            and {cut_short} times lock convoys in parts, or not at all: too many threads slept at locks"
+            )?;
         }
         if self.runtimes_not_kept > 0 {
             let not_kept = Count(self.runtimes_not_kept);

@@ -24,6 +24,11 @@ impl Polls {
         self.named.is_wanted().then(|| self.named.workers())
     }
 
+    /// Whether a thread that polls has the worker that it was found to be.
+    pub fn has_worker(&self, tgid: Tgid, tid: Tid, polled: &Polled) -> bool {
+        polled.runtime != 0 && !self.given.has_given(tgid, tid, polled)
+    }
+
     /// Who polls a task on that thread, which may block or not.
     pub fn poller(&mut self, tgid: Tgid, tid: Tid, polled: &Polled, may_block: bool) -> Poller {
         if self.given.has_given(tgid, tid, polled) {

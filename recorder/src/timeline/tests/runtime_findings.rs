@@ -1,6 +1,6 @@
 //! What is found to be wrong with runtimes as a whole.
 
-use polletto_common::record::Poll;
+use polletto_common::record::{Poll, Spawn};
 use polletto_protos::{
     debug_annotation,
     track_event::{NameField, Type},
@@ -124,16 +124,24 @@ fn what_is_found_of_a_runtime_is_a_slice_in_its_group() {
 }
 
 #[test]
-fn a_worker_s_sleep_in_a_poll_is_no_rest() {
-    let mut recording = finding_recording();
-    recording.polled_from(1, 1000 * MS);
-    let header = header::<record::PollLeft>(1500 * MS, flags::FELL_ASLEEP);
-    let polled = exact(1000 * MS);
-    recording.push(switch(1500 * MS, 10, SLEEPS, 0, OURS_LEAVES));
-    recording.push(Record::PollLeft(record::PollLeft { header, tid: Tid(10), tgid: PROCESS, polled }));
-    recording.push(switch(1900 * MS, 0, 0, 10, flags::NEXT_RECORDED));
-    recording.polled_from(1000 * MS, 2000 * MS);
-    assert_eq!(recording.found(2000 * MS), [("worker never parks", Some(WORKER), 1999)]);
+fn a_worker_s_sleep_in_a_poll_is_no_rest_unless_it_was_given_away_before() {
+    for (gives_away, expected) in [(false, vec![("worker never parks", Some(WORKER), 1999)]), (true, vec![])] {
+        let mut recording = finding_recording();
+        recording.polled_from(1, 1000 * MS);
+        let polled = exact(1000 * MS);
+        if gives_away {
+            let header = header::<Spawn>(1400 * MS, flags::MAY_BLOCK | flags::GAVE_WORKER_AWAY);
+            // Of a closure that nothing is known of.
+            let spawn = Spawn { header, tid: Tid(10), tgid: PROCESS, vtable: 0, task: 8, polled };
+            recording.push(Record::Spawn(spawn));
+        }
+        let header = header::<record::PollLeft>(1500 * MS, flags::FELL_ASLEEP);
+        recording.push(switch(1500 * MS, 10, SLEEPS, 0, OURS_LEAVES));
+        recording.push(Record::PollLeft(record::PollLeft { header, tid: Tid(10), tgid: PROCESS, polled }));
+        recording.push(switch(1900 * MS, 0, 0, 10, flags::NEXT_RECORDED));
+        recording.polled_from(1000 * MS, 2000 * MS);
+        assert_eq!(recording.found(2000 * MS), expected, "{gives_away}");
+    }
 }
 
 #[test]
