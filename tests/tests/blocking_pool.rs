@@ -173,6 +173,8 @@ fn every_closure_and_every_block_in_place_is_told(build: Build) {
     beside.check_tracks();
     assert_eq!(summary["blocks_in_place"], truth.in_place.len());
     assert_eq!(summary["workers_gone_unseen"], 0);
+    // Its workers are threads of which each is another's at other times.
+    assert_eq!(summary["findings"]["runtimes"], serde_json::json!([]), "{build:?}");
     let (closures, blocks) = (truth.closures.len(), truth.in_place.len());
     println!(
         "{build:?}: {closures} closures; {blocks} blocks in place, {without} of which ended without a worker; {moved} moves"

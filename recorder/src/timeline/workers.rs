@@ -45,11 +45,17 @@ pub struct Work {
     busy_ns: BTreeMap<u64, u64>,
     /// How many workers it has, as far as its memory tells.
     workers: u64,
+    /// A worker was several threads, or a thread several workers: tasks of it block in place. Whose work a thread's was at
+    /// what time is not kept.
+    has_moved: bool,
 }
 
 impl Work {
-    /// The share of so much time in which each worker was busy.
+    /// The share of so much time in which each worker was busy. None where that is not known.
     pub fn shares(&self, recorded_ns: u64) -> Vec<(u64, f64)> {
+        if self.has_moved {
+            return Vec::new();
+        }
         // One that never polled has no thread that is known as its.
         let workers: BTreeSet<u64> = (0..self.workers).chain(self.busy_ns.keys().copied()).collect();
         let busy_ns = |worker: &u64| self.busy_ns.get(worker).copied().unwrap_or_default();
@@ -146,7 +152,10 @@ impl Workers {
         let Some(&((runtime, index), _)) = worker else { return };
         if self.work.len() < MAX_THREADS || self.work.contains_key(&runtime) {
             let busy_ns = thread.last_ns.saturating_sub(thread.since_ns).saturating_sub(thread.parked_ns);
-            let known = &mut self.work.entry(runtime).or_default().busy_ns;
+            let work = self.work.entry(runtime).or_default();
+            let was = thread.polled_as.iter().filter(|((of, _), _)| *of == runtime).count();
+            work.has_moved |= was > 1 || work.busy_ns.contains_key(&index);
+            let known = &mut work.busy_ns;
             // A program's memory may say anything.
             if known.len() < MAX_WORKERS as usize || known.contains_key(&index) {
                 *known.entry(index).or_default() += busy_ns;
@@ -268,14 +277,20 @@ mod tests {
     }
 
     #[test]
-    fn threads_of_one_worker_add_up_and_one_that_was_several_counts_for_what_it_was_most() {
-        let mut workers = Workers::default();
-        found(&mut workers, 0, Tid(1), worker(0));
-        workers.leaves(100, Tid(1), true);
-        found(&mut workers, 100, Tid(2), worker(1));
-        found(&mut workers, 110, Tid(2), worker(0));
-        found(&mut workers, 120, Tid(2), worker(0));
-        assert_eq!(shares(&mut workers, 1000), [(0, 1.0)]);
+    fn whose_workers_move_between_threads_is_not_judged() {
+        for (threads, expected) in [
+            ([(1, 0), (2, 1), (3, 2)], vec![(0, 1.0), (1, 1.0), (2, 1.0)]),
+            // A worker that was two threads, and a thread that was two workers.
+            ([(1, 0), (2, 0), (3, 2)], vec![]),
+            ([(1, 0), (2, 1), (2, 2)], vec![]),
+        ] {
+            let mut workers = Workers::default();
+            for (tid, index) in threads {
+                found(&mut workers, 0, Tid(tid), worker(index));
+                workers.leaves(1000, Tid(tid), false);
+            }
+            assert_eq!(shares(&mut workers, 1000), expected, "{threads:?}");
+        }
     }
 
     #[test]

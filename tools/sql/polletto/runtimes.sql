@@ -104,6 +104,18 @@ WITH
     JOIN _polletto_worker_of_thread AS of USING (utid)
     GROUP BY of.upid, of.runtime, of.worker
   ),
+  -- Where tasks block in place, workers move between threads: whose work a
+  -- thread's was is not known then.
+  moved AS (
+    SELECT upid, runtime
+    FROM (
+      SELECT DISTINCT upid, runtime, worker, utid
+      FROM _polletto_poll_slices
+      WHERE worker GLOB 'worker *' AND poll_kind IS NULL AND utid IS NOT NULL
+    )
+    GROUP BY upid, runtime
+    HAVING count() > count(DISTINCT worker) OR count() > count(DISTINCT utid)
+  ),
   active AS (
     SELECT
       workers.upid,
@@ -123,6 +135,11 @@ WITH
       workers.runtime GLOB 'Tokio workers*'
       AND workers.worker GLOB 'worker *'
       AND observed.recorded_ns >= 1000000000
+      AND NOT EXISTS (
+        SELECT 1
+        FROM moved
+        WHERE moved.upid = workers.upid AND moved.runtime = workers.runtime
+      )
   ),
   compared AS (
     SELECT

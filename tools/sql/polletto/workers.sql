@@ -102,7 +102,8 @@ CREATE PERFETTO TABLE polletto_workers(
   runqueue_ns LONG,
   -- How often its threads slept between polls.
   parks LONG,
-  -- How long they slept then.
+  -- How long they slept then. Where tasks block in place, workers move between
+  -- threads, and this is too much.
   parked_ns LONG
 )
 AS
