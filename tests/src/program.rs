@@ -23,6 +23,12 @@ macro_rules! program {
     };
 }
 
+/// A copy of a program without its symbols, at `to`.
+pub fn strip(program: &Path, to: &Path) {
+    let status = Command::new("strip").arg("-s").arg("-o").arg(to).arg(program).status().expect("strip starts");
+    assert!(status.success(), "{} can't be stripped", program.display());
+}
+
 /// A process that is killed when this is dropped.
 #[derive(Debug)]
 pub struct Guard(Child);

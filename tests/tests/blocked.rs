@@ -9,7 +9,7 @@ use polletto_tests::{
     program,
     program::Program,
     recorder::{Outcome, Record},
-    trace::{Event, EventKind, Nanoseconds, StackSample, State, Tid, Trace, Value},
+    trace::{Event, EventKind, Nanoseconds, StackSample, State, Tid, Trace, Value, the_number, the_text},
     turn::Turn,
 };
 
@@ -46,20 +46,6 @@ fn slices_of(trace: &Trace, tid: Tid) -> Vec<Slice<'_>> {
 /// How many switches the machine hid: each can make two stretches one, or none.
 fn hidden_switches(outcome: &Outcome) -> u64 {
     outcome.summary()["switches_not_reported"].as_u64().expect("a count")
-}
-
-fn number(event: &Event, name: &str) -> u64 {
-    match event.arguments.get(name) {
-        Some(Value::Integer(number)) => u64::try_from(*number).expect("a count"),
-        other => panic!("{name} is {other:?} of {event:?}"),
-    }
-}
-
-fn state(event: &Event) -> &str {
-    match event.arguments.get("state") {
-        Some(Value::Text(state)) => state,
-        other => panic!("the state is {other:?} of {event:?}"),
-    }
 }
 
 /// Whether a sample is about this absence.
@@ -132,9 +118,9 @@ fn a_blocked_stretch_is_a_slice_with_the_same_stack() {
             let (Some(slice), None) = (same.next(), same.next()) else { panic!("not one slice for {sample:?}") };
             assert_eq!(slice.begin.name, "blocked");
             assert_eq!(slice.begin.stack.as_ref(), Some(&sample.stack));
-            assert_eq!(number(slice.begin, "sleep_ns"), sample.weight("off-cpu-time"));
-            assert_eq!(number(slice.begin, "runqueue_ns"), sample.weight("run-queue-time"));
-            assert_eq!(state(slice.begin), "S");
+            assert_eq!(the_number(&slice.begin.arguments, "sleep_ns"), sample.weight("off-cpu-time"));
+            assert_eq!(the_number(&slice.begin.arguments, "runqueue_ns"), sample.weight("run-queue-time"));
+            assert_eq!(the_text(&slice.begin.arguments, "state"), "S");
             seen.insert(slice.begin.at);
         }
         // It sleeps once in every turn, longer than the shortest stretch that is recorded.
@@ -153,7 +139,7 @@ fn a_parent_that_waits_for_its_vforked_child_is_in_state_d() {
     let trace = recording.wait().expect_success().trace();
     let slices = slices_of(&trace, pid);
     let long: Vec<_> = slices.iter().filter(|slice| slice.end - slice.begin.at >= 25_000_000).collect();
-    let states: Vec<_> = long.iter().map(|slice| state(slice.begin)).collect();
+    let states: Vec<_> = long.iter().map(|slice| the_text(&slice.begin.arguments, "state")).collect();
     assert_eq!(states, ["S", "D", "S"], "it slept, waited for its child, and slept");
     assert!(long[1].end - long[1].begin.at >= 80_000_000, "it waited for all of the child's life");
 }

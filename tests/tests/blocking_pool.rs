@@ -6,31 +6,12 @@ use std::collections::BTreeMap;
 
 use polletto_tests::{
     oracle::{Build, NEWEST, Poll, Truth},
-    trace::{Event, EventKind, Tid, Trace, TrackSlice, Value},
+    trace::{Event, EventKind, Tid, Trace, TrackSlice, Value, number, text, the_number, the_text},
     turn::Turn,
 };
 
-/// A number that an event has as an argument.
-fn number(arguments: &BTreeMap<String, Value>, name: &str) -> Option<u64> {
-    match arguments.get(name)? {
-        Value::Integer(number) => Some(u64::try_from(*number).expect("a number of 64 bits")),
-        other => panic!("{name} is {other:?}"),
-    }
-}
-
-fn text<'t>(slice: &TrackSlice<'t>, name: &str) -> &'t str {
-    match slice.arguments.get(name) {
-        Some(Value::Text(text)) => text,
-        other => panic!("{name} is {other:?}"),
-    }
-}
-
-fn kind<'t>(slice: &TrackSlice<'t>) -> Option<&'t str> {
-    slice.arguments.contains_key("kind").then(|| text(slice, "kind"))
-}
-
 fn tid(arguments: &BTreeMap<String, Value>) -> Tid {
-    Tid::try_from(number(arguments, "tid").expect("it has a thread")).expect("an id")
+    Tid::try_from(the_number(arguments, "tid")).expect("an id")
 }
 
 /// A recording, beside what the program says.
@@ -78,7 +59,10 @@ impl<'t> Beside<'t> {
             let ran = told.ran.unwrap_or_else(|| panic!("{closure} ran"));
             let poll = self.around(&self.polls, &ran, told.id).unwrap_or_else(|| panic!("{told:?} is shown"));
             assert!(ran.end <= poll.end, "{:?}: {told:?}: {poll:?}", self.build);
-            assert_eq!((text(poll, "extent"), text(poll, "kind")), ("exact", "blocking closure"));
+            assert_eq!(
+                (the_text(poll.arguments, "extent"), the_text(poll.arguments, "kind")),
+                ("exact", "blocking closure")
+            );
             assert_eq!(number(poll.arguments, "queued_ns"), Some(poll.begin - event.at), "{:?}: {told:?}", self.build);
             assert_eq!(self.track(poll), format!("thread {}", ran.tid));
             assert!(event.flows.len() == 1 && poll.flows == event.flows, "{event:?} leads to {poll:?}");
@@ -105,14 +89,23 @@ impl<'t> Beside<'t> {
             let shown = self.around(&self.polls, poll, id).unwrap_or_else(|| panic!("{poll:?} is shown"));
             assert!(self.track(shown).starts_with("worker "), "{shown:?}");
             assert_eq!(event.track, shown.track, "{:?}: {block:?}", self.build);
-            if text(shown, "extent") == "exact" {
+            if the_text(shown.arguments, "extent") == "exact" {
                 assert!(poll.end <= shown.end, "{:?}: {poll:?}: {shown:?}", self.build);
                 continue;
             }
-            assert_eq!((text(shown, "extent"), shown.end), ("until block in place", event.at), "{:?}", self.build);
+            assert_eq!(
+                (the_text(shown.arguments, "extent"), shown.end),
+                ("until block in place", event.at),
+                "{:?}",
+                self.build
+            );
             let rest = self.in_place.iter().find(|slice| slice.begin == event.at && tid(slice.arguments) == block.tid);
             let rest = rest.unwrap_or_else(|| panic!("{:?}: the rest of {poll:?} is shown", self.build));
-            assert!(poll.end <= rest.end && text(rest, "extent") == "exact", "{:?}: {poll:?}: {rest:?}", self.build);
+            assert!(
+                poll.end <= rest.end && the_text(rest.arguments, "extent") == "exact",
+                "{:?}: {poll:?}: {rest:?}",
+                self.build
+            );
             assert_eq!(self.track(rest), format!("thread {}", block.tid));
             without += 1;
         }
@@ -194,7 +187,7 @@ fn polls_that_gave_their_worker_away_nobody_knows_when_are_on_their_threads_trac
     assert_eq!((&summary["blocking_spawns"], &summary["blocks_in_place"]), (&0.into(), &0.into()));
     let beside = Beside::new(build, &truth, &trace);
     let without: Vec<&TrackSlice<'_>> =
-        beside.polls.iter().filter(|poll| kind(poll) == Some("blocked in place")).collect();
+        beside.polls.iter().filter(|poll| text(poll.arguments, "kind") == Some("blocked in place")).collect();
     assert_eq!(summary["workers_gone_unseen"], without.len());
     for poll in &without {
         let blocked = truth

@@ -3,14 +3,14 @@
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not. Traces are asked where there
 //! is a `trace_processor_shell`.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use polletto_tests::{
     check::trace_processor,
     program,
-    program::Program,
+    program::{Program, strip},
     recorder::{Outcome, Record, polletto},
-    trace::{Event, Nanoseconds, Trace, Value as Argument},
+    trace::{Event, Nanoseconds, Trace, number, the_number},
     turn::Turn,
 };
 use serde_json::Value;
@@ -30,10 +30,10 @@ const DISTURBED: usize = 1;
 struct Round {
     /// `polls` or `blocking code`.
     by: String,
-    count: i128,
+    count: u64,
     /// Where the lock lies.
-    lock: std::ops::Range<i128>,
-    holder: i128,
+    lock: std::ops::Range<u64>,
+    holder: u64,
     begin: Nanoseconds,
     end: Nanoseconds,
 }
@@ -41,27 +41,19 @@ struct Round {
 impl Round {
     fn read(line: &Value) -> Round {
         let number = |name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{line}: {name}"));
-        let lock = i128::from(number("lock"));
         Round {
             by: line["by"].as_str().unwrap_or_else(|| panic!("{line}: by")).to_owned(),
-            count: number("count").into(),
-            lock: lock..lock + i128::from(number("bytes")),
-            holder: number("holder").into(),
+            count: number("count"),
+            lock: number("lock")..number("lock") + number("bytes"),
+            holder: number("holder"),
             begin: number("begin"),
             end: number("end"),
         }
     }
 }
 
-fn number(event: &Event, name: &str) -> i128 {
-    match event.arguments.get(name) {
-        Some(Argument::Integer(number)) => *number,
-        other => panic!("{name} is {other:?} of {event:?}"),
-    }
-}
-
-fn recorded() -> (Outcome, Vec<Round>) {
-    let mut program = Program::start(program!("convoying"), &["--rounds", &ROUNDS.to_string()]);
+fn recorded(program: &Path) -> (Outcome, Vec<Round>) {
+    let mut program = Program::start(program, &["--rounds", &ROUNDS.to_string()]);
     let recording = Record::new().process(program.pid()).arguments(["--polls", "all"]).start();
     program.begin();
     program.wait_for("done");
@@ -74,30 +66,27 @@ fn of_round<'t>(trace: &'t Trace, round: &Round) -> Vec<&'t Event> {
     let is_its = |event: &&Event| {
         event.name == "lock convoy"
             && event.at < round.end
-            && event.at + u64::try_from(number(event, "duration_ns")).expect("a duration") > round.begin
+            && event.at + the_number(&event.arguments, "duration_ns") > round.begin
     };
     trace.events.iter().filter(is_its).collect()
 }
 
 /// Whether a convoy is told as it was.
 fn is_as_told(convoy: &Event, round: &Round) -> bool {
-    let until = convoy.at + u64::try_from(number(convoy, "duration_ns")).expect("a duration");
+    let until = convoy.at + the_number(&convoy.arguments, "duration_ns");
     convoy.at.abs_diff(round.begin) <= NEAR_NS
         && until.abs_diff(round.end) <= NEAR_NS
-        && round.lock.contains(&number(convoy, "lock"))
-        && ["threads", "at_once"].iter().all(|name| number(convoy, name) == round.count)
-        && number(convoy, "held_by") == round.holder
-        && u64::try_from(number(convoy, "held_ns")).is_ok_and(|held| held.abs_diff(round.end - round.begin) <= NEAR_NS)
+        && round.lock.contains(&the_number(&convoy.arguments, "lock"))
+        && ["threads", "at_once"].iter().all(|name| the_number(&convoy.arguments, name) == round.count)
+        && number(&convoy.arguments, "held_by") == Some(round.holder)
+        && number(&convoy.arguments, "held_ns").is_some_and(|held| held.abs_diff(round.end - round.begin) <= NEAR_NS)
 }
 
-#[test]
-fn who_stands_at_a_lock_in_polls_and_who_held_it_is_told() {
-    let _turn = Turn::alone();
-    let (outcome, rounds) = recorded();
-    let trace = outcome.trace();
+/// Every convoy of polls is told as it was, and nothing else is. How many are told.
+fn check(outcome: &Outcome, trace: &Trace, rounds: &[Round]) -> usize {
     let (mut told, mut disturbed) = (0, 0);
-    for round in &rounds {
-        let found = of_round(&trace, round);
+    for round in rounds {
+        let found = of_round(trace, round);
         if round.by == "polls" && round.count == 3 {
             match found[..] {
                 [convoy] if is_as_told(convoy, round) => assert!(convoy.stack.is_some(), "{convoy:?}"),
@@ -114,14 +103,33 @@ fn who_stands_at_a_lock_in_polls_and_who_held_it_is_told() {
     assert_eq!(rounds.len(), 3 * ROUNDS);
     assert!(disturbed <= DISTURBED, "{disturbed} of {ROUNDS}");
     assert_eq!(trace.events.iter().filter(|event| event.name == "lock convoy").count(), told, "and no others");
+    asked(outcome, trace);
+    told
+}
+
+#[test]
+fn who_stands_at_a_lock_in_polls_and_who_held_it_is_told() {
+    let _turn = Turn::alone();
+    let (outcome, rounds) = recorded(program!("convoying"));
+    let told = check(&outcome, &outcome.trace(), &rounds);
     let summary = &outcome.summary()["findings"];
     let is_convoy = |of: &&Value| of["kind"] == "lock convoy";
     let counts: Vec<&Value> = summary["counts"].as_array().expect("a list").iter().filter(is_convoy).collect();
     assert_eq!(counts.iter().filter_map(|of| of["count"].as_u64()).sum::<u64>(), told as u64);
     let place = summary["places"].as_array().expect("a list").iter().find(is_convoy).expect("it has a place");
     assert_eq!(place["own"]["function"].as_str().map(|name| name.ends_with("want")), Some(true), "{place}");
-    assert_eq!(place["longest"]["convoy"]["held_by"].as_i64().map(i128::from), Some(rounds[0].holder), "{place}");
-    asked(&outcome, &trace);
+    assert_eq!(place["longest"]["convoy"]["held_by"].as_u64(), Some(rounds[0].holder), "{place}");
+}
+
+/// Nothing but what the runtime does with them then tells closures that may block from tasks that await.
+#[test]
+fn in_a_stripped_program_those_are_told_and_no_others() {
+    let _turn = Turn::alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let stripped = directory.path().join("convoying-stripped");
+    strip(program!("convoying"), &stripped);
+    let (outcome, rounds) = recorded(&stripped);
+    check(&outcome, &outcome.trace(), &rounds);
 }
 
 /// A report finds the same in the trace.
@@ -134,14 +142,14 @@ fn asked(outcome: &Outcome, trace: &Trace) {
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let of_report = report["findings"].as_array().expect("a list").iter().filter(|of| of["kind"] == "lock convoy");
     let mut asked: Vec<_> = of_report
-        .map(|of| (of["ts"].as_u64(), of["dur"].as_u64(), of["tid"].as_i64(), of["task_id"].as_i64()))
+        .map(|of| (of["ts"].as_u64(), of["dur"].as_u64(), of["tid"].as_u64(), of["task_id"].as_u64()))
         .collect();
     asked.sort_unstable();
-    let integer = |event: &Event, name: &str| i64::try_from(number(event, name)).ok();
-    let length = |event: &Event| u64::try_from(number(event, "duration_ns")).ok();
+    let integer = |event: &Event, name: &str| number(&event.arguments, name);
     let told = trace.events.iter().filter(|event| event.name == "lock convoy");
-    let mut told: Vec<_> =
-        told.map(|event| (Some(event.at), length(event), integer(event, "tid"), integer(event, "task_id"))).collect();
+    let mut told: Vec<_> = told
+        .map(|event| (Some(event.at), integer(event, "duration_ns"), integer(event, "tid"), integer(event, "task_id")))
+        .collect();
     told.sort_unstable();
     assert_eq!(asked, told);
     let details: Vec<&str> = report["findings"]
@@ -152,7 +160,7 @@ fn asked(outcome: &Outcome, trace: &Trace) {
         .filter_map(|of| of["detail"].as_str())
         .collect();
     for event in trace.events.iter().filter(|event| event.name == "lock convoy") {
-        let holder = format!(" {} held it for ", number(event, "held_by"));
+        let holder = format!(" {} held it for ", the_number(&event.arguments, "held_by"));
         assert!(details.iter().any(|detail| detail.contains(&holder)), "{holder}: {details:?}");
     }
 }
@@ -160,13 +168,13 @@ fn asked(outcome: &Outcome, trace: &Trace) {
 #[test]
 fn locks_of_sleeps_stand_at_their_slices() {
     let _turn = Turn::alone();
-    let (outcome, rounds) = recorded();
+    let (outcome, rounds) = recorded(program!("convoying"));
     let trace = outcome.trace();
     for round in &rounds {
         let is_at_lock = |event: &&Event| {
             event.arguments.contains_key("lock")
                 && event.name == "blocked"
-                && round.lock.contains(&number(event, "lock"))
+                && round.lock.contains(&the_number(&event.arguments, "lock"))
                 && (round.begin - NEAR_NS..round.end).contains(&event.at)
         };
         let slept = trace.events.iter().filter(is_at_lock).count();

@@ -9,7 +9,7 @@ use polletto_tests::{
     program,
     recorder::{Outcome, Record},
     served::Server,
-    trace::{Event, Nanoseconds, Slice, Trace, Value as Argument},
+    trace::{Event, Nanoseconds, Slice, Trace, Value as Argument, text},
     turn::Turn,
     workload::boottime,
 };
@@ -46,13 +46,6 @@ struct Asked {
     answered: u64,
 }
 
-fn text<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
-    match event.arguments.get(name) {
-        Some(Argument::Text(text)) => Some(text),
-        _ => None,
-    }
-}
-
 fn findings(trace: &Trace) -> Vec<&Event> {
     trace.events.iter().filter(|event| event.categories.iter().any(|of| of == "finding")).collect()
 }
@@ -83,15 +76,15 @@ fn assert_kinds_and_futures(outcome: &Outcome, asked: &[Asked], faults: &[Fault]
         let found = findings.iter().filter(|event| (asked.begin..asked.end).contains(&event.at));
         let (mut counts, mut others) = (vec![0; of_endpoint.len()], BTreeMap::<_, u64>::new());
         for event in found {
-            let future = text(event, "future").unwrap_or_default();
+            let future = text(&event.arguments, "future").unwrap_or_default();
             let is_it = |fault: &&Fault| {
                 fault.kind == event.name
-                    && fault.waited_for.as_deref() == text(event, "waited_for")
+                    && fault.waited_for.as_deref() == text(&event.arguments, "waited_for")
                     && fault.is_future(future, is_stripped)
             };
             match of_endpoint.iter().position(is_it) {
                 Some(index) => counts[index] += 1,
-                None => *others.entry((&*event.name, text(event, "waited_for"), future)).or_default() += 1,
+                None => *others.entry((&*event.name, text(&event.arguments, "waited_for"), future)).or_default() += 1,
             }
         }
         println!("{}: {} requests, {counts:?} as they should, and {others:?}", asked.endpoint, asked.answered);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use polletto_tests::{
     oracle::{Build, NEWEST, Poll, Truth},
     recorder::Outcome,
-    trace::{Event, Trace, Value as Argument},
+    trace::{Event, Trace, text, the_number},
     turn::Turn,
 };
 use serde_json::Value;
@@ -27,20 +27,6 @@ const AWAKE_NS: u64 = 300_000;
 
 const ALL: [&str; 5] = ["--polls", "all", "-F", "499", "--no-symbols"];
 
-fn number(event: &Event, name: &str) -> u64 {
-    match event.arguments.get(name) {
-        Some(Argument::Integer(number)) => u64::try_from(*number).expect("a number of 64 bits"),
-        other => panic!("{name} is {other:?} of {event:?}"),
-    }
-}
-
-fn text(argument: &Argument) -> &str {
-    match argument {
-        Argument::Text(text) => text,
-        other => panic!("{other:?} is no text"),
-    }
-}
-
 /// Findings about polls that lasted.
 fn findings(trace: &Trace) -> Vec<&Event> {
     let of_category = trace.events.iter().filter(|event| event.categories.iter().any(|of| of == "finding"));
@@ -51,10 +37,10 @@ fn findings(trace: &Trace) -> Vec<&Event> {
 /// Those of a poll.
 fn of_poll<'t>(findings: &[&'t Event], truth: &Truth, poll: &Poll) -> Vec<&'t Event> {
     let is_its = |event: &&&Event| {
-        let is_around = event.at <= poll.begin && poll.end <= event.at + number(event, "duration_ns");
+        let is_around = event.at <= poll.begin && poll.end <= event.at + the_number(&event.arguments, "duration_ns");
         // A task may be polled by another before its last poll has come to its end.
-        let is_own =
-            number(event, "task_id") == truth.id(poll) && number(event, "tid") == u64::from(poll.tid.unsigned_abs());
+        let is_own = the_number(&event.arguments, "task_id") == truth.id(poll)
+            && the_number(&event.arguments, "tid") == u64::from(poll.tid.unsigned_abs());
         is_own && is_around
     };
     findings.iter().filter(is_its).copied().collect()
@@ -80,19 +66,20 @@ fn every_long_poll_is_found_and_no_other(build: Build) {
             assert_eq!(told.len(), 1, "{build:?}: {poll:?} is found: {told:?}");
         }
         let Some(finding) = told.first() else { continue };
-        let [ran, slept, queued] = ["cpu_ns", "off_cpu_ns", "runqueue_ns"].map(|name| number(finding, name));
+        let [ran, slept, queued] =
+            ["cpu_ns", "off_cpu_ns", "runqueue_ns"].map(|name| the_number(&finding.arguments, name));
         // Its thread may have had to make room just before or after the program's own words.
         if lasted_ns + queued + NEAR_NS < THRESHOLD_NS {
             println!("{poll:?} is none: {finding:?}");
             by_the_machine += 1;
         }
-        assert_eq!(ran + slept + queued, number(finding, "duration_ns"), "{finding:?}");
+        assert_eq!(ran + slept + queued, the_number(&finding.arguments, "duration_ns"), "{finding:?}");
         let spawn = &truth.spawns[&poll.number];
         match spawn.name.as_str() {
             // Its last poll does nothing.
             "sleeper" if lasted_ns >= SLEEP_NS => {
                 assert!(slept + queued + NEAR_NS >= SLEEP_NS, "{build:?}: {poll:?}, {finding:?}");
-                let waited_for = finding.arguments.get("waited_for").map(text);
+                let waited_for = text(&finding.arguments, "waited_for");
                 match waited_for {
                     // The thread was seen to leave its CPU and not to return: it seems asleep for the rest of the poll.
                     Some("not seen") => {

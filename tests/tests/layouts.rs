@@ -10,6 +10,7 @@ use std::{
 
 use object::{Object, ObjectSection};
 use polletto::tokio::layout::{Build, Drivers, Layout};
+use polletto_tests::program::strip;
 
 const MANIFEST: &str = r#"[package]
 name = "layout-probe"
@@ -122,7 +123,6 @@ fn debug_information_that_lies_ends_nothing_and_takes_no_time() {
 fn a_program_that_was_stripped_tells_nothing() {
     let path = &probe().path;
     let stripped = path.with_extension("stripped");
-    let status = Command::new("strip").arg("-o").arg(&stripped).arg(path).status().expect("strip starts");
-    assert!(status.success());
+    strip(path, &stripped);
     assert_eq!(Layout::described_in(&fs::read(stripped).expect("strip wrote it")), Ok(None));
 }

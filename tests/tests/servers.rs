@@ -15,7 +15,7 @@ use polletto_tests::{
     published::{FILE_SERVER, PROXY},
     recorder::{Outcome, Record},
     served::{Server, free_address},
-    trace::{Trace, TrackSlice, Value},
+    trace::{Trace, the_text},
     turn::Turn,
 };
 use tempfile::TempDir;
@@ -60,25 +60,20 @@ impl Both {
     }
 }
 
-fn text<'a>(slice: &TrackSlice<'a>, name: &str) -> &'a str {
-    match slice.arguments.get(name) {
-        Some(Value::Text(text)) => text,
-        other => panic!("{name} is {other:?} of {slice:?}"),
-    }
-}
-
 /// Polls are those of workers and of named futures, one of which is called so. So many of them are told from begin to end.
 fn assert_recognised(trace: &Trace, future: &str, exact: impl RangeBounds<usize> + Debug) {
     let polls: Vec<_> = trace.slices_of("poll").collect();
     let mut futures = BTreeMap::<(&str, &str), usize>::new();
-    polls.iter().for_each(|poll| *futures.entry((text(poll, "future"), text(poll, "name_tier"))).or_default() += 1);
+    polls.iter().for_each(|poll| {
+        *futures.entry((the_text(poll.arguments, "future"), the_text(poll.arguments, "name_tier"))).or_default() += 1
+    });
     let tracks: BTreeSet<_> = polls.iter().map(|poll| trace.tracks[&poll.track].name.as_str()).collect();
     println!("{} polls on {tracks:?}: {futures:#?}", polls.len());
-    let named = polls.iter().filter(|poll| text(poll, "name_tier") != "vtable").count();
+    let named = polls.iter().filter(|poll| the_text(poll.arguments, "name_tier") != "vtable").count();
     assert!(named * 100 >= polls.len() * NAMED_PERCENT, "{named} of {} polls are named: {futures:#?}", polls.len());
     assert!(futures.keys().any(|(name, _)| name.contains(future)), "no {future} among {futures:#?}");
     assert!(tracks.iter().any(|track| track.starts_with("worker ")), "no workers: {tracks:?}");
-    let told = polls.iter().filter(|poll| text(poll, "extent") == "exact").count();
+    let told = polls.iter().filter(|poll| the_text(poll.arguments, "extent") == "exact").count();
     assert!(exact.contains(&told), "{told} of {} polls are exact, not {exact:?}", polls.len());
     assert!(polls.len() > 10, "only {} polls", polls.len());
 }

@@ -2,13 +2,13 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::{collections::BTreeMap, fs, path::Path as FilePath, process::Command};
+use std::{collections::BTreeMap, fs, path::Path as FilePath};
 
 use polletto_tests::{
     generated::starts,
     paths::{Path, leads_through},
     program,
-    program::Program,
+    program::{Program, strip},
     recorder::{Outcome, Record},
     symbols::Symbols,
     trace::{StackSample, Trace},
@@ -171,8 +171,7 @@ fn stacks_of_a_stripped_program_are_as_whole() {
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path().canonicalize().expect("it is there");
     let (original, stripped) = (program!("deep-stacks"), directory.join("deep-stripped"));
-    let status = Command::new("strip").arg("-s").arg("-o").arg(&stripped).arg(original).status().expect("strip starts");
-    assert!(status.success(), "strip fails");
+    strip(original, &stripped);
     // As a symbol, which a text of the program is not.
     let has_symbol = |program: &FilePath| {
         let bytes = fs::read(program).expect("it is there");

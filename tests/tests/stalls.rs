@@ -2,13 +2,11 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::collections::BTreeMap;
-
 use polletto_tests::{
     program,
     program::Program,
     recorder::Record,
-    trace::{Event, Nanoseconds, State, Tid, Trace, TrackSlice, Value as Argument},
+    trace::{Arguments, Event, Nanoseconds, State, Tid, Trace, TrackSlice, the_number, the_text},
     turn::Turn,
 };
 use serde_json::Value;
@@ -100,21 +98,14 @@ impl Stall {
     }
 
     /// How far what is told is from what was measured: the length, and time on the CPU, asleep and in the run queue.
-    fn apart(&self, told: &BTreeMap<String, Argument>) -> [Nanoseconds; 4] {
+    fn apart(&self, told: &Arguments) -> [Nanoseconds; 4] {
         let measured = [
             ("duration_ns", self.lasted()),
             ("cpu_ns", self.ran),
             ("off_cpu_ns", self.slept()),
             ("runqueue_ns", self.waited),
         ];
-        measured.map(|(name, measured)| number(told, name).abs_diff(measured))
-    }
-}
-
-fn number(arguments: &BTreeMap<String, Argument>, name: &str) -> u64 {
-    match arguments.get(name) {
-        Some(Argument::Integer(number)) => u64::try_from(*number).expect("a number of 64 bits"),
-        other => panic!("{name} is {other:?} in {arguments:?}"),
+        measured.map(|(name, measured)| the_number(told, name).abs_diff(measured))
     }
 }
 
@@ -122,11 +113,11 @@ fn number(arguments: &BTreeMap<String, Argument>, name: &str) -> u64 {
 fn poll_of<'t>(polls: &'t [TrackSlice<'t>], stall: &Stall) -> &'t TrackSlice<'t> {
     let is_its = |poll: &&TrackSlice| {
         let is_around = poll.begin <= stall.begin && stall.end <= poll.end;
-        number(poll.arguments, "task_id") == stall.task && is_around
+        the_number(poll.arguments, "task_id") == stall.task && is_around
     };
     let its: Vec<_> = polls.iter().filter(is_its).collect();
     let [poll] = its[..] else { panic!("{stall:?} is in {its:?}") };
-    assert_eq!(poll.arguments["extent"], Argument::Text("exact".to_owned()), "{poll:?}");
+    assert_eq!(the_text(poll.arguments, "extent"), "exact", "{poll:?}");
     poll
 }
 
@@ -134,7 +125,7 @@ fn poll_of<'t>(polls: &'t [TrackSlice<'t>], stall: &Stall) -> &'t TrackSlice<'t>
 fn finding_of<'t>(trace: &'t Trace, poll: &TrackSlice, stall: &Stall) -> &'t Event {
     let is_its = |event: &&Event| {
         let is_finding = event.categories.iter().any(|of| of == "finding") && event.name != "starved task";
-        is_finding && event.at == poll.begin && number(&event.arguments, "task_id") == stall.task
+        is_finding && event.at == poll.begin && the_number(&event.arguments, "task_id") == stall.task
     };
     let its: Vec<_> = trace.events.iter().filter(is_its).collect();
     let [finding] = its[..] else { panic!("{stall:?} is found: {its:?}") };
@@ -159,7 +150,7 @@ fn lengths_of_polls_and_what_their_time_went_to_are_as_the_program_measured_them
         assert!(stall.is_as_meant(), "{stall:?}");
         let poll = poll_of(&polls, stall);
         let finding = finding_of(&trace, poll, stall);
-        assert_eq!(number(&finding.arguments, "duration_ns"), poll.end - poll.begin, "{finding:?}");
+        assert_eq!(the_number(&finding.arguments, "duration_ns"), poll.end - poll.begin, "{finding:?}");
         let apart = stall.apart(&finding.arguments);
         let [length, split @ ..] = apart.map(|apart| apart > stall.allowed());
         assert!(!length, "{stall:?} lasted as long as {finding:?}: {apart:?} ns apart");

@@ -2,22 +2,14 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use polletto_tests::{
     oracle::{Build, NEWEST, Poll, Truth, Wake},
     recorder::Outcome,
-    trace::{Event, Nanoseconds, Tid, Trace, TrackSlice, Value},
+    trace::{Event, Nanoseconds, Tid, Trace, TrackSlice, Value, number, the_number, the_text},
     turn::Turn,
 };
-
-/// A number that an event has as an argument.
-fn number(arguments: &BTreeMap<String, Value>, name: &str) -> Option<u64> {
-    match arguments.get(name)? {
-        Value::Integer(number) => Some(u64::try_from(*number).expect("a number of 64 bits")),
-        other => panic!("{name} is {other:?}"),
-    }
-}
 
 /// The instants of a category.
 fn instants<'t>(trace: &'t Trace, category: &str) -> Vec<&'t Event> {
@@ -29,7 +21,7 @@ fn polls(trace: &Trace) -> HashMap<u64, Vec<TrackSlice<'_>>> {
     let mut polls = HashMap::<u64, Vec<TrackSlice<'_>>>::new();
     for poll in trace.slices_of("poll") {
         if poll.arguments.get("extent") == Some(&Value::Text("exact".into())) {
-            polls.entry(number(poll.arguments, "task_id").expect("a poll has a task")).or_default().push(poll);
+            polls.entry(the_number(poll.arguments, "task_id")).or_default().push(poll);
         }
     }
     polls.values_mut().for_each(|polls| polls.sort_by_key(|poll| poll.begin));
@@ -38,7 +30,7 @@ fn polls(trace: &Trace) -> HashMap<u64, Vec<TrackSlice<'_>>> {
 
 /// The thread that did it.
 fn event_tid(event: &Event) -> Tid {
-    Tid::try_from(number(&event.arguments, "tid").expect("it has a thread")).expect("an id")
+    Tid::try_from(the_number(&event.arguments, "tid")).expect("an id")
 }
 
 /// A recording, beside what the program says.
@@ -128,7 +120,7 @@ impl Beside<'_> {
     fn check_flows(&self) {
         let (mut ended, mut all) = (0, 0);
         for event in instants(self.trace, "wake").into_iter().chain(instants(self.trace, "spawn")) {
-            let task = number(&event.arguments, "task_id").expect("it has a task");
+            let task = the_number(&event.arguments, "task_id");
             all += 1;
             if let Some(led_to) = self.led_to(event) {
                 let next = self.next_poll(task, event.at).map(|poll| (poll.track, poll.begin));
@@ -143,7 +135,7 @@ impl Beside<'_> {
     fn check_spawns(&self, without_end: u64) {
         let told = instants(self.trace, "spawn");
         let by_task = told.iter().fold(HashMap::<u64, Vec<&Event>>::new(), |mut by_task, event| {
-            by_task.entry(number(&event.arguments, "task_id").expect("a spawn has a task")).or_default().push(event);
+            by_task.entry(the_number(&event.arguments, "task_id")).or_default().push(event);
             by_task
         });
         let (mut children, mut unseen, mut unseen_parents) = (0, 0, 0);
@@ -177,11 +169,11 @@ impl Beside<'_> {
     fn check_lives(&self, without_end: u64) {
         let mut by_task = HashMap::<u64, Vec<TrackSlice<'_>>>::new();
         for life in self.trace.slices_of("task") {
-            by_task.entry(number(life.arguments, "task_id").expect("it has a task")).or_default().push(life);
+            by_task.entry(the_number(life.arguments, "task_id")).or_default().push(life);
         }
         let spawned: HashMap<u64, &Event> = instants(self.trace, "spawn")
             .into_iter()
-            .map(|event| (number(&event.arguments, "task_id").expect("a spawn has a task"), event))
+            .map(|event| (the_number(&event.arguments, "task_id"), event))
             .collect();
         let mut unseen = 0;
         for (&number_of, spawn) in &self.truth.spawns {
@@ -189,7 +181,7 @@ impl Beside<'_> {
                 panic!("{:?}: {spawn:?} is shown once: {:?}", self.build, by_task.get(&spawn.id))
             };
             assert_eq!(
-                (life.begin, text(life, "begin")),
+                (life.begin, the_text(life.arguments, "begin")),
                 (spawned[&spawn.id].at, "spawned"),
                 "{:?}: {life:?}",
                 self.build
@@ -202,19 +194,17 @@ impl Beside<'_> {
             let last = polls.max_by_key(|poll| poll.end).expect("a task that is spawned is polled");
             match self.shown(last) {
                 Some(shown) => {
-                    assert_eq!((life.end, text(life, "end")), (shown.end, "last poll"), "{:?}: {spawn:?}", self.build);
+                    assert_eq!(
+                        (life.end, the_text(life.arguments, "end")),
+                        (shown.end, "last poll"),
+                        "{:?}: {spawn:?}",
+                        self.build
+                    );
                 }
                 None => unseen += 1,
             }
         }
         assert!(unseen <= without_end, "{:?}: the last polls of {unseen} tasks are not shown", self.build);
-    }
-}
-
-fn text<'t>(slice: &TrackSlice<'t>, name: &str) -> &'t str {
-    match &slice.arguments[name] {
-        Value::Text(text) => text,
-        other => panic!("{name} is {other:?}"),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod deeds;
 mod given_away;
+mod judging;
 mod presence;
 mod showing;
 mod workers;

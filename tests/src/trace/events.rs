@@ -13,7 +13,7 @@ use perfetto_protos::{
     track_event::{TrackEvent, track_event},
 };
 
-use super::{BOOTTIME, Nanoseconds, STATE_CLEARED, Tid, callstacks::Callstack};
+use super::{Arguments, BOOTTIME, Nanoseconds, STATE_CLEARED, Tid, callstacks::Callstack};
 
 /// A description of a track.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Event {
     /// Its categories.
     pub categories: Vec<String>,
     /// Debug annotations by their name.
-    pub arguments: BTreeMap<String, Value>,
+    pub arguments: Arguments,
     /// The stack that it came from.
     pub stack: Option<Arc<Callstack>>,
     /// Numbers of the arrows that begin, go through or end here.

@@ -4,6 +4,7 @@
 //! here is tolerant: what a trace must not hold is a panic with the reason, except a last packet cut short, which a
 //! killed recorder leaves behind ([`Trace::truncated_bytes`]).
 
+mod arguments;
 mod attributes;
 mod callstacks;
 mod compact;
@@ -26,6 +27,7 @@ use perfetto_protos::{
 };
 
 pub use self::{
+    arguments::{Arguments, number, text, the_number, the_text},
     attributes::{Attribute, Attributes},
     callstacks::{Callstack, Frame, FrameKind, Mapping},
     compact::{EndState, Switch, Waking},

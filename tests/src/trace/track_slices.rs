@@ -1,8 +1,8 @@
 //! Slices of tracks, put together from their beginnings and ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use super::{Event, EventKind, Nanoseconds, Trace, Value};
+use super::{Arguments, Event, EventKind, Nanoseconds, Trace};
 
 /// A slice that has an end.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +16,7 @@ pub struct TrackSlice<'a> {
     /// Its name.
     pub name: &'a str,
     /// Debug annotations by their name.
-    pub arguments: &'a BTreeMap<String, Value>,
+    pub arguments: &'a Arguments,
     /// Numbers of the arrows that lead to its beginning, or from there.
     pub flows: &'a [u64],
 }

@@ -6,12 +6,11 @@ use polletto_common::{id::Tid, polled::Polled};
 
 use super::{
     Polls, TaskKey,
+    judging::{findings, show_finding},
     presence::{Presence, Stretch},
 };
 use crate::{
     timeline::{
-        convoys::{Found, SleptIn},
-        findings::{Fault, Finding},
         seen::Seen,
         task_code::Future,
         task_lives::{End, Lived},
@@ -188,50 +187,6 @@ impl Polls {
         self.future(task).map_or(polled.awaits(), |body| !body.may_block)
     }
 
-    /// Shows a lock convoy, on a track of the runtime whose worker stood there longest.
-    pub fn show_convoy(&mut self, found: Found, words: &mut Vocabulary, out: &mut PacketBuffer) {
-        let Found { convoy, tgid, since_ns, until_ns, tid, slept_ns, slept_in } = found;
-        let SleptIn { poller, task, body, callstack } = slept_in;
-        let body = body.or_else(|| self.future(TaskKey { tgid, id: task }).cloned());
-        // Its track may have had nothing to show until now.
-        self.tracks.track(poller, since_ns, out);
-        let Some(group) = self.tracks.group_of_poller(poller) else { return };
-        let finding = Finding {
-            fault: Fault::Convoy,
-            since_ns,
-            poller,
-            tid,
-            task,
-            future: body.map_or_else(|| Arc::new(super::unknown(0)), |body| Arc::clone(&body.future)),
-            weights: Weights { off_cpu_ns: slept_ns, ..Weights::default() },
-            callstack: Some(callstack),
-            convoy: Some((until_ns.saturating_sub(since_ns), convoy)),
-        };
-        let track = self.tracks.findings(group.track, (since_ns, until_ns), out);
-        let mut arguments = vec![
-            words.pointer("lock", convoy.lock, out),
-            words.number("threads", convoy.threads, out),
-            words.number("at_once", convoy.at_once, out),
-        ];
-        if let Some(holder) = convoy.held_by {
-            arguments.push(words.number("held_by", u64::from(holder.0), out));
-            arguments.push(words.number("held_ns", convoy.held_ns, out));
-        }
-        arguments.extend(finding_arguments(&finding, self.threshold_ns, words, out));
-        let slice = SliceBegin {
-            time_ns: since_ns,
-            track,
-            category: words.category("finding", out),
-            name: words.event(finding.fault.name(), out),
-            callstack: Some(SliceCallstack { callstack, weight_ns: slept_ns }),
-            arguments: &arguments,
-            flows: &[],
-        };
-        out.push_slice_begin(&slice);
-        out.push_slice_end(until_ns, track);
-        self.findings.push(finding);
-    }
-
     /// Shows a poll with what the thread slept in it, and what is wrong with it.
     pub(super) fn show(&mut self, shown: &Shown, words: &mut Vocabulary, out: &mut PacketBuffer) {
         let Shown { tid, presence, future, extent, part, may_block, led } = shown;
@@ -362,85 +317,7 @@ fn waits_for(awaited: &Awaited, words: &mut Vocabulary, out: &mut PacketBuffer) 
 }
 
 /// What time went to, as arguments.
-fn split(weights: Weights, words: &mut Vocabulary, out: &mut PacketBuffer) -> [(u64, Argument); 3] {
+pub(super) fn split(weights: Weights, words: &mut Vocabulary, out: &mut PacketBuffer) -> [(u64, Argument); 3] {
     [("cpu_ns", weights.cpu_ns), ("off_cpu_ns", weights.off_cpu_ns), ("runqueue_ns", weights.run_queue_ns)]
         .map(|(name, nanoseconds)| words.number(name, nanoseconds, out))
-}
-
-/// What is wrong with a poll, if what lasts as long as that is.
-fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<Finding> {
-    let Shown { tid, presence, future, part, may_block, led, .. } = shown;
-    // Who has no worker keeps none from its other tasks.
-    if threshold_ns == 0 || *may_block || !matches!(part, Part::Whole { .. }) {
-        return Vec::new();
-    }
-    let finding = |fault, since_ns, weights, callstack| Finding {
-        fault,
-        since_ns,
-        poller,
-        tid: *tid,
-        task: presence.task.id,
-        future: Arc::clone(future),
-        weights,
-        callstack,
-        convoy: None,
-    };
-    let mut findings = Vec::new();
-    let since_ns = led.since_ns.unwrap_or(presence.since_ns);
-    let waited_ns = presence.since_ns.saturating_sub(since_ns);
-    if waited_ns >= threshold_ns {
-        let weights = Weights { run_queue_ns: waited_ns, ..Weights::default() };
-        findings.push(finding(Fault::Starved, since_ns, weights, None));
-    }
-    let weights = presence.weights();
-    if weights.wall_ns() >= threshold_ns {
-        let slept = presence.callstacks.heaviest(true);
-        let fault = Fault::of(weights, slept.and_then(|(_, wait)| wait));
-        let heaviest = if fault.wait().is_some() { slept } else { presence.callstacks.heaviest(false) };
-        let callstack = heaviest.map(|(callstack, _)| callstack);
-        findings.push(finding(fault, presence.since_ns, weights, callstack));
-    }
-    findings
-}
-
-/// What is told of any finding that is about a task.
-fn finding_arguments(
-    finding: &Finding,
-    threshold_ns: u64,
-    words: &mut Vocabulary,
-    out: &mut PacketBuffer,
-) -> [(u64, Argument); 5] {
-    [
-        words.number("task_id", finding.task, out),
-        words.text("future", &finding.future.full_name, out),
-        words.number("tid", u64::from(finding.tid.0), out),
-        words.number("threshold_ns", threshold_ns, out),
-        words.number("duration_ns", finding.duration_ns(), out),
-    ]
-}
-
-/// Shows what is wrong with the poll that begins at this moment.
-fn show_finding(
-    finding: &Finding,
-    time_ns: u64,
-    track: u64,
-    threshold_ns: u64,
-    words: &mut Vocabulary,
-    out: &mut PacketBuffer,
-) {
-    let mut arguments = finding_arguments(finding, threshold_ns, words, out).to_vec();
-    arguments.extend(split(finding.weights, words, out));
-    arguments.extend(finding.fault.wait().map(|wait| words.text("waited_for", wait.name(), out)));
-    arguments.extend(finding.future.place.as_ref().map(|place| words.text("written_at", place, out)));
-    let weight_ns = finding.duration_ns();
-    let instant = SliceBegin {
-        time_ns,
-        track,
-        category: words.category("finding", out),
-        name: words.event(finding.fault.name(), out),
-        callstack: finding.callstack.map(|callstack| SliceCallstack { callstack, weight_ns }),
-        arguments: &arguments,
-        flows: &[],
-    };
-    out.push_instant(&instant);
 }
