@@ -11,6 +11,7 @@ mod dynamic;
 pub(crate) mod example;
 mod headers;
 mod pointers;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod thread_locals;
@@ -21,6 +22,7 @@ pub use self::{
     contents::Contents,
     copy::FileCopy,
     pointers::{Pointer, Pointers},
+    rows::{rows_of_functions, within_limit},
     thread_locals::{ThreadLocal, thread_locals},
 };
 

@@ -1,8 +1,6 @@
 //! Task vtables: the one thing that every build of a Tokio program has.
 
-use std::collections::VecDeque;
-
-use crate::target::image::{Contents, Image, ImageError, Pointer, Pointers, Source};
+use crate::target::image::{Contents, Image, ImageError, Pointer, Pointers, Source, rows_of_functions, within_limit};
 
 /// `tokio::runtime::task::raw::Vtable` of one future on one kind of scheduler.
 ///
@@ -53,9 +51,6 @@ const OFFSETS: usize = 3;
 
 /// Vtables that a file may have. Large programs have some thousands.
 const MAX_VTABLES: usize = 1 << 16;
-
-/// Bytes that are looked at in files without relocations. Segments may show the same bytes at many addresses.
-const MAX_BYTES: u64 = 1 << 30;
 
 impl Vtable {
     /// Who polls the tasks of this vtable.
@@ -134,90 +129,14 @@ pub(super) fn scan_pointers<S: Source + ?Sized>(
     contents: &Contents<'_, S>,
     pointers: &Pointers,
 ) -> Result<Vec<Vtable>, ImageError> {
-    let mut scanner =
-        Scanner { contents, pointers, functions: VecDeque::with_capacity(FUNCTIONS), vtables: Vec::new() };
-    if pointers.sorted().is_empty() {
-        scanner.all_words()?;
-    } else {
-        for &pointer in pointers.sorted() {
-            scanner.add(pointer, contents.is_code(pointer.to))?;
-        }
-        scanner.end_row()?;
-    }
-    let mut vtables = scanner.vtables;
+    let mut vtables = Vec::new();
+    rows_of_functions(contents, pointers, |functions| {
+        vtables.extend(Vtable::read(functions, contents, pointers)?);
+        within_limit("its task vtables", &vtables, MAX_VTABLES)
+    })?;
     // The word behind a vtable may look like an offset by chance, but not behind all of them.
     if vtables.iter().any(|vtable| vtable.spawn_location_offset.is_none()) {
         vtables.iter_mut().for_each(|vtable| vtable.spawn_location_offset = None);
     }
     Ok(vtables)
-}
-
-struct Scanner<'c, 'a, S: ?Sized> {
-    contents: &'c Contents<'a, S>,
-    pointers: &'c Pointers,
-    /// The last addresses of code that stand in a row.
-    functions: VecDeque<Pointer>,
-    vtables: Vec<Vtable>,
-}
-
-impl<S: Source + ?Sized> Scanner<'_, '_, S> {
-    /// Takes the next word that holds an address. Those of a vtable are the last ones of their row.
-    fn add(&mut self, pointer: Pointer, is_code: bool) -> Result<(), ImageError> {
-        let follows = self.functions.back().is_some_and(|last| pointer.at.wrapping_sub(last.at) == 8);
-        if follows && !is_code {
-            // A vtable's functions are followed by numbers, and this is an address.
-            self.functions.clear();
-            return Ok(());
-        }
-        if !follows {
-            self.end_row()?;
-        }
-        if is_code {
-            if self.functions.len() == FUNCTIONS {
-                self.functions.pop_front();
-            }
-            self.functions.push_back(pointer);
-        }
-        Ok(())
-    }
-
-    /// Looks whether the row that ends here is a vtable's.
-    fn end_row(&mut self) -> Result<(), ImageError> {
-        if let Ok(functions) = <&[Pointer; FUNCTIONS]>::try_from(&*self.functions.make_contiguous()) {
-            self.vtables.extend(Vtable::read(functions, self.contents, self.pointers)?);
-            if self.vtables.len() > MAX_VTABLES {
-                let (size, limit) = (self.vtables.len() as u64, MAX_VTABLES as u64);
-                return Err(ImageError::TooLarge { what: "its task vtables", size, limit });
-            }
-        }
-        self.functions.clear();
-        Ok(())
-    }
-
-    /// Takes every word of a file that has no relocations for an address.
-    fn all_words(&mut self) -> Result<(), ImageError> {
-        const PIECE: u64 = 1 << 20;
-        let mut left = MAX_BYTES;
-        for (range, _) in self.contents.ranges() {
-            let Some(mut address) = range.start.checked_next_multiple_of(8) else { continue };
-            while address < range.end && left > 0 {
-                let bytes = self.contents.piece(address, PIECE.min(range.end - address))?;
-                let (words, _) = bytes.as_chunks::<8>();
-                for (index, word) in words.iter().enumerate() {
-                    let to = u64::from_le_bytes(*word);
-                    if self.contents.is_code(to) {
-                        // The range has no end behind that of all addresses.
-                        self.add(Pointer { at: address + 8 * index as u64, to }, true)?;
-                    }
-                }
-                if words.is_empty() {
-                    break;
-                }
-                let done = 8 * words.len() as u64;
-                address += done;
-                left = left.saturating_sub(done);
-            }
-        }
-        self.end_row()
-    }
 }
