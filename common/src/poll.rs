@@ -50,6 +50,15 @@ pub enum Site {
         /// How far the stack pointer lies below the return address by now, bytes.
         pushed: u64,
     },
+    /// A function that polls tasks which are known by it alone, whose argument is still where the caller had put it.
+    BeginOwn {
+        /// See [`Site::Begin`]; a multiple of 8.
+        pushed: u64,
+        /// The function.
+        function: u64,
+        /// What it polls is code that may block.
+        may_block: bool,
+    },
     /// Code that is reached after each return to one address, and by chance from elsewhere.
     End {
         /// That address.
@@ -86,10 +95,14 @@ impl Cookie {
     const IS_STEPPED: u64 = 1 << 62;
     const IS_WAKE: u64 = 1 << 61;
     const IS_SPAWN: u64 = 1 << 60;
-    /// None of these is set where polls begin, besides [`Cookie::IS_STEPPED`].
-    const NO_BEGIN: u64 = Self::IS_END | Self::IS_WAKE | Self::IS_SPAWN;
+    const IS_OWN: u64 = 1 << 59;
+    const MAY_BLOCK: u64 = 1 << 58;
+    /// None of these is set where polls of tasks begin that tell what they are, besides [`Cookie::IS_STEPPED`].
+    const NO_BEGIN: u64 = Self::IS_END | Self::IS_WAKE | Self::IS_SPAWN | Self::IS_OWN;
     const ADDRESS_BITS: u32 = 48;
     const WORDS_BITS: u32 = 14;
+    /// Where [`Cookie::IS_OWN`] is set.
+    const PUSHED_BITS: u32 = 10;
     const NO_WORDS: i64 = 1 << (Self::WORDS_BITS - 1);
 
     /// There is nothing to tell. No address of a program is that high.
@@ -107,6 +120,14 @@ impl Cookie {
                     return None;
                 }
                 Some(Cookie(Self::IS_END | (words as u64) << Self::ADDRESS_BITS | return_address))
+            }
+            Site::BeginOwn { pushed, function, may_block } => {
+                let words = pushed / 8;
+                if function >> Self::ADDRESS_BITS != 0 || words >> Self::PUSHED_BITS != 0 || pushed % 8 != 0 {
+                    return None;
+                }
+                let may_block = if may_block { Self::MAY_BLOCK } else { 0 };
+                Some(Cookie(Self::IS_OWN | may_block | words << Self::ADDRESS_BITS | function))
             }
             Site::Begin { .. } => None,
         }
@@ -127,19 +148,22 @@ impl Cookie {
     #[inline(always)]
     pub const fn site(self) -> Site {
         let Cookie(bits) = self;
+        let address = bits & ((1 << Self::ADDRESS_BITS) - 1);
         if bits & Self::IS_END == 0 {
             let header = Register(bits as u8);
             return match bits & Self::NO_BEGIN {
                 0 => Site::Begin { pushed: bits & !Self::IS_STEPPED },
+                Self::IS_OWN => Site::BeginOwn {
+                    pushed: (bits >> Self::ADDRESS_BITS & ((1 << Self::PUSHED_BITS) - 1)) * 8,
+                    function: address,
+                    may_block: bits & Self::MAY_BLOCK != 0,
+                },
                 Self::IS_WAKE => Site::Wake { header },
                 _ => Site::Spawn { header },
             };
         }
         let words = (bits & !(Self::IS_END | Self::IS_STEPPED)) >> Self::ADDRESS_BITS;
-        Site::End {
-            return_address: bits & ((1 << Self::ADDRESS_BITS) - 1),
-            popped: (words as i64 - Self::NO_WORDS) * 8,
-        }
+        Site::End { return_address: address, popped: (words as i64 - Self::NO_WORDS) * 8 }
     }
 }
 
@@ -255,6 +279,8 @@ mod tests {
             end(0x40_1000, -0x1_0000),
             Site::Wake { header: Register(14) },
             Site::Spawn { header: Register(0) },
+            Site::BeginOwn { pushed: 0, function: 0x5555_5555_4320, may_block: false },
+            Site::BeginOwn { pushed: 0x1ff8, function: 0x7fff_ffff_ffff, may_block: true },
         ];
         for site in sites {
             let cookie = Cookie::of(site).unwrap();

@@ -87,7 +87,13 @@ pub fn probe(context: &ProbeContext) {
         // SAFETY: this program's context.
         let call = unsafe { Native::call(context.as_ptr()) };
         match cookie.site() {
-            Site::Begin { pushed } => begins(task, call.argument, call.sp.wrapping_add(pushed), since_ns),
+            Site::Begin { pushed } => {
+                begins(task, Subject::Tells { header: call.argument }, call.sp.wrapping_add(pushed), since_ns);
+            }
+            Site::BeginOwn { pushed, function, may_block } => {
+                let subject = Subject::Known { address: call.argument, function, may_block };
+                begins(task, subject, call.sp.wrapping_add(pushed), since_ns);
+            }
             Site::End { return_address, popped } => ends(task, return_address, call.sp.wrapping_sub(popped as u64)),
             Site::Wake { header } => wake::wakes(task, wake::value(context, header)),
             Site::Spawn { header } => wake::spawns(task, wake::value(context, header)),
@@ -120,15 +126,37 @@ fn are_told(process: Tgid) -> bool {
     ALLOWANCES.get_ptr(process.0).is_some_and(|allowance| unsafe { (*allowance).over_ns } == 0)
 }
 
-/// The task at `header` is polled. The return address stands at `slot`.
+/// What a function polls.
+#[derive(Clone, Copy)]
+enum Subject {
+    /// A task that tells what it is.
+    Tells { header: u64 },
+    /// One that does not: the function that polls it is all that is known.
+    Known { address: u64, function: u64, may_block: bool },
+}
+
+impl Subject {
+    /// What tells its future, its id and its kind.
+    #[inline(always)]
+    fn described(self) -> Option<(u64, u64, PollKind)> {
+        match self {
+            Subject::Tells { header } => described(header),
+            Subject::Known { address, function, may_block } => {
+                Some((function, address, if may_block { PollKind::BLOCKING } else { PollKind::ASYNC }))
+            }
+        }
+    }
+}
+
+/// A task is polled. The return address stands at `slot`.
 #[inline(always)]
-fn begins(task: Task, header: u64, slot: u64, began_ns: u64) {
+fn begins(task: Task, subject: Subject, slot: u64, began_ns: u64) {
     let Some((return_address, end_sp)) = end_of(task.tgid(), slot) else {
         forget_ended(task.tid(), slot.wrapping_add(8));
-        passes_unseen(task, header, began_ns);
+        passes_unseen(task, subject, began_ns);
         return unended(1);
     };
-    let Some((vtable, id, kind)) = described(header) else { return unended(1) };
+    let Some((vtable, id, kind)) = subject.described() else { return unended(1) };
     let Some(open) = open_of(task.tid()) else { return unended(1) };
     // SAFETY: a map's value that only the thread itself changes, which is here. What interrupts it reads it.
     let open = unsafe { &mut *open };
@@ -170,8 +198,8 @@ fn begins(task: Task, header: u64, slot: u64, began_ns: u64) {
 
 /// The poll that begins won't be told. Whoever looks for what a wake led to learns that it was not the next that will.
 #[inline(always)]
-fn passes_unseen(task: Task, header: u64, began_ns: u64) {
-    if let Some((vtable, id, PollKind::ASYNC)) = described(header) {
+fn passes_unseen(task: Task, subject: Subject, began_ns: u64) {
+    if let Some((vtable, id, PollKind::ASYNC)) = subject.described() {
         ring::emit_poll(Poll {
             header: ring::header_at::<Poll>(began_ns, flags::END_UNSEEN),
             tid: task.tid(),

@@ -5,7 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use polletto::{
     target::{Excerpt, Memory},
-    tokio::{ProgramFiles, name, scan, with_awaits},
+    families::ProgramFiles,
+    tokio::{name, scan, with_awaits},
 };
 
 /// The same bytes everywhere.

@@ -6,7 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use polletto::{
     target::image::Image,
-    tokio::{NameTier, ProgramFiles, Vtable, name, scan},
+    families::{NameTier, ProgramFiles},
+    tokio::{Vtable, name, scan},
 };
 
 fuzz_target!(|bytes: &[u8]| {

@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(image) = Image::read(bytes) else { return };
     let Some(program) = examine(&image, bytes) else { return };
     let code = PollCode::read(&program, &image, bytes);
-    code.entries().iter().filter_map(|(_, entry)| entry.as_ref().ok()).for_each(check);
+    code.entries().iter().filter_map(|entry| entry.place.as_ref().ok()).for_each(check);
     for &address in code.likely_returns() {
         match code.after_return(&image, bytes, address) {
             Ok(AfterReturn::Place(place)) => check(&place),

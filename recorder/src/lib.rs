@@ -4,7 +4,9 @@
 //! into what happened, [`trace`] writes that as compressed packets. [`unwind`] prepares what the kernel programs unwind
 //! stacks by, and [`tokio`] knows what a program's tasks look like from outside. [`session`] holds a recording's life together, and [`cli`] is what people see of it.
 
+pub mod async_task;
 pub mod cli;
+pub mod families;
 pub mod kernel;
 mod pieces;
 pub mod preflight;

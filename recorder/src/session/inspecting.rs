@@ -14,10 +14,11 @@ use super::{
     preamble::boottime_ns,
 };
 use crate::{
+    families::{FutureName, ProgramFiles},
     kernel,
     target::{self, Memory, ProcessMemory, image::FileCopy},
     tokio::{
-        self, Awaits, FutureName, Names, Program, ProgramFiles, Seeing, Vtable, Waits,
+        self, Awaits, Names, Program, Seeing, Vtable, Waits,
         walk::{Allowance, FoundTask, Lists, Places, RuntimeAt, RuntimeKind, TaskState, Walk, Walker},
     },
 };

@@ -31,10 +31,11 @@ use super::{
     preamble::boottime_ns,
 };
 use crate::{
+    families::ProbedCode,
     kernel::{PollLink, PollProbes, Probe},
     target::image::{Bytes, Contents},
     timeline::{PollNews, Unobserved},
-    tokio::{AfterReturn, PollCode, WakeCode},
+    tokio::{AfterReturn, Entry, PollCode, Polls},
 };
 
 /// Attaches probes to processes that poll tasks.
@@ -54,17 +55,38 @@ pub struct Probing {
 /// A file whose code polls.
 struct Polling {
     file: Arc<ModuleFile>,
-    code: PollCode,
-    wakes: WakeCode,
+    /// For each family of runtimes in it.
+    code: Vec<ProbedCode>,
 }
 
 /// Where polls end, for all that the calls look like: so that the first ones need not be missed.
 fn likely_ends(polling: &Polling, code: &Code) -> Vec<Wanted> {
     let Some(image) = &polling.file.image else { return Vec::new() };
-    let wanted = polling.code.likely_returns().iter().filter_map(|&address| {
-        let after = polling.code.after_return(image, &polling.file.source, address).ok()?;
+    let of = |polls: &PollCode, address: u64| {
+        let after = polls.after_return(image, &polling.file.source, address).ok()?;
         let AfterReturn::Place(place) = after else { return None };
         let site = Site::End { return_address: address.wrapping_add(code.bias), popped: place.moved };
+        Some(Wanted { place, site })
+    };
+    let wanted = polling.code.iter().flat_map(|ProbedCode { polls, .. }| {
+        polls.likely_returns().iter().filter_map(move |&address| of(polls, address))
+    });
+    wanted.collect()
+}
+
+/// Where polls begin.
+fn begins(polling: &Polling, code: &Code) -> Vec<Wanted> {
+    let entries = polling.code.iter().flat_map(|ProbedCode { polls, .. }| polls.entries());
+    let wanted = entries.filter_map(|Entry { function, polls, place }| {
+        let place = place.clone().ok().filter(|place| place.moved <= 0)?;
+        // The stack grows downwards.
+        let pushed = place.moved.unsigned_abs();
+        let site = match *polls {
+            Polls::Tokio => Site::Begin { pushed },
+            Polls::Own { may_block } => {
+                Site::BeginOwn { pushed, function: function.wrapping_add(code.bias), may_block }
+            }
+        };
         Some(Wanted { place, site })
     });
     wanted.collect()
@@ -84,14 +106,13 @@ impl Probing {
     }
 
     /// This file's code polls.
-    pub fn knows(&mut self, file: Arc<ModuleFile>, code: PollCode, wakes: WakeCode) {
-        for (_, entry) in code.entries() {
-            if let Err(reason) = entry {
-                self.summary.refuse(1, &reason.to_string());
-            }
+    pub fn knows(&mut self, file: Arc<ModuleFile>, code: Vec<ProbedCode>) {
+        for ProbedCode { polls, wakes } in &code {
+            let reasons = polls.entries().iter().filter_map(|entry| entry.place.as_ref().err());
+            reasons.for_each(|reason| self.summary.refuse(1, &reason.to_string()));
+            wakes.iter().flat_map(wakes::refusals).for_each(|reason| self.summary.refuse(1, &reason));
         }
-        wakes::refusals(&wakes).for_each(|reason| self.summary.refuse(1, &reason));
-        self.files.insert(file.index, Polling { file, code, wakes });
+        self.files.insert(file.index, Polling { file, code });
     }
 
     /// A process has code of files that poll.
@@ -101,15 +122,10 @@ impl Probing {
         if probed.files.iter().any(|(known, _)| known.addresses == code.addresses) {
             return;
         }
-        let entries = polling.code.entries().iter().filter_map(|(_, entry)| entry.as_ref().ok());
-        let begins = entries.map(|place| Wanted {
-            place: place.clone(),
-            // The stack grows downwards.
-            site: Site::Begin { pushed: place.moved.unsigned_abs() },
-        });
         // In this order they are attached: what a poll does that is seen to begin is seen as well.
-        let mut wanted: Vec<Wanted> = wakes::wanted(&polling.wakes).collect();
-        wanted.extend(begins.filter(|wanted| wanted.place.moved <= 0));
+        let wakes = polling.code.iter().filter_map(|code| code.wakes.as_ref());
+        let mut wanted: Vec<Wanted> = wakes.flat_map(wakes::wanted).collect();
+        wanted.extend(begins(polling, code));
         wanted.extend(likely_ends(polling, code));
         let is_first = probed.files.is_empty();
         probed.files.push((code.clone(), Vec::new()));
@@ -377,7 +393,9 @@ impl Probing {
         let polling = code.file.as_ref().and_then(|file| self.files.get(&file.index)).ok_or(None)?;
         let image = polling.file.image.as_ref().ok_or(None)?;
         let own = key.address.wrapping_sub(code.bias);
-        let after = polling.code.after_return(image, &polling.file.source, own);
+        // They differ in what polls, not in how returns are read.
+        let polls = polling.code.first().map(|code| &code.polls).ok_or(None)?;
+        let after = polls.after_return(image, &polling.file.source, own);
         match after.map_err(|reason| Some(reason.to_string()))? {
             AfterReturn::Outwards { bytes } => {
                 self.probes.set_way(key, Way::outwards(bytes)).map_err(|error| Some(format!("{error:#}")))

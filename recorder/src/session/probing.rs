@@ -18,16 +18,12 @@ use super::{
     pipeline::raise_priority,
     polls::{ProbeSummary, Probing},
 };
-use crate::{
-    kernel::PollProbes,
-    timeline::PollNews,
-    tokio::{PollCode, WakeCode},
-};
+use crate::{families::ProbedCode, kernel::PollProbes, timeline::PollNews};
 
 /// What the thread is told.
 pub enum Order {
     /// This file's code polls, wakes and spawns.
-    Knows { file: Arc<ModuleFile>, code: PollCode, wakes: WakeCode },
+    Knows { file: Arc<ModuleFile>, code: Vec<ProbedCode> },
     /// A process has mapped code.
     Mapped { process: Tgid, code: Code },
     /// This is all the code that a process has.
@@ -78,7 +74,7 @@ fn run(mut probing: Probing, orders: &Receiver<Order>) -> ProbeSummary {
 
 fn follow_order(probing: &mut Probing, order: Order) {
     match order {
-        Order::Knows { file, code, wakes } => probing.knows(file, code, wakes),
+        Order::Knows { file, code } => probing.knows(file, code),
         Order::Mapped { process, code } => probing.add(process, &code),
         Order::Scanned { process, code } => {
             // Probes stay, unless it is other code than before.

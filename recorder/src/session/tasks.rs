@@ -1,7 +1,8 @@
-//! The thread that finds out which programs are Tokio's, and tells the kernel and the timeline how to see their tasks.
+//! The thread that finds out which programs poll tasks, and tells the kernel and the timeline how to see their tasks.
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, SyncSender},
@@ -21,13 +22,11 @@ use super::{
     walking::{News, WalkedProgram},
 };
 use crate::{
+    families::{self, CodeFile, FamilyName, FutureName, TaskFile},
     kernel::{PollProbes, RuntimeMap},
     timeline::{Future, Module, PollBody, PollNews, TaskCode},
-    tokio::{self, FutureName, PollCode, Program, ProgramFiles, SchedulerKind, Seeing, Vtable, WakeCode, walk::Places},
+    tokio::walk::Places,
 };
-
-/// Bytes of a program that are looked at for names: more than any honest one has.
-const MAX_BYTES: u64 = 4 << 30;
 
 /// Names that a future is given of which it is unknown which is its own.
 const MAX_NAMES: usize = 3;
@@ -45,8 +44,10 @@ pub struct Found {
 pub struct TaskProgram {
     /// Its file.
     pub path: String,
-    /// The versions of Tokio that it was built with, as far as it tells.
-    pub tokio: Vec<String>,
+    /// Whose tasks they are: a file may have several families'.
+    pub family: FamilyName,
+    /// The versions of that which it was built with, as far as it tells.
+    pub versions: Vec<String>,
     /// Different futures that it spawns, one for each kind of scheduler.
     pub futures: u64,
     /// How many of them have a name, by how that was found.
@@ -100,12 +101,15 @@ pub fn follow(map: RuntimeMap, probes: Option<WantedProbes>, listeners: Listener
 struct Examined {
     /// None where threads don't tell what they poll.
     layout: Option<RuntimeLayout>,
-    /// By which its tasks are walked, at the file's own addresses, or why they can't be.
-    places: Result<Places, String>,
+    /// Its path.
+    path: String,
+    /// By which its tasks are walked, at the file's own addresses, or why they can't be. None where nothing lists them.
+    places: Option<Result<Places, String>>,
     code: Arc<TaskCode>,
     /// Its debug information may tell what tasks await.
     may_tell_awaits: bool,
-    summary: TaskProgram,
+    /// By family.
+    summaries: Vec<TaskProgram>,
 }
 
 /// A process.
@@ -145,8 +149,9 @@ impl Worker {
                 done.send(()).ok();
             }
         }
-        let mut programs: Vec<_> = self.examined.into_values().flatten().map(|examined| examined.summary).collect();
-        programs.sort_by(|one, other| one.path.cmp(&other.path));
+        let mut programs: Vec<TaskProgram> =
+            self.examined.into_values().flatten().flat_map(|examined| examined.summaries).collect();
+        programs.sort_by(|one, other| (&one.path, one.family).cmp(&(&other.path, other.family)));
         TaskSummary { programs, probes: self.probing.and_then(Follower::finish).or(self.unprobed) }
     }
 
@@ -224,11 +229,14 @@ impl Worker {
     /// Tells who walks tasks where the process keeps them.
     fn tell_walks(&self, process: Tgid) {
         let Some(Space { exec_id: Some(_), files }) = self.spaces.get(&process) else { return };
-        let examined = |&(file, bias): &(usize, u64)| Some((self.examined.get(&file)?.as_ref()?, bias));
-        let Some((program, bias)) = files.iter().find_map(examined) else { return };
+        let listed = |&(file, bias): &(usize, u64)| {
+            let examined = self.examined.get(&file)?.as_ref()?;
+            Some((examined, examined.places.clone()?, bias))
+        };
+        let Some((program, places, bias)) = files.iter().find_map(listed) else { return };
         let program = WalkedProgram {
-            path: program.summary.path.clone(),
-            places: program.places.clone().map(|places| places.moved_by(bias)),
+            path: program.path.clone(),
+            places: places.map(|places| places.moved_by(bias)),
             bias,
             code: Arc::clone(&program.code),
             may_tell_awaits: program.may_tell_awaits,
@@ -248,66 +256,68 @@ impl Worker {
         if self.examined.contains_key(&file.index) {
             return;
         }
-        let program = file.image.as_ref().and_then(|image| tokio::examine(image, &file.source));
-        let examined = program.map(|program| {
-            // What can't be read has names of a lower tier, and a layout by its version.
-            let copy = file.source.read_whole(MAX_BYTES).ok();
-            let bytes = copy.as_deref().unwrap_or_default();
-            if let (Some(probing), Some(image)) = (&self.probing, &file.image) {
-                let code = PollCode::read(&program, image, &file.source);
-                let wakes = WakeCode::read(&program, image, &file.source, bytes);
-                probing.tell(Order::Knows { file: Arc::clone(file), code, wakes });
-            }
-            let files = ProgramFiles { binary: bytes, ..ProgramFiles::default() };
-            let names = tokio::name(&program.vtables, &files).futures;
-            let may_tell_awaits = tokio::awaits_may_be_known(&files);
-            let code = Arc::new(code_of(&program, &names));
-            // Who drains the rings may have ended.
-            self.found.send(Found { module: Arc::clone(&file.module), code: Arc::clone(&code) }).ok();
-            let Seeing { layout, tasks_unseen, workers_unseen, layouts } = Seeing::of(&program, bytes);
-            let places = if layouts.is_empty() {
-                Err(tasks_unseen.clone().or(workers_unseen.clone()).unwrap_or_default())
-            } else {
-                Ok(Places::new(layouts, &program.vtables))
-            };
-            let mut tiers = BTreeMap::new();
-            names.iter().for_each(|name| *tiers.entry(name.tier.name()).or_default() += 1);
-            let summary = TaskProgram {
-                path: file.module.path.clone(),
-                tokio: program.origins.tokio.iter().map(ToString::to_string).collect(),
-                futures: program.vtables.len() as u64,
-                names: tiers,
-                tasks_unseen,
-                workers_unseen,
-            };
-            Examined { layout, places, code, may_tell_awaits, summary }
+        let wanted = families::Wanted { probes: self.probing.is_some() };
+        let found = file.image.as_ref().map_or(Vec::new(), |image| {
+            let code = CodeFile::new(image, &file.source);
+            families::ALL.iter().filter_map(|family| family.examine(&code, wanted)).collect()
         });
+        let examined = (!found.is_empty()).then(|| self.learn(file, found));
         self.examined.insert(file.index, examined);
+    }
+
+    /// Tells everybody what was found in a file.
+    fn learn(&self, file: &Arc<ModuleFile>, mut found: Vec<TaskFile>) -> Examined {
+        if let Some(probing) = &self.probing {
+            let code = found.iter_mut().filter_map(|tasks| tasks.probed.take()).collect();
+            probing.tell(Order::Knows { file: Arc::clone(file), code });
+        }
+        let code = Arc::new(code_of(&found));
+        // Who drains the rings may have ended.
+        self.found.send(Found { module: Arc::clone(&file.module), code: Arc::clone(&code) }).ok();
+        let summaries = found.iter().map(|tasks| summary(file.module.path.clone(), tasks)).collect();
+        let may_tell_awaits = found.iter().any(|tasks| tasks.may_tell_awaits);
+        let layout = found.iter().find_map(|tasks| tasks.seeing.layout);
+        let places = found.into_iter().filter_map(|tasks| tasks.places).reduce(|one, other| one.or(other));
+        Examined { layout, path: file.module.path.clone(), places, code, may_tell_awaits, summaries }
+    }
+}
+
+fn summary(path: String, tasks: &TaskFile) -> TaskProgram {
+    let mut names = BTreeMap::new();
+    tasks.futures.iter().for_each(|future| *names.entry(future.name.tier.name()).or_default() += 1);
+    TaskProgram {
+        path,
+        family: tasks.family,
+        versions: tasks.versions.clone(),
+        futures: tasks.futures.len() as u64,
+        names,
+        tasks_unseen: tasks.seeing.tasks_unseen.clone(),
+        workers_unseen: tasks.seeing.workers_unseen.clone(),
     }
 }
 
 /// Where a program's code polls tasks.
-fn code_of(program: &Program, names: &[FutureName]) -> TaskCode {
-    let vtables: FxHashMap<u64, (&FutureName, SchedulerKind)> =
-        program.vtables.iter().zip(names).map(|(vtable, name)| (vtable.address, (name, vtable.kind()))).collect();
-    let body = |body: &tokio::PollBody| {
-        let polled: Vec<_> = body.vtables.iter().filter_map(|vtable| vtables.get(vtable)).collect();
-        let may_block = polled.iter().all(|(_, kind)| *kind == SchedulerKind::Blocking);
-        let future = future(polled.iter().map(|(name, _)| *name))?;
-        Some(PollBody { addresses: body.addresses.clone(), future: Arc::new(future), may_block })
-    };
-    let of_vtable = |(vtable, name): (&Vtable, &FutureName)| {
-        let may_block = vtable.kind() == SchedulerKind::Blocking;
-        let future = future(std::iter::once(name))?;
-        let addresses = vtable.poll..vtable.poll;
-        Some((vtable.address, PollBody { addresses, future: Arc::new(future), may_block }))
-    };
-    TaskCode::new(program.poll_bodies.iter().filter_map(body).collect())
-        .with_vtables(program.vtables.iter().zip(names).filter_map(of_vtable))
+fn code_of(found: &[TaskFile]) -> TaskCode {
+    let (mut bodies, mut by_key) = (Vec::new(), Vec::new());
+    for tasks in found {
+        let body = |(addresses, polled): &(Range<u64>, Vec<usize>)| {
+            let polled: Vec<_> = polled.iter().filter_map(|&index| tasks.futures.get(index)).collect();
+            let may_block = polled.iter().all(|polled| polled.may_block);
+            let future = future(polled.iter().map(|polled| &polled.name), tasks.family)?;
+            Some(PollBody { addresses: addresses.clone(), future: Arc::new(future), may_block })
+        };
+        bodies.extend(tasks.bodies.iter().filter_map(body));
+        by_key.extend(tasks.futures.iter().filter_map(|polled| {
+            let future = future(std::iter::once(&polled.name), tasks.family)?;
+            let addresses = polled.key..polled.key;
+            Some((polled.key, PollBody { addresses, future: Arc::new(future), may_block: polled.may_block }))
+        }));
+    }
+    TaskCode::new(bodies).with_vtables(by_key)
 }
 
 /// The future of which nothing more is known than that it is one of these.
-fn future<'a>(names: impl Iterator<Item = &'a FutureName>) -> Option<Future> {
+fn future<'a>(names: impl Iterator<Item = &'a FutureName>, family: FamilyName) -> Option<Future> {
     let mut names: Vec<&FutureName> = names.collect();
     names.sort_by(|one, other| one.full.cmp(&other.full));
     names.dedup_by(|one, other| one.full == other.full);
@@ -322,5 +332,5 @@ fn future<'a>(names: impl Iterator<Item = &'a FutureName>) -> Option<Future> {
         [FutureName { place: Some((file, line)), .. }] => Some(format!("{file}:{line}")),
         _ => None,
     };
-    Some(Future { name: joined(|name| &name.short), full_name: joined(|name| &name.full), tier, place })
+    Some(Future { name: joined(|name| &name.short), full_name: joined(|name| &name.full), tier, place, family })
 }

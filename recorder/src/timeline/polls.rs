@@ -41,7 +41,7 @@ use super::{
     waits::Wait,
     wakes::{Led, Wakes},
 };
-use crate::trace::PacketBuffer;
+use crate::{families::FamilyName, trace::PacketBuffer};
 
 /// Polls of one thread that wait to be shown until it is known which task that is itself. Mostly it is within milliseconds.
 const MAX_UNDECIDED: usize = 1024;
@@ -57,7 +57,7 @@ pub struct TaskKey {
 /// A future of a vtable of which nothing else is known.
 fn unknown(vtable: u64) -> Future {
     let name = format!("vtable {vtable:#x}");
-    Future { full_name: name.clone(), name, tier: "vtable", place: None }
+    Future { full_name: name.clone(), name, tier: "vtable", place: None, family: FamilyName::Tokio }
 }
 
 fn future_of(vtable: u64, body: Option<Arc<PollBody>>) -> Arc<Future> {

@@ -1,6 +1,6 @@
 //! Where threads spent their time: samples of those that ran, and slices and samples of those that slept.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use polletto_common::{
     id::{Tgid, Tid},
@@ -29,7 +29,10 @@ use super::{
     vocabulary::Vocabulary,
     waits::{self, Wait},
 };
-use crate::trace::{InternTable, PacketBuffer, SliceBegin, SliceCallstack, StackSample, Weights};
+use crate::{
+    families::FamilyName,
+    trace::{InternTable, PacketBuffer, SliceBegin, SliceCallstack, StackSample, Weights},
+};
 
 /// Tasks of which each has spawned the next that are told of a task that is polled.
 const MAX_LINE: usize = 16;
@@ -375,15 +378,22 @@ impl Samples {
     /// Another once the task's future is known.
     fn own_async_context(&mut self, task: TaskKey, parent_iid: Option<u64>, out: &mut PacketBuffer) -> u64 {
         let body = self.polls.future(task);
-        self.tasks.iid(&(task, body.is_some()), |iid| {
+        let family = body.map_or(FamilyName::Tokio, |body| body.future.family);
+        let id = match body {
+            // Tasks can't be told from one another, but their futures can.
+            Some(body) if !family.has_ids() => Arc::as_ptr(&body.future).addr() as u64,
+            _ => task.id,
+        };
+        self.tasks.iid(&(TaskKey { id, ..task }, body.is_some()), |iid| {
             let future = body.map_or("task", |body| &body.future.name);
-            let kind = if body.is_some_and(|body| body.may_block) { "tokio blocking task" } else { "tokio task" };
-            let context = AsyncContextDescriptor {
-                iid: Some(iid),
-                name: Some(format!("{future} #{}", task.id)),
-                kind: Some(kind.to_owned()),
-                parent_iid,
+            let may_block = body.is_some_and(|body| body.may_block);
+            let (name, kind) = match (family, may_block) {
+                (FamilyName::Tokio, true) => (format!("{future} #{id}"), "tokio blocking task"),
+                (FamilyName::Tokio, false) => (format!("{future} #{id}"), "tokio task"),
+                (FamilyName::AsyncTask, _) => (future.to_owned(), "async-task"),
             };
+            let context =
+                AsyncContextDescriptor { iid: Some(iid), name: Some(name), kind: Some(kind.to_owned()), parent_iid };
             let stack_sample_async_context_descriptors = vec![context];
             out.push_interned(InternedData { stack_sample_async_context_descriptors, ..InternedData::default() });
         })

@@ -4,6 +4,8 @@ use std::{ops::Range, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
+use crate::families::FamilyName;
+
 /// The future of a task, as a trace tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Future {
@@ -15,6 +17,8 @@ pub struct Future {
     pub tier: &'static str,
     /// Where it stands in the source, if that is known: `file:line`.
     pub place: Option<String>,
+    /// Whose tasks it is of.
+    pub family: FamilyName,
 }
 
 /// Code that is on the stack while tasks of one kind are polled.
@@ -49,13 +53,13 @@ impl TaskCode {
         TaskCode { bodies: sorted, vtables: FxHashMap::default() }
     }
 
-    /// And what is polled by the vtables at these addresses, as the file has them.
+    /// And what is polled by the vtables at these addresses, as the file has them, or by functions, where those tell it.
     pub fn with_vtables(self, vtables: impl IntoIterator<Item = (u64, PollBody)>) -> TaskCode {
         let vtables = vtables.into_iter().map(|(address, body)| (address, Arc::new(body))).collect();
         TaskCode { vtables, ..self }
     }
 
-    /// What is polled by the vtable at this address, as the file has it.
+    /// What is polled by the vtable or the function at this address, as the file has it.
     pub fn of_vtable(&self, address: u64) -> Option<&Arc<PollBody>> {
         self.vtables.get(&address)
     }
@@ -73,7 +77,8 @@ mod tests {
 
     #[test]
     fn an_address_is_found_inside_a_body_and_nowhere_else() {
-        let future = Future { name: "f".into(), full_name: "f".into(), tier: "symbol", place: None };
+        let future =
+            Future { name: "f".into(), full_name: "f".into(), tier: "symbol", place: None, family: FamilyName::Tokio };
         let body = |addresses: Range<u64>| PollBody { addresses, future: Arc::new(future.clone()), may_block: false };
         let code = TaskCode::new(vec![body(30..40), body(10..20), body(15..35)]);
         let found = [9, 10, 19, 20, 29, 30, 39, 40].map(|address| code.find(address).map(|body| body.addresses.start));

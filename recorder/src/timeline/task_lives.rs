@@ -351,7 +351,13 @@ mod tests {
     }
 
     fn body() -> Arc<PollBody> {
-        let future = Future { name: "f".into(), full_name: "f".into(), tier: "symbol", place: None };
+        let future = Future {
+            name: "f".into(),
+            full_name: "f".into(),
+            tier: "symbol",
+            place: None,
+            family: crate::families::FamilyName::Tokio,
+        };
         Arc::new(PollBody { addresses: 0..1, future: Arc::new(future), may_block: false })
     }
 

@@ -16,7 +16,7 @@ use polletto_protos::{
 use rustc_hash::FxHashMap;
 
 use super::runtimes::RuntimeCounter;
-use crate::trace::PacketBuffer;
+use crate::{families::FamilyName, trace::PacketBuffer};
 
 /// "tokio" in ASCII. Tracks count up from here.
 const FIRST: u64 = 0x746f_6b69_6f00_0000;
@@ -111,8 +111,8 @@ pub struct TokioTracks {
 }
 
 impl TokioTracks {
-    /// The poller's track. `since_ns` is when it is first seen to be one.
-    pub fn track(&mut self, poller: Poller, since_ns: u64, out: &mut PacketBuffer) -> u64 {
+    /// The poller's track, which polls tasks of this family. `since_ns` is when it is first seen to be one.
+    pub fn track(&mut self, poller: Poller, family: FamilyName, since_ns: u64, out: &mut PacketBuffer) -> u64 {
         if let Some(&track) = self.tracks.get(&poller) {
             return track;
         }
@@ -121,7 +121,7 @@ impl TokioTracks {
             Poller::Named { .. } => NAMED,
             Poller::Thread { .. } => 0,
         };
-        let parent_uuid = Some(self.group(poller.tgid(), runtime, since_ns, out));
+        let parent_uuid = Some(self.group((poller.tgid(), runtime), family, since_ns, out));
         let rank = match poller {
             Poller::Worker { index: Polled::ONLY_WORKER, .. } => 0,
             Poller::Worker { index, .. } | Poller::Named { index, .. } => i32::try_from(index).unwrap_or(i32::MAX),
@@ -149,7 +149,7 @@ impl TokioTracks {
         since_ns: u64,
         out: &mut PacketBuffer,
     ) -> u64 {
-        let parent_uuid = Some(self.group(tgid, runtime, since_ns, out));
+        let parent_uuid = Some(self.group((tgid, runtime), FamilyName::Tokio, since_ns, out));
         let track = self.next();
         let descriptor = TrackDescriptor {
             uuid: Some(track),
@@ -223,7 +223,13 @@ impl TokioTracks {
     }
 
     /// The group of a runtime's workers, or of threads without a known runtime.
-    fn group(&mut self, tgid: Tgid, runtime: u64, since_ns: u64, out: &mut PacketBuffer) -> u64 {
+    fn group(
+        &mut self,
+        (tgid, runtime): (Tgid, u64),
+        family: FamilyName,
+        since_ns: u64,
+        out: &mut PacketBuffer,
+    ) -> u64 {
         if let Some(group) = self.processes.get(&tgid).and_then(|process| process.runtimes.get(&runtime)) {
             return group.track;
         }
@@ -231,9 +237,9 @@ impl TokioTracks {
         let group = self.next();
         let runtimes = self.processes.entry(tgid).or_default();
         let name = match (runtime, runtimes.runtimes.keys().filter(|&&runtime| runtime != 0).count()) {
-            (0, _) => "Tokio threads".to_owned(),
-            (_, 0) => "Tokio workers".to_owned(),
-            (_, before) => format!("Tokio workers, runtime {}", before + 1),
+            (0, _) => format!("{family} threads"),
+            (_, 0) => format!("{family} workers"),
+            (_, before) => format!("{family} workers, runtime {}", before + 1),
         };
         runtimes.runtimes.insert(runtime, Group { track: group, name: name.clone() });
         let descriptor = TrackDescriptor {

@@ -2,7 +2,10 @@
 
 use polletto_protos::{DebugAnnotationName, EventCategory, EventName, InternedData, InternedString};
 
-use crate::trace::{Argument, InternTable, PacketBuffer};
+use crate::{
+    families::FamilyName,
+    trace::{Argument, InternTable, PacketBuffer},
+};
 
 /// Numbers of words, each of which is written when it is first needed.
 #[derive(Debug, Default)]
@@ -38,6 +41,11 @@ impl Vocabulary {
     /// Of an argument's name, with a value that is an address.
     pub fn pointer(&mut self, name: &str, address: u64, out: &mut PacketBuffer) -> (u64, Argument) {
         (self.argument(name, out), Argument::Pointer(address))
+    }
+
+    /// Of the argument that tells which task it is: by what is its own, or by what was others' before it.
+    pub fn task(&mut self, id: u64, family: FamilyName, out: &mut PacketBuffer) -> (u64, Argument) {
+        if family.has_ids() { self.number("task_id", id, out) } else { self.pointer("task_at", id, out) }
     }
 
     /// Of an argument's name, with a value that is a text.

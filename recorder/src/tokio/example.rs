@@ -8,39 +8,39 @@ use super::Vtable;
 ///
 /// It has no section headers.
 #[derive(Clone)]
-pub(super) struct ExampleProgram {
+pub(crate) struct ExampleProgram {
     /// The address of the file's first byte.
-    pub(super) base: u64,
-    pub(super) relocations: Relocations,
+    pub(crate) base: u64,
+    pub(crate) relocations: Relocations,
     /// Stands at [`CODE`].
-    pub(super) code: Vec<u8>,
+    pub(crate) code: Vec<u8>,
     /// How many bytes each function has: one behind another, from the first byte of code on.
-    pub(super) functions: Vec<u32>,
+    pub(crate) functions: Vec<u32>,
     /// Stands at [`DATA`].
-    pub(super) data: Vec<Word>,
+    pub(crate) data: Vec<Word>,
     /// Bytes of thread-locals.
-    pub(super) thread_locals: u64,
+    pub(crate) thread_locals: u64,
     /// Whether it is one for others, and not a program.
-    pub(super) is_library: bool,
+    pub(crate) is_library: bool,
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Word {
+pub(crate) enum Word {
     Number(u64),
     /// Counted from the file's first byte.
     Address(u64),
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Relocations {
+pub(crate) enum Relocations {
     None,
     Explicit,
     Packed,
 }
 
 /// Counted from the file's first byte.
-pub(super) const CODE: u64 = 0x1_0000;
-pub(super) const DATA: u64 = 0x8_0000;
+pub(crate) const CODE: u64 = 0x1_0000;
+pub(crate) const DATA: u64 = 0x8_0000;
 const UNWIND: u64 = 0x1000;
 const RELOCATIONS: u64 = 0xa_0000;
 const DYNAMIC: u64 = 0xb_0000;
@@ -60,13 +60,13 @@ impl Default for ExampleProgram {
 }
 
 /// The words of a vtable whose functions follow one another from this one on.
-pub(super) fn vtable(poll: u64, trailer: u64, scheduler: u64, id: u64) -> Vec<Word> {
+pub(crate) fn vtable(poll: u64, trailer: u64, scheduler: u64, id: u64) -> Vec<Word> {
     let functions = (0..7).map(|index| Word::Address(poll + 0x10 * index));
     functions.chain([trailer, scheduler, id].map(Word::Number)).collect()
 }
 
 /// What is read of [`vtable`].
-pub(super) fn expected(address: u64, poll: u64, trailer_offset: u64, scheduler_offset: u64, id_offset: u64) -> Vtable {
+pub(crate) fn expected(address: u64, poll: u64, trailer_offset: u64, scheduler_offset: u64, id_offset: u64) -> Vtable {
     Vtable {
         address,
         poll,
@@ -85,7 +85,7 @@ pub(super) fn expected(address: u64, poll: u64, trailer_offset: u64, scheduler_o
 
 impl ExampleProgram {
     /// The file.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let (eh_frame, relocations) = (self.eh_frame(), self.relocation_table());
         let (kind, size) = match self.relocations {
             Relocations::Packed => (elf::DT_RELR, elf::DT_RELRSZ),

@@ -8,7 +8,8 @@ mod code;
 mod context;
 mod described;
 #[cfg(test)]
-mod example;
+pub(crate) mod example;
+mod family;
 pub mod layout;
 mod names;
 mod probes;
@@ -28,8 +29,9 @@ pub use self::{
     },
     code::{Code, Reference},
     context::{Contender, Context, Evidence, Found, Unknown},
-    names::{FutureName, NameTier, Names, ProgramFiles, name},
-    probes::{AfterReturn, Place, PollCode, Unprobed},
+    family::Tokio,
+    names::{Names, name},
+    probes::{AfterReturn, Entry, Place, PollCall, PollCode, Polls, Unprobed},
     program::{PollBody, Program, examine},
     seeing::Seeing,
     version::{Origins, Version},

@@ -2,6 +2,7 @@
 
 use std::{error, fmt, ops::Range};
 
+pub use super::code::x86_64::probes::PollCall;
 use super::{Program, code::x86_64};
 use crate::{
     target::image::{Architecture, Contents, Image, ImageError, Pointers, Source},
@@ -28,8 +29,28 @@ pub struct PollCode {
     likely_returns: Vec<u64>,
 }
 
-/// A function that polls, by its address, and where every call of it comes by.
-pub type Entry = (u64, Result<Place, Unprobed>);
+/// A function that polls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its address.
+    pub function: u64,
+    /// What.
+    pub polls: Polls,
+    /// Where every call of it comes by.
+    pub place: Result<Place, Unprobed>,
+}
+
+/// What a function polls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Polls {
+    /// Tokio's tasks, each of which tells what it is.
+    Tokio,
+    /// Tasks that are known by this function.
+    Own {
+        /// They are code that may block.
+        may_block: bool,
+    },
+}
 
 /// An instruction at which a probe can stand. Addresses are the file's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,20 +93,32 @@ pub enum Unprobed {
 }
 
 impl PollCode {
-    /// Of a program, whose file this is.
+    /// Of a program of Tokio's, whose file this is.
     pub fn read<S: Source + ?Sized>(program: &Program, image: &Image, source: &S) -> PollCode {
+        let polls = program.vtables.iter().map(|vtable| (vtable.poll, Polls::Tokio));
+        PollCode::of(polls, &PollCall::TOKIO, image, source)
+    }
+
+    /// Of the functions in a file that poll, and are called like this.
+    pub fn of<S: Source + ?Sized>(
+        polls: impl Iterator<Item = (u64, Polls)>,
+        calls: &PollCall,
+        image: &Image,
+        source: &S,
+    ) -> PollCode {
         // Where functions are not known to begin and end, each of them is refused.
         let bounds = Bounds::read(image, source).unwrap_or_default();
         let mut code =
             PollCode { architecture: image.architecture, bounds, entries: Vec::new(), likely_returns: Vec::new() };
-        let mut polls: Vec<u64> = program.vtables.iter().map(|vtable| vtable.poll).collect();
+        let mut polls: Vec<(u64, Polls)> = polls.collect();
         polls.sort_unstable();
-        polls.dedup();
+        polls.dedup_by_key(|(function, _)| *function);
         let contents = Contents::new(image, source);
-        code.entries = polls.into_iter().map(|poll| (poll, code.entry(&contents, poll))).collect();
+        let entry = |(function, polls)| Entry { function, polls, place: code.entry(&contents, function) };
+        code.entries = polls.into_iter().map(entry).collect();
         // Without them, calls through pointers are not found before they are made.
         let pointers = Pointers::read(image, source, &contents).unwrap_or_default();
-        code.likely_returns = code.calls(&contents, &pointers);
+        code.likely_returns = code.calls(calls, &contents, &pointers);
         code
     }
 
@@ -94,7 +127,7 @@ impl PollCode {
         &self.likely_returns
     }
 
-    /// Where polls begin, by the addresses of the functions that poll.
+    /// Where polls begin, in the order of the functions.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -111,20 +144,20 @@ impl PollCode {
     }
 
     /// The calls that look like those of polls, by where they return to. What can't be read is left out.
-    fn calls<S: Source + ?Sized>(&self, contents: &Contents<'_, S>, pointers: &Pointers) -> Vec<u64> {
+    fn calls<S: Source + ?Sized>(&self, polls: &PollCall, contents: &Contents<'_, S>, pointers: &Pointers) -> Vec<u64> {
         let (mut functions, mut handovers) = (Vec::new(), Vec::new());
         if self.architecture == Architecture::X86_64 {
             for (start, code) in pieces_of_code(contents) {
                 let code = code.unwrap_or_default();
-                let calls = code.windows(2).zip(start..).filter(|(bytes, _)| x86_64::probes::may_be_call(bytes));
+                let calls = code.windows(3).zip(start..).filter(|(bytes, _)| x86_64::probes::may_be_call(bytes, polls));
                 functions.extend(calls.filter_map(|(_, address)| self.bounds.around(address)));
-                handovers.extend(x86_64::probes::handovers(&code).map(|at| start + at));
+                handovers.extend(x86_64::probes::handovers(&code, polls).map(|at| start + at));
             }
         }
         functions.dedup();
         let returns = functions.iter().flat_map(|function| {
             let (bytes, _) = self.function(contents, function.start).unwrap_or((Vec::new(), 0..0));
-            x86_64::probes::likely_returns(&bytes, function)
+            x86_64::probes::likely_returns(&bytes, function, polls)
         });
         let mut returns: Vec<u64> = returns.collect();
         if !handovers.is_empty() {

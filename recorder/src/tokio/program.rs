@@ -40,11 +40,21 @@ impl Program {
     pub fn read<S: Source + ?Sized>(image: &Image, source: &S) -> Result<Option<Program>, ImageError> {
         let contents = Contents::new(image, source);
         let pointers = Pointers::read(image, source, &contents)?;
-        let vtables = vtable::scan_pointers(&contents, &pointers)?;
+        Program::with(image, source, &contents, &pointers)
+    }
+
+    /// As [`Program::read`], with what is read already.
+    pub(super) fn with<S: Source + ?Sized>(
+        image: &Image,
+        source: &S,
+        contents: &Contents<'_, S>,
+        pointers: &Pointers,
+    ) -> Result<Option<Program>, ImageError> {
+        let vtables = vtable::scan_pointers(contents, pointers)?;
         if vtables.is_empty() {
             return Ok(None);
         }
-        let code = match Code::read(image, source, &contents, &pointers) {
+        let code = match Code::read(image, source, contents, pointers) {
             Ok(code) => Some(code),
             Err(unwind::Error::Image(error)) => return Err(error),
             // A file without sound unwind information still has tasks.
@@ -52,7 +62,7 @@ impl Program {
         };
         let context = Context::find(image, source, &vtables, code.as_ref())?;
         let poll_bodies = code.as_ref().map_or(Ok(Vec::new()), |code| poll_bodies(&vtables, code))?;
-        Ok(Some(Program { origins: Origins::read(&contents)?, context, poll_bodies, vtables }))
+        Ok(Some(Program { origins: Origins::read(contents)?, context, poll_bodies, vtables }))
     }
 
     /// The vtables of which a task may be polled by the code at an address.

@@ -16,7 +16,7 @@ WITH
       worker,
       row_number() OVER (
         PARTITION BY upid, utid
-        ORDER BY runtime GLOB 'Tokio threads*', count() DESC
+        ORDER BY runtime GLOB '* threads', count() DESC
       ) AS rank
     FROM polletto_polls
     WHERE utid IS NOT NULL AND poll_kind IS NULL
@@ -34,9 +34,9 @@ CREATE PERFETTO VIEW _polletto_polls_of_workers AS
 SELECT
   poll.id,
   poll.upid,
-  iif(poll.runtime GLOB 'Tokio threads*', known.runtime, poll.runtime)
+  iif(poll.runtime GLOB '* threads', known.runtime, poll.runtime)
     AS runtime,
-  iif(poll.runtime GLOB 'Tokio threads*', known.worker, poll.worker) AS worker,
+  iif(poll.runtime GLOB '* threads', known.worker, poll.worker) AS worker,
   poll.utid,
   poll.dur,
   poll.depth,

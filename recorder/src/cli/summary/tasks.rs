@@ -1,11 +1,14 @@
-//! What a recording tells of Tokio's tasks.
+//! What a recording tells of tasks.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::{Count, several};
-use crate::session::{Outcome, TaskProgram};
+use crate::{
+    families::FamilyName,
+    session::{Outcome, TaskProgram},
+};
 
 /// Programs that are told of in the summary for people.
 const SHOWN_PROGRAMS: usize = 5;
@@ -42,7 +45,7 @@ impl fmt::Display for TaskSummary {
                 0 => Ok(()),
                 files => {
                     let files = several(files, "file", "files");
-                    writeln!(out, "  tasks     none: there are no tasks of Tokio's in {files} of code")
+                    writeln!(out, "  tasks     none: there are no tasks of Tokio's or async-task's in {files} of code")
                 }
             };
         }
@@ -62,9 +65,14 @@ impl fmt::Display for TaskSummary {
 }
 
 fn write_program(program: &TaskProgram, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let versions = if program.tokio.is_empty() { "of an unknown version".to_owned() } else { program.tokio.join(", ") };
+    let versions = match &program.versions[..] {
+        // The code of such programs does not tell, whatever they were built with.
+        [] if program.family == FamilyName::AsyncTask => String::new(),
+        [] => " of an unknown version".to_owned(),
+        versions => format!(" {}", versions.join(", ")),
+    };
     let futures = several(program.futures, "kind of task", "kinds of tasks");
-    write!(out, "            {}: Tokio {versions}, {futures}", program.path)?;
+    write!(out, "            {}: {}{versions}, {futures}", program.path, program.family)?;
     let unnamed = program.names.get("vtable").copied().unwrap_or_default();
     let by_place = program.names.get("location").copied().unwrap_or_default();
     if by_place > 0 {
@@ -91,7 +99,7 @@ mod tests {
     fn what_was_looked_for_in_vain_is_told() {
         let summary = |files| TaskSummary { tasks: Vec::new(), samples_in_polls: 0, files, workers_by_name: None };
         let told = |files| summary(files).to_string();
-        assert_eq!(told(3), "  tasks     none: there are no tasks of Tokio's in 3 files of code\n");
+        assert_eq!(told(3), "  tasks     none: there are no tasks of Tokio's or async-task's in 3 files of code\n");
         assert_eq!(told(0), "");
     }
 }

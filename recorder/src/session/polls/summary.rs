@@ -45,7 +45,7 @@ impl ProbeSummary {
     /// There are probes that tell this, where there were none before.
     pub(super) fn count(&mut self, site: Site) {
         let places = match site {
-            Site::Begin { .. } => &mut self.begins,
+            Site::Begin { .. } | Site::BeginOwn { .. } => &mut self.begins,
             Site::End { .. } => &mut self.ends,
             Site::Wake { .. } => &mut self.wakes,
             Site::Spawn { .. } => &mut self.spawns,

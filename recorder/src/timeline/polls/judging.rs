@@ -23,7 +23,8 @@ impl Polls {
         let SleptIn { poller, task, body, callstack } = slept_in;
         let body = body.or_else(|| self.future(TaskKey { tgid, id: task }).cloned());
         // Its track may have had nothing to show until now.
-        self.tracks.track(poller, since_ns, out);
+        let future = body.map_or_else(|| Arc::new(super::unknown(0)), |body| Arc::clone(&body.future));
+        self.tracks.track(poller, future.family, since_ns, out);
         let Some(group) = self.tracks.group_of_poller(poller) else { return };
         let finding = Finding {
             fault: Fault::Convoy,
@@ -31,7 +32,7 @@ impl Polls {
             poller,
             tid,
             task,
-            future: body.map_or_else(|| Arc::new(super::unknown(0)), |body| Arc::clone(&body.future)),
+            future,
             weights: Weights { off_cpu_ns: slept_ns, ..Weights::default() },
             callstack: Some(callstack),
             convoy: Some((until_ns.saturating_sub(since_ns), convoy)),
@@ -106,7 +107,7 @@ fn finding_arguments(
     out: &mut PacketBuffer,
 ) -> [(u64, Argument); 5] {
     [
-        words.number("task_id", finding.task, out),
+        words.task(finding.task, finding.future.family, out),
         words.text("future", &finding.future.full_name, out),
         words.number("tid", u64::from(finding.tid.0), out),
         words.number("threshold_ns", threshold_ns, out),

@@ -115,9 +115,9 @@ impl Polls {
         let is_in_poll = is_in_poll(polled);
         let poller =
             if is_in_poll { self.poller(tgid, tid, polled, !polled.awaits()) } else { Poller::Thread { tgid, tid } };
-        let track = self.tracks.track(poller, time_ns, out);
+        let track = self.tracks.track(poller, future.family, time_ns, out);
         let mut arguments = vec![
-            words.number("task_id", deed.task.id, out),
+            words.task(deed.task.id, future.family, out),
             words.text("future", &future.full_name, out),
             words.text("name_tier", future.tier, out),
             words.number("tid", u64::from(tid.0), out),
@@ -143,7 +143,8 @@ impl Polls {
         seen: &mut Seen,
         out: &mut PacketBuffer,
     ) {
-        over.retain(|lived| !lived.life.body.may_block);
+        // What runs to its end in one poll is shown by that, and addresses may have been those of several tasks.
+        over.retain(|lived| !lived.life.body.may_block && lived.life.body.future.family.has_ids());
         // So that as few tracks as possible hold them, and the same record makes the same trace.
         over.sort_by_key(|lived| (lived.life.since_ns, lived.task.tgid, lived.task.id));
         for Lived { task, life, until_ns, end } in over {
@@ -151,7 +152,7 @@ impl Polls {
             let future = &life.body.future;
             let track = self.tracks.life(task.tgid, &future.name, (life.since_ns, until_ns), out);
             let mut arguments = vec![
-                words.number("task_id", task.id, out),
+                words.task(task.id, future.family, out),
                 words.text("future", &future.full_name, out),
                 words.text("name_tier", future.tier, out),
                 words.number("polls", life.polls, out),
@@ -196,9 +197,9 @@ impl Polls {
             // What the worker polls meanwhile is on its track.
             Part::InPlace | Part::SomewhereInPlace => Poller::Thread { tgid, tid: *tid },
         };
-        let track = self.tracks.track(poller, presence.since_ns, out);
+        let track = self.tracks.track(poller, future.family, presence.since_ns, out);
         let mut arguments = vec![
-            words.number("task_id", presence.task.id, out),
+            words.task(presence.task.id, future.family, out),
             words.text("future", &future.full_name, out),
             words.text("name_tier", future.tier, out),
             words.text("extent", extent.name(), out),
@@ -257,7 +258,7 @@ impl Polls {
 /// Shows that the thread gives its worker away in the middle of a poll.
 fn show_block_in_place(shown: &Shown, time_ns: u64, track: u64, words: &mut Vocabulary, out: &mut PacketBuffer) {
     let arguments = [
-        words.number("task_id", shown.presence.task.id, out),
+        words.task(shown.presence.task.id, shown.future.family, out),
         words.text("future", &shown.future.full_name, out),
         words.text("name_tier", shown.future.tier, out),
         words.number("tid", u64::from(shown.tid.0), out),

@@ -18,9 +18,9 @@ use self::{chain::Chain, index::Index};
 use super::{
     Vtable,
     described::{self, TypeAt, Types},
-    names::ProgramFiles,
 };
 use crate::{
+    families::ProgramFiles,
     symbols::{file::ElfObject, origin_of, short_file},
     target::Memory,
 };

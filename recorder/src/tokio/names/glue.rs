@@ -5,8 +5,8 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{calls::Calls, evidence::functions, symbols::Symbols};
-use crate::tokio::Vtable;
+use super::{evidence::functions, symbols::Symbols};
+use crate::{families::Calls, tokio::Vtable};
 
 /// How deep functions that call each other are followed from those of the vtable.
 const LEVELS: usize = 4;

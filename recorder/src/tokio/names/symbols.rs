@@ -3,11 +3,11 @@
 use object::{Object, ObjectSymbol, ObjectSymbolTable};
 use rustc_hash::FxHashMap;
 
-use super::{
-    evidence::{FUNCTIONS, Tasks},
-    written,
+use super::evidence::{FUNCTIONS, Tasks};
+use crate::{
+    families::written,
+    symbols::{brackets, demangle, file::ElfObject},
 };
-use crate::symbols::{brackets, demangle, file::ElfObject};
 
 /// Symbols of one table that are read: several times what the largest programs have.
 const MAX_SYMBOLS: usize = 1 << 25;

@@ -9,13 +9,13 @@ use std::{
 use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::{
-    evidence::{FUNCTIONS, Tasks},
-    written,
-};
-use crate::symbols::{
-    dwarf::{DebugSections, Room, UnitIndex, path},
-    file::{ElfObject, Slice},
+use super::evidence::{FUNCTIONS, Tasks};
+use crate::{
+    families::written,
+    symbols::{
+        dwarf::{DebugSections, Room, UnitIndex, path},
+        file::{ElfObject, Slice},
+    },
 };
 
 /// Threads that read debug information. All of it has to be read, as no table says where tasks are.

@@ -25,7 +25,7 @@ const STEPPED: Cost = "run elsewhere";
 /// Where a probe stands that sees every call of this code, and how far the stack pointer has moved by then.
 fn entry(code: &[u8]) -> Result<(u64, i64, Cost), Unprobed> {
     with_function(code, |code, _, _| {
-        let [(_, entry)] = code.entries() else { panic!("one function polls") };
+        let [Entry { place: entry, .. }] = code.entries() else { panic!("one function polls") };
         let cost = |place: &Place| if place.is_stepped { STEPPED } else { CHEAP };
         entry.clone().map(|place| (place.address - CODE, place.moved, cost(&place)))
     })
@@ -106,6 +106,28 @@ fn calls_that_look_like_those_of_polls_are_found() {
         ("of another function", &[0x49, 0x8b, 0x45, 0x10, 0x4c, 0x89, 0xef, 0xff, 0x50, 0x08, 0x90], None),
     ] {
         let found = with_function(code, |polls, _, _| polls.likely_returns().to_vec());
+        assert_eq!(found, expected.map(|next| CODE + next).into_iter().collect::<Vec<u64>>(), "{claim}");
+    }
+}
+
+#[test]
+fn calls_of_async_task_are_found_wherever_the_vtable_is_in_the_header() {
+    for (claim, code, expected) in [
+        // mov (%r14), %rax; mov %r14, %rdi; call *0x28(%rax)
+        ("in front", &[0x49, 0x8b, 0x06, 0x4c, 0x89, 0xf7, 0xff, 0x50, 0x28, 0x90][..], Some(9)),
+        // mov 0x10(%rdi), %rax; call *0x28(%rax)
+        ("behind", &[0x48, 0x8b, 0x47, 0x10, 0xff, 0x50, 0x28, 0x90], Some(7)),
+        // mov 0x28(%rdi), %rax; call *0x28(%rax)
+        ("outside of it", &[0x48, 0x8b, 0x47, 0x28, 0xff, 0x50, 0x28, 0x90], None),
+        // mov (%rdi), %rax; call *0x20(%rax)
+        ("another function", &[0x48, 0x8b, 0x07, 0xff, 0x50, 0x20, 0x90], None),
+        // mov 0x8(%r14), %rax; mov (%r14), %rdi; call *0x28(%rax)
+        ("an object and its vtable", &[0x49, 0x8b, 0x46, 0x08, 0x49, 0x8b, 0x3e, 0xff, 0x50, 0x28, 0x90], None),
+    ] {
+        let found = with_function(code, |_, image, bytes| {
+            let polls = std::iter::once((CODE, Polls::Own { may_block: false }));
+            PollCode::of(polls, &PollCall::ASYNC_TASK, image, bytes).likely_returns().to_vec()
+        });
         assert_eq!(found, expected.map(|next| CODE + next).into_iter().collect::<Vec<u64>>(), "{claim}");
     }
 }

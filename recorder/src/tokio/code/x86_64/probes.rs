@@ -5,7 +5,10 @@
 //! elsewhere, in a single step, which takes ten times as long: they are the last resort, and only those are taken that do
 //! the same wherever they stand.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    collections::VecDeque,
+    ops::{Range, RangeInclusive},
+};
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
@@ -106,14 +109,41 @@ impl Place {
     }
 }
 
-/// Whether a call through memory may begin in these bytes: `call *(register)`.
-pub(in crate::tokio) fn may_be_call(bytes: &[u8]) -> bool {
-    matches!(bytes, [0xff, 0x10..=0x13 | 0x16 | 0x17, ..])
+/// What the calls look like that poll: through a slot of a vtable whose address was read from the task, which is the
+/// argument.
+#[derive(Debug)]
+pub struct PollCall {
+    /// Where tasks may have the address of their vtable, bytes.
+    vtable: RangeInclusive<u64>,
+    /// Where the vtable has the address of the function, bytes.
+    slot: u8,
+    /// A function that does nothing but that: it jumps there.
+    handover: [u8; 6],
 }
 
-/// Where the calls return to that are made as those of polls: `call *(vtable)`, with the `Header` as the argument from which
-/// the vtable was read.
-pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>) -> Vec<u64> {
+impl PollCall {
+    /// Tokio's: `mov 0x10(%rdi),%rax; jmp *(%rax)`.
+    pub const TOKIO: PollCall = PollCall {
+        vtable: HEADER_VTABLE..=HEADER_VTABLE,
+        slot: 0,
+        handover: [0x48, 0x8b, 0x47, HEADER_VTABLE as u8, 0xff, 0x20],
+    };
+    /// That of async-task, whose header compilers arrange as they like: `mov (%rdi),%rax; jmp *0x28(%rax)`.
+    pub const ASYNC_TASK: PollCall =
+        PollCall { vtable: 0..=0x20, slot: 0x28, handover: [0x48, 0x8b, 0x07, 0xff, 0x60, 0x28] };
+}
+
+/// Whether a call that polls may begin in these bytes: `call *(register)` or `call *slot(register)`.
+pub(in crate::tokio) fn may_be_call(bytes: &[u8], polls: &PollCall) -> bool {
+    match bytes {
+        [0xff, 0x10..=0x13 | 0x16 | 0x17, ..] => polls.slot == 0,
+        [0xff, 0x50..=0x53 | 0x55..=0x57, slot] => polls.slot != 0 && *slot == polls.slot,
+        _ => false,
+    }
+}
+
+/// Where the calls return to that are made as those of polls.
+pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>, polls: &PollCall) -> Vec<u64> {
     /// Instructions before the call.
     const NEAR: usize = 6;
     let mut before: VecDeque<Instruction> = VecDeque::with_capacity(NEAR + 1);
@@ -122,7 +152,7 @@ pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>) -> V
         let is_call = instruction.flow_control() == FlowControl::IndirectCall
             && instruction.op0_kind() == OpKind::Memory
             && instruction.memory_index() == Register::None
-            && instruction.memory_displacement64() == 0;
+            && instruction.memory_displacement64() == u64::from(polls.slot);
         if is_call {
             let vtable = instruction.memory_base();
             let header = before.iter().rev().find_map(|earlier| {
@@ -130,7 +160,7 @@ pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>) -> V
                     && earlier.op0_register() == vtable
                     && earlier.op1_kind() == OpKind::Memory
                     && earlier.memory_index() == Register::None
-                    && earlier.memory_displacement64() == HEADER_VTABLE;
+                    && polls.vtable.contains(&earlier.memory_displacement64());
                 is_load.then_some(earlier.memory_base())
             });
             let is_argument = |header: Register| {
@@ -153,11 +183,10 @@ pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>) -> V
     found
 }
 
-/// Where functions begin that do nothing but hand a poll over: `mov 0x10(%rdi),%rax; jmp *(%rax)`. Counted from the first
-/// byte.
-pub(in crate::tokio) fn handovers(code: &[u8]) -> impl Iterator<Item = u64> {
-    const HANDOVER: [u8; 6] = [0x48, 0x8b, 0x47, 0x10, 0xff, 0x20];
-    code.windows(HANDOVER.len()).zip(0..).filter(|(bytes, _)| *bytes == HANDOVER).map(|(_, at)| at)
+/// Where functions begin that do nothing but hand a poll over. Counted from the first byte.
+pub(in crate::tokio) fn handovers(code: &[u8], polls: &PollCall) -> impl Iterator<Item = u64> {
+    let handover = polls.handover;
+    code.windows(handover.len()).zip(0..).filter(move |(bytes, _)| *bytes == handover).map(|(_, at)| at)
 }
 
 /// Where calls of these functions return to, for all that bytes look like: calls of a fixed place, and through a pointer

@@ -9,10 +9,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 
 use super::calls::Calls;
-use crate::{
-    symbols::origin_of,
-    tokio::{Reference, Vtable},
-};
+use crate::{symbols::origin_of, tokio::Reference};
 
 /// How deep functions that call each other are followed from the one that polls. That of the vtable calls the one that does
 /// the work, which calls what catches panics, which calls the future.
@@ -73,14 +70,14 @@ impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
         Locations { calls, known: FxHashMap::default(), resumed: FxHashMap::default() }
     }
 
-    /// Where the future of a vtable may have been written.
+    /// Where the future may have been written that the function here polls.
     ///
     /// The block that is nearest to the function which polls is the future's, or was inlined into it: nothing tells which.
     /// Where there is none it was written by hand, or blocks: then the nearest place of the program's own code is near it.
     /// Where else dependencies panic says nothing.
-    pub fn of_future(&mut self, vtable: &Vtable) -> Places {
+    pub fn of_future(&mut self, poll: u64) -> Places {
         let mut near: Option<Location> = None;
-        for (depth, level) in self.calls.levels(vtable.poll, LEVELS).into_iter().enumerate() {
+        for (depth, level) in self.calls.levels(poll, LEVELS).into_iter().enumerate() {
             let mut found = Vec::new();
             for function in level {
                 self.add_of_function(function, &mut found);
@@ -112,7 +109,7 @@ impl<'w, 'c, 'a> Locations<'w, 'c, 'a> {
                 Some(&(Reference::Call(to) | Reference::Jump(to))) => self.tells_of_an_end(to),
                 _ => false,
             };
-            if !is_of_tokio(&location.file) {
+            if !is_of_runtime(&location.file) {
                 found.push(Found { location, is_of_block });
             }
         }
@@ -173,25 +170,27 @@ fn is_own(file: &str) -> bool {
     origin_of(file).is_none()
 }
 
-/// What every poll of Tokio goes through, and blocks of Tokio's own: nobody spawns these, but they are inlined into others.
-/// Where a future has no place of its own, since it never ends, such a place would be taken for it.
-fn is_of_tokio(file: &str) -> bool {
+/// What every poll of a runtime goes through, and blocks of the runtime's own: nobody spawns these, but they are inlined
+/// into others. Where a future has no place of its own, since it never ends, such a place would be taken for it.
+fn is_of_runtime(file: &str) -> bool {
+    const RUNTIMES: [&str; 3] = ["tokio-", "async-task-", "async-executor-"];
     let folder = origin_of(file).and_then(|origin| origin.trim_end_matches('/').rsplit('/').next());
-    folder
-        .and_then(|folder| folder.strip_prefix("tokio-"))
-        .is_some_and(|rest| rest.starts_with(|at: char| at.is_ascii_digit()))
+    folder.is_some_and(|folder| {
+        let mut rests = RUNTIMES.iter().filter_map(|name| folder.strip_prefix(name));
+        rests.any(|rest| rest.starts_with(|at: char| at.is_ascii_digit()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_of_tokio;
+    use super::is_of_runtime;
 
     #[test]
-    fn places_in_tokio_itself_are_nobodys() {
+    fn places_in_runtimes_themselves_are_nobodys() {
         let registry = "/home/a/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
-        let files =
-            ["tokio-1.54.1/src/time/interval.rs", "tokio-util-0.7.1/src/time/delay_queue.rs", "hyper-1.9.0/src/rt.rs"];
-        assert_eq!(files.map(|file| is_of_tokio(&format!("{registry}/{file}"))), [true, false, false]);
-        assert!(!is_of_tokio("src/runtime/main.rs"));
+        let is_nobodys = |file: &str| is_of_runtime(&format!("{registry}/{file}"));
+        assert!(["tokio-1.54.1/src/time/interval.rs", "async-executor-1.14.1/src/lib.rs"].into_iter().all(is_nobodys));
+        assert!(!["tokio-util-0.7.1/src/time/delay_queue.rs", "hyper-1.9.0/src/rt.rs"].into_iter().any(is_nobodys));
+        assert!(!is_of_runtime("src/runtime/main.rs"));
     }
 }

@@ -1,0 +1,186 @@
+//! What the futures are called that the functions of vtables poll.
+//!
+//! Functions that are alike are made one, and so are those that drop what is alike: a name counts only where all are known
+//! that may be meant.
+
+use object::{Object, ObjectSymbol, ObjectSymbolTable};
+use rustc_hash::FxHashMap;
+
+use super::TaskVtable;
+use crate::{
+    families::{Calls, Locations, NameTier, Places, PolledFuture, by_address, by_futures, by_places, written},
+    symbols::{brackets, demangle, file::ElfObject},
+    target::image::{Contents, Image, Pointers},
+    tokio::Code,
+};
+
+/// Symbols of one table that are read: several times what the largest programs have.
+const MAX_SYMBOLS: usize = 1 << 25;
+
+/// Names of the same code that are kept.
+const MAX_ALIKE: usize = 64;
+
+/// How deep functions that call each other are followed from the one that polls to what drops its guard.
+const LEVELS: usize = 3;
+
+/// A future and how its task is scheduled, as symbols have them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Task {
+    pub(super) future: String,
+    pub(super) schedule: String,
+}
+
+/// What symbols say of tasks, by addresses.
+#[derive(Debug, Default)]
+pub(super) struct Symbols {
+    /// Functions that poll: where the compiler wrote whole types.
+    pub(super) runs: FxHashMap<u64, Vec<Task>>,
+    /// Functions that drop what stands guard while a future is polled: the one symbol with its type elsewhere.
+    pub(super) guards: FxHashMap<u64, Vec<Task>>,
+}
+
+/// Names the futures behind each function that polls, in the order of its first vtable. What can't be read is as if it were
+/// not there.
+pub fn futures(vtables: &[TaskVtable], binary: &[u8]) -> Vec<PolledFuture> {
+    let mut runs: Vec<(u64, Vec<&TaskVtable>)> = Vec::new();
+    let mut known: FxHashMap<u64, usize> = FxHashMap::default();
+    for vtable in vtables {
+        let index = *known.entry(vtable.run).or_insert_with(|| {
+            runs.push((vtable.run, Vec::new()));
+            runs.len() - 1
+        });
+        runs[index].1.push(vtable);
+    }
+    let symbols = ElfObject::parse(binary).map(|file| read_symbols(&file)).unwrap_or_default();
+    let functions: Vec<u64> = runs.iter().map(|(run, _)| *run).collect();
+    let by_code = by_code(binary, &functions, &symbols);
+    let named = runs.into_iter().enumerate().map(|(index, (run, vtables))| {
+        let found = by_code.get(index);
+        let (tasks, tier) = match symbols.runs.get(&run) {
+            Some(tasks) => (tasks.clone(), NameTier::Symbol),
+            None => (found.map(|found| found.tasks.clone()).unwrap_or_default(), NameTier::DropGlue),
+        };
+        let futures: Vec<&str> = tasks.iter().map(|task| inside(&task.future)).collect();
+        let blocks = found.map(|found| &*found.blocks).unwrap_or_default();
+        let by_places = || by_places(blocks).or_else(|| by_places(found?.near.as_slice()));
+        let name = by_futures(&futures, tier).or_else(by_places);
+        let mut name = name.unwrap_or_else(|| by_address(vtables[0].address));
+        name.add_place(blocks);
+        PolledFuture { key: run, name, may_block: may_block(&vtables, &tasks) }
+    });
+    named.collect()
+}
+
+/// Whether tasks are those that the crate `blocking` runs on threads of its own.
+///
+/// Executors push tasks into a queue of theirs, which the schedule function captures; that crate has only one queue, and
+/// captures nothing. Where types are known, they tell.
+fn may_block(vtables: &[&TaskVtable], tasks: &[Task]) -> bool {
+    let is_of_blocking = |task: &Task| task.schedule.trim_start_matches('<').starts_with("blocking::");
+    match tasks {
+        [] => vtables.iter().all(|vtable| vtable.schedule_size == 0),
+        tasks => tasks.iter().all(is_of_blocking),
+    }
+}
+
+/// What people have written, of what executors make of it.
+pub(super) fn inside(future: &str) -> &str {
+    /// Functions whose blocks wait for a future, of the type that they are generic over in second place.
+    const AROUND: [(&str, &str); 2] = [("async_executor::", "::spawn_inner"), ("blocking::", "unblock")];
+    let path = future.trim_start_matches('<');
+    let within = AROUND.iter().find_map(|(of, function)| {
+        let at = path.starts_with(of).then(|| path.find(function))??;
+        let generic = &path[at + function.len()..];
+        let (_, end) = brackets::inside(generic, generic.find('<')?);
+        let [_, inner] = written::arguments(&generic[..end])?;
+        Some(inner)
+    });
+    within.unwrap_or(future)
+}
+
+fn read_symbols(file: &ElfObject<'_>) -> Symbols {
+    let mut symbols = Symbols::default();
+    for table in [file.elf().symbol_table(), file.elf().dynamic_symbol_table()].into_iter().flatten() {
+        for symbol in table.symbols().take(MAX_SYMBOLS).filter(|symbol| symbol.is_definition()) {
+            if let Ok(name) = symbol.name() {
+                symbols.add(name, symbol.address());
+            }
+        }
+    }
+    symbols
+}
+
+impl Symbols {
+    /// Takes a symbol that may be of a task.
+    pub(super) fn add(&mut self, name: &str, address: u64) {
+        if !name.contains("async_task") || !name.contains("run") {
+            return;
+        }
+        let demangled = demangle(name);
+        let run = demangled.strip_prefix("<async_task::raw::RawTask").and_then(|rest| rest.strip_suffix(">::run"));
+        let (kind, arguments) = match run {
+            Some(arguments) => (&mut self.runs, arguments),
+            None => {
+                let Some((_, guard)) = demangled.split_once("::run::Guard") else { return };
+                if !demangled.contains("drop_in_place") || !guard.starts_with('<') {
+                    return;
+                }
+                let (_, end) = brackets::inside(guard, 0);
+                (&mut self.guards, &guard[..end])
+            }
+        };
+        let Some([future, _output, schedule, _metadata]) = written::arguments(arguments) else { return };
+        let task = Task { future: future.to_owned(), schedule: schedule.to_owned() };
+        let tasks = kind.entry(address).or_default();
+        if tasks.len() < MAX_ALIKE && !tasks.contains(&task) {
+            tasks.push(task);
+            tasks.sort_unstable();
+        }
+    }
+}
+
+/// What the code of a function that polls says of its future.
+#[derive(Default)]
+struct ByCode {
+    tasks: Vec<Task>,
+    /// See [`Places`].
+    blocks: Vec<(String, u32)>,
+    near: Option<(String, u32)>,
+}
+
+/// Looks at what functions that poll call. Nothing for files whose code can't be read.
+fn by_code(binary: &[u8], runs: &[u64], symbols: &Symbols) -> Vec<ByCode> {
+    let read = || {
+        let image = Image::read(binary).ok()?;
+        let contents = Contents::new(&image, binary);
+        let pointers = Pointers::read(&image, binary, &contents).ok()?;
+        let code = Code::read(&image, binary, &contents, &pointers).ok()?;
+        let mut calls = Calls::new(&code, &contents, &pointers);
+        let reached: Vec<Vec<u64>> = runs.iter().map(|&run| guards_of(run, symbols, &mut calls)).collect();
+        let mut users: FxHashMap<u64, usize> = FxHashMap::default();
+        reached.iter().flatten().for_each(|&guard| *users.entry(guard).or_default() += 1);
+        let mut locations = Locations::new(&mut calls);
+        let one = |(&run, guards): (&u64, &Vec<u64>)| {
+            let tasks = match guards[..] {
+                // Of a function that drops for several there must be a name for each.
+                [guard] if users[&guard] <= symbols.guards[&guard].len() => symbols.guards[&guard].clone(),
+                _ => Vec::new(),
+            };
+            let Places { blocks, near } = locations.of_future(run);
+            ByCode { tasks, blocks, near }
+        };
+        Some(runs.iter().zip(&reached).map(one).collect())
+    };
+    read().unwrap_or_default()
+}
+
+/// What drops the guard of a function that polls: it may have several where another's was inlined.
+fn guards_of(run: u64, symbols: &Symbols, calls: &mut Calls<'_, '_>) -> Vec<u64> {
+    let levels = calls.levels(run, LEVELS);
+    let guards = levels.iter().map(|level| {
+        let mut some: Vec<u64> = level.iter().copied().filter(|at| symbols.guards.contains_key(at)).collect();
+        some.sort_unstable();
+        some
+    });
+    guards.into_iter().find(|some| !some.is_empty()).unwrap_or_default()
+}
