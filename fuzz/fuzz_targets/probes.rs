@@ -4,8 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use polletto::{
+    code::{AfterReturn, Place},
     target::image::Image,
-    tokio::{AfterReturn, Place, PollCode, WakeCode, examine},
+    tokio::{WakeCode, examine},
 };
 
 /// A probe stands at the last of the instructions that lead to it.
@@ -18,7 +19,7 @@ fn check(place: &Place) {
 fuzz_target!(|bytes: &[u8]| {
     let Ok(image) = Image::read(bytes) else { return };
     let Some(program) = examine(&image, bytes) else { return };
-    let code = PollCode::read(&program, &image, bytes);
+    let code = program.poll_code(&image, bytes);
     code.entries().iter().filter_map(|entry| entry.place.as_ref().ok()).for_each(check);
     for &address in code.likely_returns() {
         match code.after_return(&image, bytes, address) {

@@ -6,6 +6,7 @@
 
 pub mod async_task;
 pub mod cli;
+pub mod code;
 pub mod families;
 pub mod kernel;
 mod pieces;

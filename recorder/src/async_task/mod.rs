@@ -13,9 +13,15 @@ use std::ops::Range;
 
 pub use self::vtable::{TaskVtable, scan};
 use crate::{
+    code::{Code, PollCall, PollCode, Polls},
     families::{CodeFile, Family, FamilyName, PolledFuture, ProbedCode, TaskFile, Wanted},
-    tokio::{Code, PollCall, PollCode, Polls, Seeing},
+    tokio::Seeing,
 };
+
+/// How it calls what polls. Compilers arrange the header as they like: `mov (%rdi),%rax; jmp *0x28(%rax)` where a function
+/// does nothing else.
+pub(crate) const POLL_CALL: PollCall =
+    PollCall { vtable: 0..=0x20, slot: 0x28, handover: [0x48, 0x8b, 0x07, 0xff, 0x60, 0x28] };
 
 /// The family of all runtimes that spawn by async-task.
 pub struct AsyncTask;
@@ -27,7 +33,7 @@ impl Family for AsyncTask {
         let bodies = bodies(&futures, file).unwrap_or_default();
         let probed = wanted.probes.then(|| {
             let functions = futures.iter().map(|future| (future.key, Polls::Own { may_block: future.may_block }));
-            ProbedCode { polls: PollCode::of(functions, &PollCall::ASYNC_TASK, file.image, file.source), wakes: None }
+            ProbedCode { polls: PollCode::of(functions, &POLL_CALL, file.image, file.source), wakes: None }
         });
         const UNSEEN: &str = "only the probes tell what such threads poll";
         let seeing = Seeing { tasks_unseen: Some(UNSEEN.to_owned()), ..Seeing::default() };

@@ -8,10 +8,10 @@ use rustc_hash::FxHashMap;
 
 use super::TaskVtable;
 use crate::{
+    code::Code,
     families::{Calls, Locations, NameTier, Places, PolledFuture, by_address, by_futures, by_places, written},
     symbols::{brackets, demangle, file::ElfObject},
     target::image::{Contents, Image, Pointers},
-    tokio::Code,
 };
 
 /// Symbols of one table that are read: several times what the largest programs have.

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
+    code::{Code, Reference},
     target::image::{Contents, Pointers},
-    tokio::{Code, Reference},
 };
 
 /// Functions whose instructions are read, of one program.

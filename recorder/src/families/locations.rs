@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 
 use super::calls::Calls;
-use crate::{symbols::origin_of, tokio::Reference};
+use crate::{code::Reference, symbols::origin_of};
 
 /// How deep functions that call each other are followed from the one that polls. That of the vtable calls the one that does
 /// the work, which calls what catches panics, which calls the future.

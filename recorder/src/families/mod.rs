@@ -19,8 +19,9 @@ pub(crate) use self::{
 };
 use crate::{
     async_task::AsyncTask,
+    code::PollCode,
     target::image::{Bytes, Contents, FileCopy, Image, Pointers},
-    tokio::{PollCode, Seeing, Tokio, WakeCode, walk},
+    tokio::{Seeing, Tokio, WakeCode, walk},
 };
 
 /// Bytes of a program that are looked at for names: more than any honest one has.

@@ -31,11 +31,11 @@ use super::{
     preamble::boottime_ns,
 };
 use crate::{
+    code::{AfterReturn, Entry, PollCode, Polls},
     families::ProbedCode,
     kernel::{PollLink, PollProbes, Probe},
     target::image::{Bytes, Contents},
     timeline::{PollNews, Unobserved},
-    tokio::{AfterReturn, Entry, PollCode, Polls},
 };
 
 /// Attaches probes to processes that poll tasks.

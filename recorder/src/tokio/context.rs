@@ -11,8 +11,11 @@ mod votes;
 use std::{error, fmt};
 
 use self::votes::Votes;
-use super::{Code, Vtable};
-use crate::target::image::{Architecture, Image, ImageError, Source, ThreadLocal, thread_locals};
+use super::Vtable;
+use crate::{
+    code::Code,
+    target::image::{Architecture, Image, ImageError, Source, ThreadLocal, thread_locals},
+};
 
 /// Where Tokio's thread-local `CONTEXT` is. Offsets are counted from the thread pointer, bytes: negative on x86_64.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{PollCode, Program, SchedulerKind, Seeing, WakeCode, awaits_may_be_known, name, walk::Places};
+use super::{Program, SchedulerKind, Seeing, WakeCode, awaits_may_be_known, name, walk::Places};
 use crate::families::{CodeFile, Family, FamilyName, PolledFuture, ProbedCode, ProgramFiles, TaskFile, Wanted};
 
 /// The family of Tokio's runtimes.
@@ -14,7 +14,7 @@ impl Family for Tokio {
         // What can't be read has names of a lower tier, and a layout by its version.
         let bytes = file.bytes();
         let probed = wanted.probes.then(|| ProbedCode {
-            polls: PollCode::read(&program, file.image, file.source),
+            polls: program.poll_code(file.image, file.source),
             wakes: Some(WakeCode::read(&program, file.image, file.source, bytes)),
         });
         let files = ProgramFiles { binary: bytes, ..ProgramFiles::default() };

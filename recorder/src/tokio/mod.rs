@@ -4,7 +4,6 @@
 //! Everything here is read from files, which may lie, and by [`walk`] from the memory of processes, which changes meanwhile.
 
 mod awaits;
-mod code;
 mod context;
 mod described;
 #[cfg(test)]
@@ -12,7 +11,6 @@ pub(crate) mod example;
 mod family;
 pub mod layout;
 mod names;
-mod probes;
 mod program;
 mod seeing;
 #[cfg(test)]
@@ -27,11 +25,9 @@ pub use self::{
         Await, Awaits, NOT_DESCRIBED as AWAITS_NOT_DESCRIBED, Waits, may_be_known as awaits_may_be_known,
         with as with_awaits,
     },
-    code::{Code, Reference},
     context::{Contender, Context, Evidence, Found, Unknown},
     family::Tokio,
     names::{Names, name},
-    probes::{AfterReturn, Entry, Place, PollCall, PollCode, Polls, Unprobed},
     program::{PollBody, Program, examine},
     seeing::Seeing,
     version::{Origins, Version},

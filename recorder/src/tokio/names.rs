@@ -10,8 +10,9 @@ mod symbols;
 mod types;
 
 use self::{evidence::Choice, symbols::Symbols, types::Types};
-use super::{Code, Vtable};
+use super::Vtable;
 use crate::{
+    code::Code,
     families::{Calls, FutureName, Locations, NameTier, Places, ProgramFiles, by_address, by_futures, by_places},
     symbols::file::ElfObject,
     target::image::{Contents, Image, Pointers},

@@ -2,10 +2,20 @@
 
 use std::ops::Range;
 
-use super::{Code, Context, Origins, Vtable, vtable};
+use polletto_common::poll::HEADER_VTABLE;
+
+use super::{Context, Origins, Vtable, vtable};
 use crate::{
+    code::{Code, PollCall, PollCode, Polls},
     target::image::{Contents, Image, ImageError, Pointers, Source},
     unwind,
+};
+
+/// How Tokio calls what polls: `mov 0x10(%rdi),%rax; jmp *(%rax)` where a function does nothing else.
+const POLL_CALL: PollCall = PollCall {
+    vtable: HEADER_VTABLE..=HEADER_VTABLE,
+    slot: 0,
+    handover: [0x48, 0x8b, 0x47, HEADER_VTABLE as u8, 0xff, 0x20],
 };
 
 /// What a file tells of the tasks of its program.
@@ -65,6 +75,12 @@ impl Program {
         Ok(Some(Program { origins: Origins::read(contents)?, context, poll_bodies, vtables }))
     }
 
+    /// Where probes can stand that tell of its polls. Its file is this one.
+    pub fn poll_code<S: Source + ?Sized>(&self, image: &Image, source: &S) -> PollCode {
+        let polls = self.vtables.iter().map(|vtable| (vtable.poll, Polls::Tokio));
+        PollCode::of(polls, &POLL_CALL, image, source)
+    }
+
     /// The vtables of which a task may be polled by the code at an address.
     pub fn polled_at(&self, address: u64) -> &[u64] {
         let behind = self.poll_bodies.partition_point(|body| body.addresses.start <= address);
@@ -78,7 +94,9 @@ impl Program {
 fn poll_bodies<S: Source + ?Sized>(vtables: &[Vtable], code: &Code<'_, '_, S>) -> Result<Vec<PollBody>, ImageError> {
     let mut pairs = Vec::new();
     for vtable in vtables {
-        for Range { start, end } in code.poll_bodies(vtable)? {
+        // The function of the vtable is `raw::poll`, which calls the one that does the work, has taken it in, or was made a
+        // mere jump to it.
+        for Range { start, end } in code.bodies(vtable.poll)? {
             pairs.push((start, end, vtable.address));
         }
     }

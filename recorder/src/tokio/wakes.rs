@@ -1,6 +1,7 @@
 //! Where probes can stand that tell who wakes and who spawns which task.
 
 mod blocking;
+mod x86_64;
 
 use std::{error, fmt};
 
@@ -8,12 +9,9 @@ use object::{Object, ObjectSymbol};
 use polletto_common::poll::Register;
 use rustc_hash::FxHashSet;
 
-use super::{
-    Code, Place, Program, Reference, SchedulerKind, Unprobed,
-    code::x86_64::{probes::Argument, wakes},
-    probes::pieces_of_code,
-};
+use super::{Program, SchedulerKind};
 use crate::{
+    code::{Code, Place, Reference, Unprobed, pieces_of_code, x86_64::probes::Argument},
     symbols::file::ElfObject,
     target::image::{Architecture, Contents, Image, Pointers, Source},
 };
@@ -118,7 +116,7 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
     /// A place that every call of a function comes by that a symbol names.
     fn passed(&self, function: u64, argument: Argument) -> Option<Told> {
         let bounds = self.code.function(function).filter(|bounds| bounds.start == function)?;
-        wakes::passed(&self.code.bytes(&bounds).ok()?, &bounds, argument).ok()
+        x86_64::passed(&self.code.bytes(&bounds).ok()?, &bounds, argument).ok()
     }
 
     fn is_waker(&self, [clone, wake, wake_by_ref, drop]: [u64; 4], vtable: u64) -> bool {
@@ -128,10 +126,10 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
             };
             self.code.bytes(&bounds).is_ok_and(|bytes| check(&bytes, &bounds))
         };
-        is(clone, wakes::counts_up)
-            && is(drop, wakes::counts_down)
-            && is(wake, wakes::schedules)
-            && is(wake_by_ref, wakes::schedules)
+        is(clone, x86_64::counts_up)
+            && is(drop, x86_64::counts_down)
+            && is(wake, x86_64::schedules)
+            && is(wake_by_ref, x86_64::schedules)
             && self.refers_to(clone, vtable)
     }
 
@@ -147,7 +145,7 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
     fn passed_once(&self, function: u64, argument: Argument) -> Result<Told, Unprobed> {
         let bounds = self.code.function(function).filter(|bounds| bounds.start == function);
         let bounds = bounds.ok_or(Unprobed::NoFunction)?;
-        wakes::passed_once(&self.code.bytes(&bounds)?, &bounds, argument)
+        x86_64::passed_once(&self.code.bytes(&bounds)?, &bounds, argument)
     }
 
     /// The code that puts new tasks into the lists of their owners: recognised by what it does, else by its symbol. Where
@@ -158,7 +156,7 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
         let mut found: Vec<Told> = Vec::new();
         let mut recognised = FxHashSet::default();
         for function in self.owner_stores()? {
-            let told = wakes::spawns(&self.code.bytes(&function)?, &function, |address| tasks.contains(&address));
+            let told = x86_64::spawns(&self.code.bytes(&function)?, &function, |address| tasks.contains(&address));
             if !told.is_empty() {
                 recognised.insert(function.start);
                 found.extend(told);
@@ -173,7 +171,7 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
         for &binder in symbols.bind_local.iter().filter(|binder| !recognised.contains(binder)) {
             let Some(bounds) = self.code.function(binder).filter(|bounds| bounds.start == binder) else { continue };
             let makes_task = |function: u64| self.makes_task(function, &tasks, MAX_MAKERS);
-            found.extend(wakes::behind_call(&self.code.bytes(&bounds)?, &bounds, makes_task));
+            found.extend(x86_64::behind_call(&self.code.bytes(&bounds)?, &bounds, makes_task));
         }
         if found.is_empty() {
             let named = symbols.set_owner_id.iter().map(|&function| self.passed(function, Argument::First));
@@ -198,8 +196,8 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
     fn owner_stores(&self) -> Result<Vec<std::ops::Range<u64>>, Unprobed> {
         let mut functions: Vec<std::ops::Range<u64>> = Vec::new();
         for (start, piece) in pieces_of_code(self.contents) {
-            for (bytes, address) in piece?.windows(wakes::STORE_BYTES).zip(start..) {
-                if wakes::may_be_owner_store(bytes) && functions.last().is_none_or(|last| last.end <= address) {
+            for (bytes, address) in piece?.windows(x86_64::STORE_BYTES).zip(start..) {
+                if x86_64::may_be_owner_store(bytes) && functions.last().is_none_or(|last| last.end <= address) {
                     functions.extend(self.code.function(address));
                 }
             }

@@ -6,6 +6,7 @@ use polletto_common::poll::Site;
 use rustc_hash::FxHashSet;
 
 use crate::{
+    code::Place,
     kernel::PollLink,
     session::{
         changes::Code,
@@ -13,7 +14,6 @@ use crate::{
         preamble::boottime_ns,
     },
     timeline::Unobserved,
-    tokio::Place,
 };
 
 /// A process with probes.

@@ -7,11 +7,9 @@ use std::{
 
 use super::{Contender, LARGEST, Unknown};
 use crate::{
+    code::{AccessKind, Code, Reference, ThreadLocalAccess, ThreadLocals},
     target::image::{ImageError, Source},
-    tokio::{
-        Code, Reference, Vtable,
-        code::{AccessKind, ThreadLocalAccess, ThreadLocals},
-    },
+    tokio::Vtable,
 };
 
 /// Functions that poll which are asked. More know no better, and take time.

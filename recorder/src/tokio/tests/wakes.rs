@@ -1,4 +1,5 @@
 use super::*;
+use crate::code::Unprobed;
 use crate::target::image::Image;
 
 /// `mov $0x40, %eax; lock xadd %rax, (%rdi)`

@@ -7,17 +7,16 @@ use std::ops::Range;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{ListFunctions, Program, Reader, Reference, SchedulerKind, Told, Untold, pieces_of_code};
-use crate::{
-    target::image::Source,
-    tokio::{
-        Unprobed,
-        code::x86_64::{
-            blocking::{self, TAKE_BYTES, Taken},
-            probes::Argument,
-            wakes,
-        },
+use super::{
+    ListFunctions, Program, Reader, SchedulerKind, Told, Untold,
+    x86_64::{
+        blocking::{self, TAKE_BYTES, Taken},
+        spawns,
     },
+};
+use crate::{
+    code::{Reference, Unprobed, pieces_of_code, x86_64::probes::Argument},
+    target::image::Source,
 };
 
 /// Functions that make such tasks in one file: as many as closures.
@@ -76,7 +75,7 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
         };
         let bytes = self.code.bytes(&bounds)?;
         let shuts_first_down = |called| *shutdowns.entry(called).or_insert_with(|| self.is_shutdown(called));
-        let lists = || !wakes::spawns(&bytes, &bounds, |_| false).is_empty();
+        let lists = || !spawns(&bytes, &bounds, |_| false).is_empty();
         Ok(blocking::shuts_second_down(&bytes, &bounds, shuts_first_down) && !lists())
     }
 

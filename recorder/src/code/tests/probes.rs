@@ -1,4 +1,4 @@
-use super::{super::example::DATA, *};
+use super::*;
 use crate::target::image::Image;
 
 /// A program whose one function has this code.
@@ -14,7 +14,7 @@ fn with_function<T>(code: &[u8], look: impl FnOnce(&PollCode, &Image, &Vec<u8>) 
     let bytes = example.bytes();
     let image = Image::read(&bytes).unwrap();
     let program = examine(&image, &bytes).unwrap();
-    look(&PollCode::read(&program, &image, &bytes), &image, &bytes)
+    look(&program.poll_code(&image, &bytes), &image, &bytes)
 }
 
 type Cost = &'static str;
@@ -126,7 +126,7 @@ fn calls_of_async_task_are_found_wherever_the_vtable_is_in_the_header() {
     ] {
         let found = with_function(code, |_, image, bytes| {
             let polls = std::iter::once((CODE, Polls::Own { may_block: false }));
-            PollCode::of(polls, &PollCall::ASYNC_TASK, image, bytes).likely_returns().to_vec()
+            PollCode::of(polls, &crate::async_task::POLL_CALL, image, bytes).likely_returns().to_vec()
         });
         assert_eq!(found, expected.map(|next| CODE + next).into_iter().collect::<Vec<u64>>(), "{claim}");
     }

@@ -5,14 +5,16 @@ use std::ops::Range;
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use polletto_common::poll::HEADER_VTABLE;
 
-use super::{
-    probes::Argument,
-    wakes::{changes, is_at, is_copy, is_load, saved},
-};
-use crate::tokio::{
-    code::x86_64::{instructions, probes::is_emulated},
-    probes::{Place, Unprobed},
-    wakes::Told,
+use super::{changes, is_at, is_copy, is_load, saved};
+use crate::{
+    code::{
+        Place, Unprobed,
+        x86_64::{
+            instructions,
+            probes::{Argument, is_emulated},
+        },
+    },
+    tokio::wakes::Told,
 };
 
 /// Of `shutdown` within Tokio's `Vtable`, bytes.
@@ -22,11 +24,11 @@ const VTABLE_SHUTDOWN: u64 = 0x30;
 const NEAR_VTABLE: usize = 4;
 
 /// Bytes that tell whether an instruction may take an address.
-pub(in crate::tokio) const TAKE_BYTES: usize = 7;
+pub(in crate::tokio::wakes) const TAKE_BYTES: usize = 7;
 
 /// What `lea address(%rip), register` takes, if these bytes are one, whose first is at `address`; or what
 /// `mov word(%rip), register` loads, of 8 bytes.
-pub(in crate::tokio) fn taken(bytes: &[u8], address: u64) -> Option<Taken> {
+pub(in crate::tokio::wakes) fn taken(bytes: &[u8], address: u64) -> Option<Taken> {
     let &[0x48 | 0x4c, opcode @ (0x8b | 0x8d), modrm, first, second, third, fourth] = bytes else { return None };
     if modrm & 0xc7 != 0x05 {
         return None;
@@ -38,7 +40,7 @@ pub(in crate::tokio) fn taken(bytes: &[u8], address: u64) -> Option<Taken> {
 
 /// What an instruction takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::tokio) enum Taken {
+pub(in crate::tokio::wakes) enum Taken {
     /// This address.
     Address(u64),
     /// What the word at this address holds.
@@ -47,7 +49,7 @@ pub(in crate::tokio) enum Taken {
 
 /// Whether a function shuts its second argument down, if that is a task, itself or by a function that does so with its
 /// first: a queue that is closed does that with what it is given.
-pub(in crate::tokio) fn shuts_second_down(
+pub(in crate::tokio::wakes) fn shuts_second_down(
     bytes: &[u8],
     function: &Range<u64>,
     shuts_first_down: impl FnMut(u64) -> bool,
@@ -58,7 +60,7 @@ pub(in crate::tokio) fn shuts_second_down(
 }
 
 /// Whether a function shuts its first argument down, if that is a task.
-pub(in crate::tokio) fn shuts_first_down(bytes: &[u8], function: &Range<u64>) -> bool {
+pub(in crate::tokio::wakes) fn shuts_first_down(bytes: &[u8], function: &Range<u64>) -> bool {
     let steps: Vec<Instruction> = instructions(bytes, function).collect();
     let first = Argument::First.register();
     let tasks: Vec<Register> = std::iter::once(first).chain(kept_from_beginning(&steps, first)).collect();
@@ -97,7 +99,7 @@ fn calls_with(steps: &[Instruction], tasks: &[Register], mut is_it: impl FnMut(u
 }
 
 /// The first place of a function that takes a probe, which every call comes by once, with an argument still in its register.
-pub(in crate::tokio) fn at_beginning(
+pub(in crate::tokio::wakes) fn at_beginning(
     bytes: &[u8],
     function: &Range<u64>,
     argument: Argument,

@@ -14,23 +14,22 @@ use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
     Register,
 };
-use polletto_common::poll::HEADER_VTABLE;
 
-use crate::tokio::probes::{AfterReturn, Place, Unprobed};
+use crate::code::{AfterReturn, Place, Unprobed};
 
 /// Instructions that are looked at.
 const MAX_STEPS: usize = 48;
 
 /// Which argument of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::tokio) enum Argument {
+pub(crate) enum Argument {
     First,
     Second,
 }
 
 impl Argument {
     /// Where callers put it.
-    pub(super) fn register(self) -> Register {
+    pub(crate) fn register(self) -> Register {
         match self {
             Argument::First => Register::RDI,
             Argument::Second => Register::RSI,
@@ -40,12 +39,7 @@ impl Argument {
 
 /// The first place, from a function's first instruction on, at which every call comes by with an argument still in its
 /// register. `bytes` are the function's.
-pub(in crate::tokio) fn at_entry(
-    bytes: &[u8],
-    function: &Range<u64>,
-    entry: u64,
-    argument: Argument,
-) -> Result<Place, Unprobed> {
+pub(crate) fn at_entry(bytes: &[u8], function: &Range<u64>, entry: u64, argument: Argument) -> Result<Place, Unprobed> {
     let mut facts = InstructionInfoFactory::new();
     let mut moved = 0;
     let mut place = Err(Unprobed::NoPlace);
@@ -71,11 +65,7 @@ pub(in crate::tokio) fn at_entry(
 }
 
 /// The first place behind a call, which every return from it comes by.
-pub(in crate::tokio) fn after_return(
-    bytes: &[u8],
-    function: &Range<u64>,
-    address: u64,
-) -> Result<AfterReturn, Unprobed> {
+pub(crate) fn after_return(bytes: &[u8], function: &Range<u64>, address: u64) -> Result<AfterReturn, Unprobed> {
     let mut facts = InstructionInfoFactory::new();
     let mut moved = 0;
     let mut place = Err(Unprobed::NoPlace);
@@ -114,27 +104,15 @@ impl Place {
 #[derive(Debug)]
 pub struct PollCall {
     /// Where tasks may have the address of their vtable, bytes.
-    vtable: RangeInclusive<u64>,
+    pub vtable: RangeInclusive<u64>,
     /// Where the vtable has the address of the function, bytes.
-    slot: u8,
+    pub slot: u8,
     /// A function that does nothing but that: it jumps there.
-    handover: [u8; 6],
-}
-
-impl PollCall {
-    /// Tokio's: `mov 0x10(%rdi),%rax; jmp *(%rax)`.
-    pub const TOKIO: PollCall = PollCall {
-        vtable: HEADER_VTABLE..=HEADER_VTABLE,
-        slot: 0,
-        handover: [0x48, 0x8b, 0x47, HEADER_VTABLE as u8, 0xff, 0x20],
-    };
-    /// That of async-task, whose header compilers arrange as they like: `mov (%rdi),%rax; jmp *0x28(%rax)`.
-    pub const ASYNC_TASK: PollCall =
-        PollCall { vtable: 0..=0x20, slot: 0x28, handover: [0x48, 0x8b, 0x07, 0xff, 0x60, 0x28] };
+    pub handover: [u8; 6],
 }
 
 /// Whether a call that polls may begin in these bytes: `call *(register)` or `call *slot(register)`.
-pub(in crate::tokio) fn may_be_call(bytes: &[u8], polls: &PollCall) -> bool {
+pub(crate) fn may_be_call(bytes: &[u8], polls: &PollCall) -> bool {
     match bytes {
         [0xff, 0x10..=0x13 | 0x16 | 0x17, ..] => polls.slot == 0,
         [0xff, 0x50..=0x53 | 0x55..=0x57, slot] => polls.slot != 0 && *slot == polls.slot,
@@ -143,7 +121,7 @@ pub(in crate::tokio) fn may_be_call(bytes: &[u8], polls: &PollCall) -> bool {
 }
 
 /// Where the calls return to that are made as those of polls.
-pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>, polls: &PollCall) -> Vec<u64> {
+pub(crate) fn likely_returns(bytes: &[u8], function: &Range<u64>, polls: &PollCall) -> Vec<u64> {
     /// Instructions before the call.
     const NEAR: usize = 6;
     let mut before: VecDeque<Instruction> = VecDeque::with_capacity(NEAR + 1);
@@ -184,14 +162,14 @@ pub(in crate::tokio) fn likely_returns(bytes: &[u8], function: &Range<u64>, poll
 }
 
 /// Where functions begin that do nothing but hand a poll over. Counted from the first byte.
-pub(in crate::tokio) fn handovers(code: &[u8], polls: &PollCall) -> impl Iterator<Item = u64> {
+pub(crate) fn handovers(code: &[u8], polls: &PollCall) -> impl Iterator<Item = u64> {
     let handover = polls.handover;
     code.windows(handover.len()).zip(0..).filter(move |(bytes, _)| *bytes == handover).map(|(_, at)| at)
 }
 
 /// Where calls of these functions return to, for all that bytes look like: calls of a fixed place, and through a pointer
 /// at one. The first byte stands at `start`.
-pub(in crate::tokio) fn returns_of_calls(
+pub(crate) fn returns_of_calls(
     code: &[u8],
     start: u64,
     pointed_to: impl Fn(u64) -> Option<u64>,
@@ -296,7 +274,7 @@ fn is_the_same_elsewhere(instruction: &Instruction) -> bool {
 }
 
 /// Whether the kernel carries an instruction out itself, since Linux 5.0 at the latest.
-pub(super) fn is_emulated(code: &[u8]) -> bool {
+pub(crate) fn is_emulated(code: &[u8]) -> bool {
     match code {
         // nop; push of a register; jcc and jmp of a byte's distance
         [0x90 | 0x50..=0x57] | [0x41, 0x50..=0x57] | [0x70..=0x7f | 0xeb, _] => true,

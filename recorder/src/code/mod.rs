@@ -1,10 +1,17 @@
-//! What the functions of a program refer to.
+//! The code of programs: what their functions refer to, and where probes can stand in them.
 
-pub(in crate::tokio) mod x86_64;
+mod probes;
+#[cfg(test)]
+mod tests;
+pub(crate) mod x86_64;
 
 use std::ops::Range;
 
-use super::Vtable;
+pub(crate) use self::probes::pieces_of_code;
+pub use self::{
+    probes::{AfterReturn, Entry, Place, PollCode, Polls, Unprobed},
+    x86_64::probes::PollCall,
+};
 use crate::{
     target::image::{Architecture, Contents, Image, ImageError, Pointers, Source},
     unwind::{self, Bounds},
@@ -42,32 +49,32 @@ pub enum Reference {
 
 /// What a function does with variables that every thread has its own of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ThreadLocals {
+pub(crate) struct ThreadLocals {
     /// In the order of its instructions.
-    pub(super) accesses: Vec<ThreadLocalAccess>,
+    pub(crate) accesses: Vec<ThreadLocalAccess>,
     /// The one whose address it returns, counted from the thread pointer, bytes.
-    pub(super) returned: Option<i64>,
+    pub(crate) returned: Option<i64>,
     /// Those whose addresses it gives to other functions, counted likewise: among them each object that is freed with its
     /// thread, to whoever remembers these.
-    pub(super) given: Vec<i64>,
+    pub(crate) given: Vec<i64>,
 }
 
 /// What an instruction does with a variable that every thread has its own of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ThreadLocalAccess {
+pub(crate) struct ThreadLocalAccess {
     /// Where it stands, counted from the thread pointer, bytes.
-    pub(super) offset: i64,
+    pub(crate) offset: i64,
     /// Where the object begins that it was found in, if that was said apart.
-    pub(super) object: Option<i64>,
+    pub(crate) object: Option<i64>,
     /// Bytes of it.
-    pub(super) size: usize,
+    pub(crate) size: usize,
     /// What is done.
-    pub(super) kind: AccessKind,
+    pub(crate) kind: AccessKind,
 }
 
 /// What is done with a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AccessKind {
+pub(crate) enum AccessKind {
     /// It is read.
     Load,
     /// It gets a value that was not made of what it held.
@@ -110,7 +117,7 @@ impl<'c, 'a, S: Source + ?Sized> Code<'c, 'a, S> {
 
     /// What a function does with thread-locals whose places are fixed. `returned_by` knows what the functions return that it
     /// calls.
-    pub(super) fn thread_locals(
+    pub(crate) fn thread_locals(
         &self,
         function: &Range<u64>,
         returned_by: &mut dyn FnMut(u64) -> Option<i64>,
@@ -139,16 +146,8 @@ impl<'c, 'a, S: Source + ?Sized> Code<'c, 'a, S> {
         Ok(bodies)
     }
 
-    /// The addresses that are on the stack while a task is polled.
-    ///
-    /// The function of the vtable is `raw::poll`, which calls the one that does the work, has taken it in, or was made a mere
-    /// jump to it.
-    pub fn poll_bodies(&self, vtable: &Vtable) -> Result<Vec<Range<u64>>, ImageError> {
-        self.bodies(vtable.poll)
-    }
-
     /// Those of a function, as far as they are looked at.
-    pub(super) fn bytes(&self, function: &Range<u64>) -> Result<Vec<u8>, ImageError> {
+    pub(crate) fn bytes(&self, function: &Range<u64>) -> Result<Vec<u8>, ImageError> {
         let size = function.end.saturating_sub(function.start).min(MAX_FUNCTION);
         let mut bytes = vec![0; size as usize];
         let count =

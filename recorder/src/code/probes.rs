@@ -2,8 +2,7 @@
 
 use std::{error, fmt, ops::Range};
 
-pub use super::code::x86_64::probes::PollCall;
-use super::{Program, code::x86_64};
+use super::{PollCall, x86_64};
 use crate::{
     target::image::{Architecture, Contents, Image, ImageError, Pointers, Source},
     unwind::Bounds,
@@ -93,12 +92,6 @@ pub enum Unprobed {
 }
 
 impl PollCode {
-    /// Of a program of Tokio's, whose file this is.
-    pub fn read<S: Source + ?Sized>(program: &Program, image: &Image, source: &S) -> PollCode {
-        let polls = program.vtables.iter().map(|vtable| (vtable.poll, Polls::Tokio));
-        PollCode::of(polls, &PollCall::TOKIO, image, source)
-    }
-
     /// Of the functions in a file that poll, and are called like this.
     pub fn of<S: Source + ?Sized>(
         polls: impl Iterator<Item = (u64, Polls)>,
@@ -199,7 +192,7 @@ impl PollCode {
 }
 
 /// All code of a file, in pieces that overlap, each with its address: an instruction may reach into the next one.
-pub(super) fn pieces_of_code<S: Source + ?Sized>(
+pub(crate) fn pieces_of_code<S: Source + ?Sized>(
     contents: &Contents<'_, S>,
 ) -> impl Iterator<Item = (u64, Result<Vec<u8>, ImageError>)> {
     /// No instruction is longer.

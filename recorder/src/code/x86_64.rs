@@ -1,9 +1,7 @@
 //! Instructions of x86_64.
 
-pub(in crate::tokio) mod blocking;
-pub(in crate::tokio) mod probes;
+pub(crate) mod probes;
 mod registers;
-pub(in crate::tokio) mod wakes;
 
 use std::ops::Range;
 
@@ -37,7 +35,7 @@ pub(super) fn thread_locals(
     registers::accesses(instructions(bytes, function), function, returned_by)
 }
 
-fn instructions(bytes: &[u8], function: &Range<u64>) -> impl Iterator<Item = Instruction> {
+pub(crate) fn instructions(bytes: &[u8], function: &Range<u64>) -> impl Iterator<Item = Instruction> {
     let mut decoder = Decoder::with_ip(64, bytes, function.start, DecoderOptions::NONE);
     std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
         .filter(|next| next.code() != Code::INVALID)

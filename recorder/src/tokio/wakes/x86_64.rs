@@ -1,14 +1,19 @@
 //! Code of x86_64 that wakes and spawns tasks: how it is recognised, and where probes can stand in it.
 
+pub(super) mod blocking;
+
 use std::ops::Range;
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use polletto_common::poll::{HEADER_VTABLE, Register as Saved, VTABLE_OFFSETS};
 
-use super::probes::{Argument, at_entry, is_emulated};
-use crate::tokio::{
-    probes::{Place, Unprobed},
-    wakes::Told,
+use super::Told;
+use crate::code::{
+    Place, Unprobed,
+    x86_64::{
+        instructions,
+        probes::{Argument, at_entry, is_emulated},
+    },
 };
 
 /// Of the owner's id within Tokio's `Header`, bytes.
@@ -66,19 +71,19 @@ pub(super) fn saved(register: Register) -> Option<Saved> {
 }
 
 /// Whether a function begins by counting one more reference to its argument.
-pub(in crate::tokio) fn counts_up(bytes: &[u8], function: &Range<u64>) -> bool {
+pub(super) fn counts_up(bytes: &[u8], function: &Range<u64>) -> bool {
     counts(bytes, function, ONE_REFERENCE)
 }
 
 /// Whether a function begins by counting one reference less.
-pub(in crate::tokio) fn counts_down(bytes: &[u8], function: &Range<u64>) -> bool {
+pub(super) fn counts_down(bytes: &[u8], function: &Range<u64>) -> bool {
     counts(bytes, function, -ONE_REFERENCE)
 }
 
 /// `mov $step, register; lock xadd register, (%rdi)`
 fn counts(bytes: &[u8], function: &Range<u64>, step: i64) -> bool {
     let mut constants: Vec<(Register, i64)> = Vec::new();
-    for instruction in super::instructions(bytes, function).take(NEAR_ENTRY) {
+    for instruction in instructions(bytes, function).take(NEAR_ENTRY) {
         let (first, second) = (instruction.op0_kind(), instruction.op1_kind());
         match instruction.mnemonic() {
             Mnemonic::Xadd if instruction.has_lock_prefix() && is_at(&instruction, Register::RDI, 0) => {
@@ -100,9 +105,9 @@ fn counts(bytes: &[u8], function: &Range<u64>, step: i64) -> bool {
 }
 
 /// Whether a function calls `schedule` of its argument's vtable.
-pub(in crate::tokio) fn schedules(bytes: &[u8], function: &Range<u64>) -> bool {
+pub(super) fn schedules(bytes: &[u8], function: &Range<u64>) -> bool {
     let mut vtables: Vec<Register> = Vec::new();
-    for instruction in super::instructions(bytes, function).take(MAX_WAKER) {
+    for instruction in instructions(bytes, function).take(MAX_WAKER) {
         let is_through = matches!(instruction.flow_control(), FlowControl::IndirectCall | FlowControl::IndirectBranch);
         if is_through && vtables.iter().any(|&vtable| is_at(&instruction, vtable, VTABLE_SCHEDULE)) {
             return true;
@@ -116,9 +121,9 @@ pub(in crate::tokio) fn schedules(bytes: &[u8], function: &Range<u64>) -> bool {
 
 /// The first place that every call of a function comes by once before it returns, with an argument of it still in its
 /// register. Calls that never return need not.
-pub(in crate::tokio) fn passed_once(bytes: &[u8], function: &Range<u64>, argument: Argument) -> Result<Told, Unprobed> {
+pub(super) fn passed_once(bytes: &[u8], function: &Range<u64>, argument: Argument) -> Result<Told, Unprobed> {
     let register = argument.register();
-    let steps: Vec<Instruction> = super::instructions(bytes, function).take(MAX_WAKER + 1).collect();
+    let steps: Vec<Instruction> = instructions(bytes, function).take(MAX_WAKER + 1).collect();
     let end = steps.last().ok_or(Unprobed::NoInstruction)?.next_ip();
     // Where bytes are no instructions, more may be left out than those.
     if steps.len() > MAX_WAKER || end < function.end || !follow_one_another(&steps) {
@@ -146,7 +151,7 @@ pub(in crate::tokio) fn passed_once(bytes: &[u8], function: &Range<u64>, argumen
 }
 
 /// As [`passed_once`], or at the function's beginning at any cost: nobody has optimized it.
-pub(in crate::tokio) fn passed(bytes: &[u8], function: &Range<u64>, argument: Argument) -> Result<Told, Unprobed> {
+pub(super) fn passed(bytes: &[u8], function: &Range<u64>, argument: Argument) -> Result<Told, Unprobed> {
     let at_entry = || {
         let place = at_entry(bytes, function, function.start, argument)?;
         Ok(Told { place, header: saved(argument.register()).ok_or(Unprobed::NoPlace)? })
@@ -210,8 +215,8 @@ impl Flow {
 /// Its owner's id is put into the task, and either the task got its vtable just before, or its id or trailer is found
 /// through that just after: no other code does so. Where the task is an argument, the place is at the function's beginning,
 /// else behind the store.
-pub(in crate::tokio) fn spawns(bytes: &[u8], function: &Range<u64>, is_vtable: impl Fn(u64) -> bool) -> Vec<Told> {
-    let steps: Vec<Instruction> = super::instructions(bytes, function).collect();
+pub(super) fn spawns(bytes: &[u8], function: &Range<u64>, is_vtable: impl Fn(u64) -> bool) -> Vec<Told> {
+    let steps: Vec<Instruction> = instructions(bytes, function).collect();
     if !follow_one_another(&steps) {
         return Vec::new();
     }
@@ -227,12 +232,8 @@ pub(in crate::tokio) fn spawns(bytes: &[u8], function: &Range<u64>, is_vtable: i
 }
 
 /// The place behind the first call of one of these functions, which make a task and return it.
-pub(in crate::tokio) fn behind_call(
-    bytes: &[u8],
-    function: &Range<u64>,
-    makes_task: impl Fn(u64) -> bool,
-) -> Option<Told> {
-    let steps: Vec<Instruction> = super::instructions(bytes, function).collect();
+pub(super) fn behind_call(bytes: &[u8], function: &Range<u64>, makes_task: impl Fn(u64) -> bool) -> Option<Told> {
+    let steps: Vec<Instruction> = instructions(bytes, function).collect();
     let is_call =
         |step: &Instruction| step.flow_control() == FlowControl::Call && makes_task(step.near_branch_target());
     let at = steps.iter().position(is_call).filter(|_| follow_one_another(&steps))?;
@@ -240,10 +241,10 @@ pub(in crate::tokio) fn behind_call(
 }
 
 /// Bytes that tell whether a store to a task's owner may begin with them.
-pub(in crate::tokio) const STORE_BYTES: usize = 5;
+pub(super) const STORE_BYTES: usize = 5;
 
 /// Whether `mov register, 0x18(register)` may begin in these bytes, of 8 bytes.
-pub(in crate::tokio) fn may_be_owner_store(bytes: &[u8]) -> bool {
+pub(super) fn may_be_owner_store(bytes: &[u8]) -> bool {
     const OWNER: u8 = HEADER_OWNER as u8;
     match bytes {
         // `rsp` and `r12` take a byte more.

@@ -1,0 +1,7 @@
+//! Claims about programs that are made by hand.
+
+mod code;
+mod probes;
+
+use super::*;
+use crate::tokio::{examine, example::*};
