@@ -1,31 +1,18 @@
 //! Where debug information describes what tasks are made of.
 
-use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
+use gimli::{AttributeValue, UnitRef};
 use rustc_hash::FxHashMap;
 
 use crate::{
     symbols::file::Slice,
-    tokio::described::{TypeAt, Types},
+    tokio::described::{Entries, Namespaces, TASK_CORE, TypeAt, Types, text},
 };
-
-/// The modules that the type of tasks is in.
-const CORE: [&[u8]; 4] = [b"tokio", b"runtime", b"task", b"core"];
 
 /// How the name of a table of methods ends.
 const METHODS: &[u8] = b"::{vtable}";
 
 /// Tables of methods that are known: more than any program has of futures.
 const MAX_TABLES: usize = 1 << 20;
-
-/// A module, and where its contents stand.
-#[derive(Debug)]
-struct Module<'a> {
-    begin: UnitOffset,
-    end: UnitOffset,
-    name: &'a [u8],
-    /// The one around it, as an index.
-    parent: Option<usize>,
-}
 
 /// What all units describe.
 #[derive(Debug, Default)]
@@ -34,8 +21,8 @@ pub struct Index<'a> {
     pub cells: FxHashMap<&'a [u8], TypeAt>,
     /// By their addresses in the file: the types of tables of methods.
     pub tables: FxHashMap<u64, TypeAt>,
-    /// By unit, in the order in which they begin.
-    modules: Vec<Vec<Module<'a>>>,
+    /// By unit.
+    modules: Vec<Namespaces<'a>>,
 }
 
 impl<'a> Index<'a> {
@@ -43,53 +30,41 @@ impl<'a> Index<'a> {
     pub fn read(types: &Types<'_, 'a>) -> Index<'a> {
         let mut index = Index::default();
         for unit in 0..types.units().len() {
-            let mut modules = Modules::default();
-            // What was read before an error counts.
-            if let Err(_damaged) = index.read_unit(types, unit, &mut modules) {}
-            index.modules.push(modules.finish());
+            let modules = index.read_unit(types, unit).unwrap_or_default();
+            index.modules.push(modules);
         }
         index
     }
 
     /// The names of the modules that a type is in, from the outermost on.
     pub fn modules_of(&self, type_at: TypeAt) -> Vec<&'a [u8]> {
-        let Some(modules) = self.modules.get(type_at.unit) else { return Vec::new() };
-        let behind = modules.partition_point(|module| module.begin.0 < type_at.offset.0);
-        // Of those that begin before it, the last that has not ended is the innermost.
-        let mut next = behind.checked_sub(1);
-        while let Some(module) = next.and_then(|at| modules.get(at)).filter(|module| module.end.0 <= type_at.offset.0) {
-            next = module.parent;
-        }
-        let mut names = Vec::new();
-        while let Some(module) = next.and_then(|at| modules.get(at)) {
-            names.push(module.name);
-            next = module.parent;
-        }
-        names.reverse();
-        names
+        self.modules.get(type_at.unit).map(|modules| modules.around(type_at.offset)).unwrap_or_default()
     }
 
-    fn read_unit(&mut self, types: &Types<'_, 'a>, unit: usize, modules: &mut Modules<'a>) -> Result<(), gimli::Error> {
-        let of = types.unit(unit);
-        let mut entries = of.entries_raw(None)?;
-        while !entries.is_empty() {
-            let (depth, offset) = (entries.next_depth(), entries.next_offset());
-            modules.leave(depth, offset);
-            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
-            let attributes = abbreviation.attributes();
-            match abbreviation.tag() {
-                gimli::DW_TAG_namespace => {
-                    let entry = Entry::read(&mut entries, attributes, of)?;
-                    modules.enter(depth, offset, entry.name);
-                }
-                gimli::DW_TAG_structure_type if modules.are(&CORE, depth) => {
-                    let entry = Entry::read(&mut entries, attributes, of)?;
+    /// Reads a unit, and hands over its modules.
+    fn read_unit(&mut self, types: &Types<'_, 'a>, unit: usize) -> Result<Namespaces<'a>, gimli::Error> {
+        let mut entries = Entries::of(types.unit(unit))?;
+        // What was read before an error counts.
+        if let Err(_damaged) = self.read_entries(types, unit, &mut entries) {}
+        Ok(entries.into_namespaces())
+    }
+
+    fn read_entries(
+        &mut self,
+        types: &Types<'_, 'a>,
+        unit: usize,
+        entries: &mut Entries<'_, 'a>,
+    ) -> Result<(), gimli::Error> {
+        while let Some(at) = entries.next()? {
+            match at.tag {
+                gimli::DW_TAG_structure_type if entries.is_in(&TASK_CORE) => {
+                    let entry = Entry::read(entries)?;
                     if entry.name.starts_with(b"Cell<") && !entry.is_declaration {
-                        self.cells.entry(entry.name).or_insert(TypeAt { unit, offset });
+                        self.cells.entry(entry.name).or_insert(TypeAt { unit, offset: at.offset });
                     }
                 }
                 gimli::DW_TAG_variable => {
-                    let entry = Entry::read(&mut entries, attributes, of)?;
+                    let entry = Entry::read(entries)?;
                     if entry.name.ends_with(METHODS)
                         && self.tables.len() < MAX_TABLES
                         && let Some(address) = entry.address
@@ -98,44 +73,10 @@ impl<'a> Index<'a> {
                         self.tables.insert(address, of_table);
                     }
                 }
-                _ => entries.skip_attributes(attributes)?,
+                _ => {}
             }
         }
         Ok(())
-    }
-}
-
-/// The modules of a unit, while it is read.
-#[derive(Default)]
-struct Modules<'a> {
-    all: Vec<Module<'a>>,
-    /// Those around the entry, with their depths, as indices.
-    open: Vec<(isize, usize)>,
-}
-
-impl<'a> Modules<'a> {
-    fn enter(&mut self, depth: isize, begin: UnitOffset, name: &'a [u8]) {
-        let parent = self.open.last().map(|(_, at)| *at);
-        self.open.push((depth, self.all.len()));
-        self.all.push(Module { begin, end: UnitOffset(usize::MAX), name, parent });
-    }
-
-    /// Ends what does not reach to an entry of this depth.
-    fn leave(&mut self, depth: isize, offset: UnitOffset) {
-        while let Some((_, at)) = self.open.pop_if(|(of, _)| *of >= depth) {
-            self.all[at].end = offset;
-        }
-    }
-
-    /// Whether these are around an entry of this depth, and nothing else.
-    fn are(&self, path: &[&[u8]], depth: isize) -> bool {
-        self.open.len() == path.len()
-            && self.open.last().is_some_and(|(of, _)| of + 1 == depth)
-            && self.open.iter().zip(path).all(|((_, at), name)| self.all[*at].name == *name)
-    }
-
-    fn finish(self) -> Vec<Module<'a>> {
-        self.all
     }
 }
 
@@ -150,24 +91,18 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn read(
-        entries: &mut EntriesRaw<'_, Slice<'a>>,
-        attributes: &[gimli::AttributeSpecification],
-        unit: UnitRef<'_, Slice<'a>>,
-    ) -> Result<Entry<'a>, gimli::Error> {
-        let mut entry = Entry::default();
-        for specification in attributes {
-            let attribute = entries.read_attribute(*specification)?;
+    fn read(entries: &mut Entries<'_, 'a>) -> Result<Entry<'a>, gimli::Error> {
+        let (unit, mut entry) = (entries.unit(), Entry::default());
+        entries.read_attributes(|attribute| {
             match attribute.name() {
-                gimli::DW_AT_name => {
-                    entry.name = unit.attr_string(attribute.value()).map(|name| name.slice()).unwrap_or_default();
-                }
+                gimli::DW_AT_name => entry.name = text(unit, attribute.value()).unwrap_or_default(),
                 gimli::DW_AT_type => entry.type_at = Some(attribute.value()),
                 gimli::DW_AT_location => entry.address = address(&attribute.value(), unit)?,
                 gimli::DW_AT_declaration => entry.is_declaration = true,
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         Ok(entry)
     }
 }

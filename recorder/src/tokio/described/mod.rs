@@ -1,12 +1,23 @@
 //! What debug information says of a program's types: what they consist of, and what leads from one to another.
 
+mod entries;
+mod namespaces;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use gimli::{Dwarf, SectionId, Unit, UnitType, constants::DW_TAG_variant_part};
 use typed_arena::Arena;
 
-pub use self::types::{Place, Shape, TypeAt, Types};
+pub use self::{
+    entries::{Entries, EntryAt, file, line, text},
+    namespaces::{Namespaces, PathHash},
+    types::{Place, Shape, TypeAt, Types},
+};
 use crate::symbols::file::{ElfObject, Slice};
+
+/// The modules that the type of tasks is in.
+pub const TASK_CORE: [&str; 4] = ["tokio", "runtime", "task", "core"];
 
 /// The sections that describe types, and those without which units can't be opened.
 pub fn load<'a>(object: &ElfObject<'a>, room: &'a Arena<Vec<u8>>) -> Result<Dwarf<Slice<'a>>, String> {

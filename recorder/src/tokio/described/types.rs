@@ -5,6 +5,7 @@ use std::rc::Rc;
 use gimli::{Abbreviation, AttributeValue, DebugInfoOffset, Dwarf, EntriesRaw, Unit, UnitOffset, UnitRef};
 use rustc_hash::FxHashMap;
 
+use super::entries::{file, line, text};
 use crate::symbols::file::Slice;
 
 /// How many entries are read to understand types, all together. Those of Tokio have some thousands.
@@ -319,24 +320,15 @@ impl<'a> Entry<'a> {
         for specification in abbreviation.attributes() {
             let attribute = entries.read_attribute(*specification)?;
             match attribute.name() {
-                gimli::DW_AT_name => {
-                    entry.name = unit.attr_string(attribute.value()).ok().map(|name| name.slice());
-                }
+                gimli::DW_AT_name => entry.name = text(unit, attribute.value()),
                 gimli::DW_AT_byte_size => entry.size = attribute.udata_value(),
                 gimli::DW_AT_data_member_location => entry.location = attribute.udata_value(),
                 gimli::DW_AT_discr_value => entry.value = attribute.udata_value(),
                 gimli::DW_AT_count => entry.count = attribute.udata_value(),
                 gimli::DW_AT_type => entry.type_at = Some(attribute.value()),
                 gimli::DW_AT_containing_type => entry.methods_of = Some(attribute.value()),
-                gimli::DW_AT_decl_file => {
-                    entry.file = match attribute.value() {
-                        AttributeValue::FileIndex(file) => Some(file),
-                        _ => None,
-                    };
-                }
-                gimli::DW_AT_decl_line => {
-                    entry.line = attribute.udata_value().and_then(|line| u32::try_from(line).ok());
-                }
+                gimli::DW_AT_decl_file => entry.file = file(attribute.value()),
+                gimli::DW_AT_decl_line => entry.line = line(attribute.value()),
                 gimli::DW_AT_declaration => entry.is_declaration = true,
                 _ => {}
             }

@@ -6,8 +6,8 @@ use std::{
     thread,
 };
 
-use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
-use rustc_hash::{FxHashMap, FxHasher};
+use gimli::{AttributeValue, UnitOffset, UnitRef};
+use rustc_hash::FxHashMap;
 
 use super::evidence::{FUNCTIONS, Tasks};
 use crate::{
@@ -16,21 +16,21 @@ use crate::{
         dwarf::{DebugSections, Room, UnitIndex, path},
         file::{ElfObject, Slice},
     },
+    tokio::described::{Entries, EntryAt, PathHash, TASK_CORE, file, line, text},
 };
 
 /// Threads that read debug information. All of it has to be read, as no table says where tasks are.
 const THREADS: usize = 2;
 
-/// Where the functions of vtables are, and the type of tasks.
-const RAW: [&[u8]; 4] = [b"tokio", b"runtime", b"task", b"raw"];
-const CORE: [&[u8]; 4] = [b"tokio", b"runtime", b"task", b"core"];
+/// The modules that the functions of vtables are in.
+const RAW: [&str; 4] = ["tokio", "runtime", "task", "raw"];
 
 /// What debug information says of tasks.
 #[derive(Debug, Default)]
 pub struct Types {
     pub tasks: Tasks,
     /// Files and lines of the bodies of futures, by the hashes of their paths.
-    places: FxHashMap<u64, (String, u32)>,
+    places: FxHashMap<PathHash, (String, u32)>,
 }
 
 impl Types {
@@ -62,7 +62,7 @@ struct Found<'a> {
     /// Names of types of tasks, and where their trailers are.
     cells: Vec<(&'a [u8], u64)>,
     /// Hashes of paths of bodies, and their places.
-    bodies: Vec<(u64, UnitIndex, u64, u32)>,
+    bodies: Vec<(PathHash, UnitIndex, u64, u32)>,
 }
 
 /// Which function of a vtable.
@@ -129,7 +129,8 @@ fn together<'a>(sections: &DebugSections<'a>, room: &'a Room, found: &[Found<'a>
             task.trailer_offsets.push(*trailer);
         }
     }
-    let wanted: FxHashMap<u64, ()> = types.tasks.futures().filter_map(hash_of_body).map(|hash| (hash, ())).collect();
+    let wanted: FxHashMap<PathHash, ()> =
+        types.tasks.futures().filter_map(hash_of_body).map(|hash| (hash, ())).collect();
     for &(hash, unit, file, line) in found.iter().flat_map(|found| &found.bodies) {
         if !wanted.contains_key(&hash) || types.places.contains_key(&hash) {
             continue;
@@ -167,41 +168,32 @@ fn add_function(tasks: &mut Tasks, function: Function, name: &str, address: Opti
 impl<'a> Found<'a> {
     /// Reads all entries of a unit once.
     fn read(&mut self, unit: UnitRef<'_, Slice<'a>>, index: UnitIndex) -> Result<(), gimli::Error> {
-        let mut scopes = Scopes::default();
         // The depth of a type of tasks around the entry, and its name.
         let mut cell: Option<(isize, &'a [u8])> = None;
         let mut inlined: FxHashMap<UnitOffset, (Function, &'a [u8])> = FxHashMap::default();
         let mut copies: Vec<(UnitOffset, Option<u64>)> = Vec::new();
-        let mut entries = unit.entries_raw(None)?;
-        while !entries.is_empty() {
-            let (depth, offset) = (entries.next_depth(), entries.next_offset());
-            scopes.leave(depth);
+        let mut entries = Entries::of(unit)?;
+        while let Some(EntryAt { tag, offset, depth }) = entries.next()? {
             cell = cell.filter(|(of_cell, _)| depth > *of_cell);
-            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
-            let attributes = abbreviation.attributes();
-            match abbreviation.tag() {
-                gimli::DW_TAG_namespace => {
-                    let entry = Entry::read(&mut entries, attributes, unit)?;
-                    scopes.enter(depth, entry.name.unwrap_or_default());
-                }
-                gimli::DW_TAG_structure_type if scopes.are(&CORE, depth) => {
-                    let name = Entry::read(&mut entries, attributes, unit)?.name;
+            match tag {
+                gimli::DW_TAG_structure_type if entries.is_in(&TASK_CORE) => {
+                    let name = Entry::read(&mut entries)?.name;
                     cell = name.filter(|name| name.starts_with(b"Cell<")).map(|name| (depth, name));
                 }
                 gimli::DW_TAG_member if cell.is_some_and(|(of_cell, _)| depth == of_cell + 1) => {
-                    let entry = Entry::read(&mut entries, attributes, unit)?;
+                    let entry = Entry::read(&mut entries)?;
                     if let (Some((_, name)), Some(b"trailer"), Some(offset)) = (cell, entry.name, entry.member) {
                         self.cells.push((name, offset));
                     }
                 }
                 gimli::DW_TAG_subprogram => {
-                    let entry = Entry::read(&mut entries, attributes, unit)?;
+                    let entry = Entry::read(&mut entries)?;
                     if let Some(name) = entry.name.filter(|name| name.first() == Some(&b'{'))
                         && let Some(file) = entry.file
                     {
-                        self.bodies.push((scopes.hash_with(name), index, file, entry.line));
+                        self.bodies.push((entries.path().join(name), index, file, entry.line));
                     }
-                    let function = entry.name.filter(|_| scopes.are(&RAW, depth)).and_then(function_of);
+                    let function = entry.name.filter(|_| entries.is_in(&RAW)).and_then(function_of);
                     match (function, entry.name, entry.begin, entry.origin) {
                         (Some(function), Some(name), Some(begin), _) => {
                             self.functions.push((function, name, begin.code()));
@@ -211,7 +203,7 @@ impl<'a> Found<'a> {
                         _ => {}
                     }
                 }
-                _ => entries.skip_attributes(attributes)?,
+                _ => {}
             }
         }
         if !inlined.is_empty() {
@@ -254,17 +246,12 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn read(
-        entries: &mut EntriesRaw<'_, Slice<'a>>,
-        attributes: &[gimli::AttributeSpecification],
-        unit: UnitRef<'_, Slice<'a>>,
-    ) -> Result<Entry<'a>, gimli::Error> {
-        let mut entry = Entry::default();
-        for specification in attributes {
-            let attribute = entries.read_attribute(*specification)?;
+    fn read(entries: &mut Entries<'_, 'a>) -> Result<Entry<'a>, gimli::Error> {
+        let (unit, mut entry) = (entries.unit(), Entry::default());
+        entries.read_attributes(|attribute| {
             let value = attribute.value();
             match attribute.name() {
-                gimli::DW_AT_name => entry.name = unit.attr_string(value).ok().map(|name| name.slice()),
+                gimli::DW_AT_name => entry.name = text(unit, value),
                 gimli::DW_AT_low_pc => entry.begin = unit.attr_address(value)?.map(Begin),
                 gimli::DW_AT_abstract_origin | gimli::DW_AT_specification => {
                     entry.origin = match value {
@@ -273,75 +260,21 @@ impl<'a> Entry<'a> {
                         _ => None,
                     };
                 }
-                gimli::DW_AT_decl_file => {
-                    entry.file = match value {
-                        AttributeValue::FileIndex(file) => Some(file),
-                        _ => None,
-                    };
-                }
-                gimli::DW_AT_decl_line => {
-                    entry.line = attribute.udata_value().and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
-                }
+                gimli::DW_AT_decl_file => entry.file = file(value),
+                gimli::DW_AT_decl_line => entry.line = line(value).unwrap_or(0),
                 gimli::DW_AT_data_member_location => entry.member = attribute.udata_value(),
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         Ok(entry)
     }
 }
 
-/// Namespaces around an entry.
-#[derive(Default)]
-struct Scopes<'a> {
-    scopes: Vec<Scope<'a>>,
-}
-
-struct Scope<'a> {
-    depth: isize,
-    name: &'a [u8],
-    /// Of the path up to it.
-    hash: u64,
-}
-
-impl<'a> Scopes<'a> {
-    /// Ends what does not reach to an entry of this depth.
-    fn leave(&mut self, depth: isize) {
-        while self.scopes.pop_if(|scope| scope.depth >= depth).is_some() {}
-    }
-
-    fn enter(&mut self, depth: isize, name: &'a [u8]) {
-        let hash = self.hash_with(name);
-        self.scopes.push(Scope { depth, name, hash });
-    }
-
-    /// Whether these are around an entry of this depth, and nothing else.
-    fn are(&self, path: &[&[u8]; 4], depth: isize) -> bool {
-        self.scopes.len() == path.len()
-            && self.scopes.last().is_some_and(|scope| scope.depth + 1 == depth)
-            && self.scopes.iter().zip(path).all(|(scope, name)| scope.name == *name)
-    }
-
-    /// The hash of the path of what has this name here.
-    fn hash_with(&self, name: &[u8]) -> u64 {
-        hash_segment(self.scopes.last().map_or(0, |scope| scope.hash), name)
-    }
-}
-
-/// Continues the hash of a path. What a segment is generic over does not count.
-fn hash_segment(before: u64, segment: &[u8]) -> u64 {
-    use std::hash::Hasher;
-    let end = segment.iter().position(|&byte| byte == b'<').unwrap_or(segment.len());
-    let mut hasher = FxHasher::default();
-    hasher.write_u64(before);
-    hasher.write(&segment[..end]);
-    hasher.finish()
-}
-
 /// The hash of the path of the function that is compiled of a future's body, or of what blocks. None for others.
-fn hash_of_body(future: &str) -> Option<u64> {
+fn hash_of_body(future: &str) -> Option<PathHash> {
     let path = written::without_arguments(written::inside_of_blocking(future));
     let (parents, own) = path.rsplit_once("::")?;
     let own = own.strip_prefix('{')?.replacen("_env#", "#", 1);
-    let parents = parents.split("::").fold(0, |hash, segment| hash_segment(hash, segment.as_bytes()));
-    Some(hash_segment(parents, format!("{{{own}").as_bytes()))
+    Some(PathHash::of(parents.split("::").map(str::as_bytes)).join(format!("{{{own}").as_bytes()))
 }
