@@ -5,6 +5,7 @@
 //! windows that its [`Account`] pays for.
 
 mod checking;
+mod file;
 mod process;
 mod summary;
 mod wakes;
@@ -17,13 +18,14 @@ use std::{
 
 use polletto_common::{
     id::Tgid,
-    poll::{Allowance, Cookie, ReturnKey, Site, Way},
+    poll::{Allowance, ReturnKey, Site, Way},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use self::summary::ProbeSummary;
 use self::{
-    checking::is_as_in_file,
+    checking::Checking,
+    file::Polling,
     process::{Probed, Taken, Wanted, Window},
 };
 use super::{
@@ -31,9 +33,9 @@ use super::{
     preamble::boottime_ns,
 };
 use crate::{
-    code::{AfterReturn, Entry, PollCode, Polls},
+    code::AfterReturn,
     families::ProbedCode,
-    kernel::{PollLink, PollProbes, Probe},
+    kernel::{PollLink, PollProbes},
     target::image::{Bytes, Contents},
     timeline::{PollNews, Unobserved},
 };
@@ -52,46 +54,6 @@ pub struct Probing {
     summary: ProbeSummary,
 }
 
-/// A file whose code polls.
-struct Polling {
-    file: Arc<ModuleFile>,
-    /// For each family of runtimes in it.
-    code: Vec<ProbedCode>,
-}
-
-/// Where polls end, for all that the calls look like: so that the first ones need not be missed.
-fn likely_ends(polling: &Polling, code: &Code) -> Vec<Wanted> {
-    let Some(image) = &polling.file.image else { return Vec::new() };
-    let of = |polls: &PollCode, address: u64| {
-        let after = polls.after_return(image, &polling.file.source, address).ok()?;
-        let AfterReturn::Place(place) = after else { return None };
-        let site = Site::End { return_address: address.wrapping_add(code.bias), popped: place.moved };
-        Some(Wanted { place, site })
-    };
-    let wanted = polling.code.iter().flat_map(|ProbedCode { polls, .. }| {
-        polls.likely_returns().iter().filter_map(move |&address| of(polls, address))
-    });
-    wanted.collect()
-}
-
-/// Where polls begin.
-fn begins(polling: &Polling, code: &Code) -> Vec<Wanted> {
-    let entries = polling.code.iter().flat_map(|ProbedCode { polls, .. }| polls.entries());
-    let wanted = entries.filter_map(|Entry { function, polls, place }| {
-        let place = place.clone().ok().filter(|place| place.moved <= 0)?;
-        // The stack grows downwards.
-        let pushed = place.moved.unsigned_abs();
-        let site = match *polls {
-            Polls::Tokio => Site::Begin { pushed },
-            Polls::Own { may_block } => {
-                Site::BeginOwn { pushed, function: function.wrapping_add(code.bias), may_block }
-            }
-        };
-        Some(Wanted { place, site })
-    });
-    wanted.collect()
-}
-
 impl Probing {
     pub fn new(probes: PollProbes, budget: Budget, news: Sender<PollNews>) -> Probing {
         Probing {
@@ -107,12 +69,9 @@ impl Probing {
 
     /// This file's code polls.
     pub fn knows(&mut self, file: Arc<ModuleFile>, code: Vec<ProbedCode>) {
-        for ProbedCode { polls, wakes } in &code {
-            let reasons = polls.entries().iter().filter_map(|entry| entry.place.as_ref().err());
-            reasons.for_each(|reason| self.summary.refuse(1, &reason.to_string()));
-            wakes.iter().flat_map(wakes::refusals).for_each(|reason| self.summary.refuse(1, &reason));
-        }
-        self.files.insert(file.index, Polling { file, code });
+        let polling = Polling { file, code };
+        polling.refusals().for_each(|reason| self.summary.refuse(1, &reason));
+        self.files.insert(polling.file.index, polling);
     }
 
     /// A process has code of files that poll.
@@ -122,11 +81,7 @@ impl Probing {
         if probed.files.iter().any(|(known, _)| known.addresses == code.addresses) {
             return;
         }
-        // In this order they are attached: what a poll does that is seen to begin is seen as well.
-        let wakes = polling.code.iter().filter_map(|code| code.wakes.as_ref());
-        let mut wanted: Vec<Wanted> = wakes.flat_map(wakes::wanted).collect();
-        wanted.extend(begins(polling, code));
-        wanted.extend(likely_ends(polling, code));
+        let wanted = polling.wanted(code);
         let is_first = probed.files.is_empty();
         probed.files.push((code.clone(), Vec::new()));
         if is_first {
@@ -391,12 +346,7 @@ impl Probing {
         let code = files.find(|code| code.addresses.contains(&key.address)).cloned();
         let code = code.ok_or_else(|| Some("it is in a file that polls nothing itself".to_owned()))?;
         let polling = code.file.as_ref().and_then(|file| self.files.get(&file.index)).ok_or(None)?;
-        let image = polling.file.image.as_ref().ok_or(None)?;
-        let own = key.address.wrapping_sub(code.bias);
-        // They differ in what polls, not in how returns are read.
-        let polls = polling.code.first().map(|code| &code.polls).ok_or(None)?;
-        let after = polls.after_return(image, &polling.file.source, own);
-        match after.map_err(|reason| Some(reason.to_string()))? {
+        match polling.after_return(&code, key.address)? {
             AfterReturn::Outwards { bytes } => {
                 self.probes.set_way(key, Way::outwards(bytes)).map_err(|error| Some(format!("{error:#}")))
             }
@@ -429,23 +379,15 @@ impl Probing {
                 return false;
             }
         };
-        let contents = Contents::new(image, &file.source);
+        let (contents, patched) = (Contents::new(image, &file.source), self.places_in(&file));
+        let checking = Checking { image, contents, memory, bias: code.bias, patched };
         let (mut probes, mut kept, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
-        let others: FxHashSet<u64> = self.places_in(&file);
         for wanted in wanted {
-            let place = &wanted.place;
-            let address = place.address.wrapping_add(code.bias);
+            let address = wanted.place.address.wrapping_add(code.bias);
             if !code.addresses.contains(&address) || probed.places.contains(&address) {
                 continue;
             }
-            let is_patched = |own: u64| others.contains(&own);
-            let checked = is_as_in_file(&contents, &memory, code.bias, &place.seen, is_patched).and_then(|()| {
-                let file_offset = image.file_offset_of(place.address).ok_or("its place in the file is unknown")?;
-                let cookie = Cookie::of(wanted.site).ok_or("its stack is too large")?;
-                let cookie = if place.is_stepped { cookie.stepped() } else { cookie };
-                Ok(Probe { file_offset, cookie })
-            });
-            match checked {
+            match checking.probe(&wanted) {
                 Ok(probe) => {
                     probes.push(probe);
                     kept.push(wanted);
