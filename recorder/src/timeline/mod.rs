@@ -327,20 +327,40 @@ impl Timeline {
         } else {
             self.seen.switches += 1;
         }
-        let prev = self.shown(switch.prev_tid, flags & flags::PREV_RECORDED != 0, cpu);
+        let prev_tid = self.leaver(switch);
+        let prev = self.shown(prev_tid, flags & flags::PREV_RECORDED != 0, cpu);
         let next = self.shown(switch.next_tid, flags & flags::NEXT_RECORDED != 0, cpu);
         self.settle(time_ns, cpu, prev, out);
         let at = self.lane_index(cpu);
         let state = if pseudo::is_other(prev) { task_state::ASLEEP } else { task_state::of_switch(switch) };
         self.lanes[at].switch(time_ns, state, next, switch.next_prio, &self.threads);
         if flags & flags::PREV_RECORDED != 0 {
-            self.samples.leaves(time_ns, switch.prev_tid, task_state::is_sleep(state));
+            self.samples.leaves(time_ns, prev_tid, task_state::is_sleep(state));
         }
         if flags & flags::NEXT_RECORDED != 0 {
             self.samples.back(time_ns, switch.next_tid);
         }
         if task_state::is_dead(switch) && flags & flags::PREV_RECORDED != 0 {
-            self.thread_ended(time_ns, cpu, switch.prev_tid, out);
+            self.thread_ended(time_ns, cpu, prev_tid, out);
+        }
+    }
+
+    /// The thread that leaves its CPU.
+    ///
+    /// One that executes another program takes its leader's id, and gives it its own, while it runs. The leader may leave
+    /// for ever only after that.
+    fn leaver(&mut self, switch: &record::Switch) -> Tid {
+        let own = self.lane_index(switch.header.cpu);
+        let runs_elsewhere = |(at, lane): (usize, &Lane)| at != own && lane.running() == Some(switch.prev_tid);
+        match self.lanes[own].running() {
+            Some(leader)
+                if task_state::is_dead(switch)
+                    && self.threads.is_leader_of(leader, switch.prev_tid)
+                    && self.lanes.iter().enumerate().any(runs_elsewhere) =>
+            {
+                leader
+            }
+            _ => switch.prev_tid,
         }
     }
 

@@ -92,10 +92,16 @@ impl Replay {
         })
     }
 
-    /// `(start, thread, state in which it left)` of every slice that a reader makes of the CPU's switches.
+    /// [`Replay::slices_of`] the first CPU.
     fn slices(&self) -> Vec<(u64, u32, i64)> {
+        self.slices_of(0)
+    }
+
+    /// `(start, thread, state in which it left)` of every slice that a reader makes of the CPU's switches.
+    fn slices_of(&self, cpu: u32) -> Vec<(u64, u32, i64)> {
         let mut switches = Vec::new();
-        for columns in self.bundles().filter_map(|bundle| bundle.compact_sched.as_ref()) {
+        let of_cpu = self.bundles().filter(|bundle| bundle.cpu == Some(cpu));
+        for columns in of_cpu.filter_map(|bundle| bundle.compact_sched.as_ref()) {
             let mut time_ns = 0;
             for (at, delta) in columns.switch_timestamp.iter().enumerate() {
                 time_ns += delta;
@@ -282,6 +288,33 @@ fn a_switch_between_taking_the_leader_s_id_and_the_exec_is_no_contradiction() {
     ];
     let replay = replay(View::Recorded, &records);
     assert_eq!(replay.slices(), [(100, 10, 0x20), (200, 11, 0x10), (300, 10, 1)]);
+    assert_eq!(replay.timeline.seen().unreported, 0);
+}
+
+#[test]
+fn a_leader_that_leaves_under_the_id_of_the_thread_that_took_its_own_is_no_contradiction() {
+    let on = |cpu: u16, mut record: Record| {
+        match &mut record {
+            Record::Current(current) => current.header.cpu = cpu,
+            Record::Switch(switch) => switch.header.cpu = cpu,
+            Record::Exec(exec) => exec.header.cpu = cpu,
+            _ => panic!("it is of no CPU"),
+        }
+        record
+    };
+    let exec = Record::Exec(Exec { header: header::<Exec>(300, 0), tid: Tid(10), old_tid: Tid(11), exec_id: 1 });
+    let records = [
+        task(10, 10, "a"),
+        task(11, 10, "b"),
+        on(0, current(100, 10, OURS)),
+        on(1, current(110, 11, OURS)),
+        on(0, switch(200, 11, DEAD, 0, flags::PREV_RECORDED)),
+        on(1, exec),
+        on(1, switch(400, 10, SLEEPS, 0, flags::PREV_RECORDED)),
+    ];
+    let replay = replay(View::Recorded, &records);
+    assert_eq!(replay.slices_of(0), [(100, 10, 0x20)]);
+    assert_eq!(replay.slices_of(1), [(110, 11, 0x10), (300, 10, 1)]);
     assert_eq!(replay.timeline.seen().unreported, 0);
 }
 

@@ -87,6 +87,11 @@ impl Threads {
         self.processes.get(&Tgid(tid.0)).is_some_and(|process| process.leader_ended)
     }
 
+    /// Whether the first is the other's leader, and another thread.
+    pub fn is_leader_of(&self, leader: Tid, tid: Tid) -> bool {
+        tid != leader && self.threads.get(&tid).is_some_and(|thread| thread.tgid.leader() == leader)
+    }
+
     /// A thread has run for the last time.
     pub fn end(&mut self, tid: Tid) -> End {
         let Some(&Thread { tgid, .. }) = self.threads.get(&tid) else { return End::default() };
