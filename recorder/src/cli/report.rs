@@ -22,7 +22,7 @@ use self::{
 };
 use super::{
     arguments::{FailOn, ReportArguments},
-    summary::{InBrackets, several},
+    summary::{InBrackets, SleptThere, several},
     tell,
 };
 
@@ -135,6 +135,8 @@ struct Report<'f> {
 struct Group<'f> {
     count: u64,
     longest_ns: u64,
+    /// For how much of the longest it slept there for that; null if they are no polls that slept.
+    slept_there_ns: Option<u64>,
     total_ns: u64,
     /// What the callstacks are about that most of this went to.
     category: Option<&'f str>,
@@ -176,6 +178,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
         let group = groups.entry(alike.clone()).or_insert_with(|| Group {
             count: 0,
             longest_ns: 0,
+            slept_there_ns: None,
             total_ns: 0,
             category: None,
             about: BTreeMap::new(),
@@ -186,6 +189,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
         group.total_ns += found.dur;
         if found.dur >= group.longest_ns {
             group.longest_ns = found.dur;
+            group.slept_there_ns = found.slept_there_ns;
             group.convoy = found.convoy();
         }
         *group.about.entry(found.category.as_deref()).or_default() += found.dur;
@@ -228,7 +232,8 @@ impl Report<'_> {
         writeln!(out, "{} of {threshold} ms or more\n", several(self.findings.len() as u64, "finding", "findings"))?;
         writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
         let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
-        for Group { count, longest_ns, total_ns, category, convoy, alike, .. } in self.groups.iter().take(TOLD) {
+        for group in self.groups.iter().take(TOLD) {
+            let Group { count, longest_ns, slept_there_ns, total_ns, category, convoy, alike, .. } = group;
             write!(
                 out,
                 "{count:>7} {:>12} {:>12}  {}",
@@ -241,6 +246,9 @@ impl Report<'_> {
                 (Some(function), Some(source)) => writeln!(out, "{:35}in {function} at {source}", "")?,
                 (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
                 (None, _) => {}
+            }
+            if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *longest_ns)) {
+                writeln!(out, "{:35}{told}", "")?;
             }
             if let Some(convoy) = convoy {
                 writeln!(out, "{:35}{convoy}", "")?;
@@ -273,6 +281,7 @@ mod tests {
             cpu_ns: None,
             off_cpu_ns: None,
             runqueue_ns: None,
+            slept_there_ns: (kind == "slept in poll").then(|| dur - 1_000_000),
             category: (kind == "long poll").then(|| "crypto".to_owned()),
             function: Some("burn".to_owned()),
             own_function: None,
@@ -308,6 +317,7 @@ mod tests {
                 "count      longest        total  what",
                 "2       7.0 ms      12.0 ms  slept in poll (timer): app::f",
                 "in burn",
+                "asleep there for 6.0 of the 7.0 ms",
                 "1       9.0 ms       9.0 ms  long poll (crypto): app::f",
                 "in burn at f.rs:1",
                 "1       6.0 ms       6.0 ms  long poll (crypto): app::f",

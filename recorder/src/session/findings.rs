@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     symbols::{Answer, Categories, FrameKind, Function, kind_of},
-    timeline::{Code, Fault, Group, RuntimeFinding, Seen, Timeline, path_of},
+    timeline::{Code, Fault, Finding, Group, RuntimeFinding, Seen, Timeline, path_of},
 };
 
 /// What was found in a recording.
@@ -40,11 +40,19 @@ pub struct Place {
     pub innermost: Option<Function>,
     /// The first of its callers, or itself, that is the program's own.
     pub own: Option<Function>,
+    /// For how much of the longest it slept there for that: in the function that is its own, or with the callstack where that
+    /// has no name. Nanoseconds; none if it is no poll that slept.
+    pub slept_there_ns: Option<u64>,
     /// How long they lasted whose callstacks are about something, by that; None is nothing that is known.
     about: BTreeMap<Option<Arc<str>>, u64>,
     /// The code that its callstack leads through, the innermost first.
-    frames: Vec<(Code, u64)>,
+    frames: Frames,
+    /// The same of the other callstacks with which the longest slept for that, and for how long with each.
+    slept_with: Vec<(Frames, u64)>,
 }
+
+/// Code, and the addresses there.
+type Frames = Vec<(Code, u64)>;
 
 impl Place {
     /// What most of the time went to.
@@ -52,8 +60,16 @@ impl Place {
         self.about.iter().max_by_key(|(_, ns)| **ns)?.0.as_deref()
     }
 
+    /// All code of which the names are wanted.
+    fn code(&self) -> impl Iterator<Item = &(Code, u64)> {
+        self.frames.iter().chain(self.slept_with.iter().flat_map(|(frames, _)| frames))
+    }
+
     /// As one place with another.
     fn add(&mut self, other: Place) {
+        if other.group.longest.duration_ns() > self.group.longest.duration_ns() {
+            self.slept_there_ns = other.slept_there_ns;
+        }
         self.group.add(&other.group);
         for (category, ns) in other.about {
             *self.about.entry(category).or_default() += ns;
@@ -65,12 +81,23 @@ impl FindingSummary {
     /// What the timeline has found, without any names yet.
     pub fn of(timeline: &Timeline, threshold: Duration) -> FindingSummary {
         let findings = timeline.findings();
-        let callstacks = findings.groups().filter_map(|group| group.longest.callstack).collect();
+        let longest = || findings.groups().map(|group| &group.longest);
+        let slept_with = longest().flat_map(|finding| &finding.slept_with).map(|(callstack, _)| *callstack);
+        let callstacks = longest().filter_map(|finding| finding.callstack).chain(slept_with).collect();
         let code = timeline.code_of(&callstacks);
+        let frames = |callstack: u64| code.get(&callstack).cloned().unwrap_or_default();
         let place = |group: &Group| {
-            let frames = group.longest.callstack.and_then(|callstack| code.get(&callstack)).cloned();
-            let frames = frames.unwrap_or_default();
-            Place { group: group.clone(), innermost: None, own: None, about: BTreeMap::new(), frames }
+            let Finding { callstack, slept_with, .. } = &group.longest;
+            let others = slept_with.iter().filter(|(other, _)| Some(*other) != *callstack);
+            Place {
+                group: group.clone(),
+                innermost: None,
+                own: None,
+                slept_there_ns: group.longest.slept_there_ns(),
+                about: BTreeMap::new(),
+                frames: callstack.map(frames).unwrap_or_default(),
+                slept_with: others.map(|&(callstack, slept_ns)| (frames(callstack), slept_ns)).collect(),
+            }
         };
         let places = findings.groups().map(place).collect();
         let mut runtimes = timeline.runtime_findings().to_vec();
@@ -104,6 +131,11 @@ impl FindingSummary {
     }
 }
 
+/// The first of these that is the program's own.
+fn own(functions: &[Function]) -> Option<&Function> {
+    functions.iter().find(|function| kind_of(&function.name, function.file.as_deref()).kind == FrameKind::User)
+}
+
 /// Keeps the names of what was found, while all of a recording's go by.
 pub struct Locator<'f> {
     findings: &'f mut FindingSummary,
@@ -114,7 +146,7 @@ pub struct Locator<'f> {
 
 impl<'f> Locator<'f> {
     pub fn new(findings: &'f mut FindingSummary, categories: &'f Categories) -> Locator<'f> {
-        let frames = findings.places.iter().flat_map(|place| &place.frames);
+        let frames = findings.places.iter().flat_map(Place::code);
         let functions = frames.map(|(code, address)| ((path_of(code).into_owned(), *address), None)).collect();
         Locator { findings, categories, functions }
     }
@@ -130,16 +162,23 @@ impl<'f> Locator<'f> {
 
     /// All names are known that will be.
     pub fn locate(self) {
+        let functions = &self.functions;
+        let functions_at = |(code, address): &(Code, u64)| {
+            functions.get(&(path_of(code).into_owned(), *address)).and_then(Option::as_deref)
+        };
+        let named = |frames: &[(Code, u64)]| -> Vec<Function> {
+            frames.iter().flat_map(functions_at).flatten().cloned().collect()
+        };
         for place in &mut self.findings.places {
-            let keys = place.frames.iter().map(|(code, address)| (path_of(code).into_owned(), *address));
-            let mut named = keys.map(|key| self.functions.get(&key).and_then(Option::as_deref)).peekable();
             // If the first has no name, another is not it.
-            place.innermost = named.peek().copied().flatten().and_then(<[Function]>::first).cloned();
-            let is_own =
-                |function: &&Function| kind_of(&function.name, function.file.as_deref()).kind == FrameKind::User;
-            let named: Vec<&Function> = named.flatten().flatten().collect();
-            place.own = named.iter().copied().find(is_own).cloned();
-            let category = self.categories.of_callstack(named).map(|category| self.categories.name(category).into());
+            place.innermost = place.frames.first().and_then(functions_at).and_then(<[Function]>::first).cloned();
+            let callers = named(&place.frames);
+            place.own = own(&callers).cloned();
+            let is_same = |other: &Function| place.own.as_ref().is_some_and(|own| own.name == other.name);
+            let there = |(frames, _): &&(Frames, u64)| own(&named(frames)).is_some_and(is_same);
+            let slept_ns: u64 = place.slept_with.iter().filter(there).map(|(_, slept_ns)| slept_ns).sum();
+            place.slept_there_ns = place.slept_there_ns.map(|own_ns| own_ns + slept_ns);
+            let category = self.categories.of_callstack(&callers).map(|category| self.categories.name(category).into());
             place.about = BTreeMap::from([(category, place.group.total_ns)]);
         }
         self.findings.put_together();

@@ -82,6 +82,8 @@ pub struct Finding {
     pub weights: Weights,
     /// The number of the callstack that weighs most, if any was seen.
     pub callstack: Option<u64>,
+    /// Of a poll that slept: the callstacks with which it did so for the same, and for how long with each, nanoseconds.
+    pub slept_with: Vec<(u64, u64)>,
     /// How long it lasted and who was in it, of a convoy. The rest is then about the longest sleep in a poll.
     pub convoy: Option<(u64, Convoy)>,
 }
@@ -90,6 +92,12 @@ impl Finding {
     /// How long it lasted, nanoseconds.
     pub fn duration_ns(&self) -> u64 {
         self.convoy.map_or(self.weights.wall_ns(), |(lasted_ns, _)| lasted_ns)
+    }
+
+    /// For how much of that a poll slept with its callstack, nanoseconds; none if it is no poll that slept.
+    pub fn slept_there_ns(&self) -> Option<u64> {
+        let (_, slept_ns) = self.slept_with.iter().find(|(callstack, _)| Some(*callstack) == self.callstack)?;
+        Some(*slept_ns)
     }
 }
 
@@ -169,10 +177,19 @@ impl Callstacks {
         later.0.into_iter().for_each(|(callstack, wait, weight_ns)| self.push(callstack, wait, weight_ns));
     }
 
-    /// The one that weighs most of those that ran, or of those that slept, and for what.
+    /// The one that weighs most of those that ran, or of those that slept for what was slept for most.
     pub fn heaviest(&self, slept: bool) -> Option<(u64, Option<Wait>)> {
         let of_kind = self.0.iter().filter(|(_, wait, _)| wait.is_some() == slept);
-        of_kind.max_by_key(|(_, _, weight)| *weight).map(|&(callstack, wait, _)| (callstack, wait))
+        let all_ns =
+            |wait| -> u64 { self.0.iter().filter(|(_, of, _)| *of == wait).map(|(_, _, weight)| weight).sum() };
+        let heaviest = of_kind.max_by_key(|&&(_, wait, weight)| (all_ns(wait), wait, weight));
+        heaviest.map(|&(callstack, wait, _)| (callstack, wait))
+    }
+
+    /// All that slept for that, and what each weighs.
+    pub fn slept_for(&self, wait: Wait) -> Vec<(u64, u64)> {
+        let of_wait = self.0.iter().filter(|(_, of, _)| *of == Some(wait));
+        of_wait.map(|&(callstack, _, weight_ns)| (callstack, weight_ns)).collect()
     }
 }
 
@@ -214,6 +231,7 @@ mod tests {
             future: Arc::new(future.clone()),
             weights: Weights { cpu_ns, ..Weights::default() },
             callstack: None,
+            slept_with: Vec::new(),
             convoy: None,
         };
         let mut findings = Findings::default();
@@ -239,5 +257,18 @@ mod tests {
         assert_eq!(callstacks.heaviest(false), Some((2, None)));
         assert_eq!(callstacks.heaviest(true), Some((3, Some(Wait::File))));
         assert_eq!(Callstacks::default().heaviest(true), None);
+    }
+
+    #[test]
+    fn what_was_slept_for_most_tells_the_callstack_whatever_else_was_slept_for_longer_at_once() {
+        let mut callstacks = Callstacks::default();
+        for (callstack, wait, weight) in
+            [(1, Wait::Timer, 10), (2, Wait::Lock, 8), (3, Wait::Lock, 7), (2, Wait::Lock, 1)]
+        {
+            callstacks.push(callstack, Some(wait), weight);
+        }
+        assert_eq!(callstacks.heaviest(true), Some((2, Some(Wait::Lock))));
+        assert_eq!(callstacks.slept_for(Wait::Lock), [(2, 9), (3, 7)]);
+        assert_eq!(callstacks.slept_for(Wait::File), []);
     }
 }

@@ -162,7 +162,7 @@ impl Polls {
         if let Some(presence) = self.innermost(blocked.tid)
             && presence.task == task
         {
-            presence.sleep(absence, callstack);
+            presence.sleep(absence, callstack, wait);
             presence.callstacks.push(callstack, Some(wait), absence.weights().off_cpu_ns);
         }
         Some(task)

@@ -14,18 +14,35 @@ INCLUDE PERFETTO MODULE polletto.samples;
 
 INCLUDE PERFETTO MODULE polletto.wakeups;
 
+-- What a sleep with a callstack was for, as the recorder tells it of those in
+-- polls: system calls say so where no function does.
+CREATE PERFETTO TABLE _polletto_told_callsites AS
+SELECT callstack.callsite_id, max(arguments.waited_for) AS wait
+FROM slice
+JOIN _polletto_arguments AS arguments USING (arg_set_id)
+JOIN __intrinsic_track_event_callstacks AS callstack
+  ON callstack.slice_id = slice.id
+WHERE slice.category = 'blocked' AND arguments.waited_for IS NOT NULL
+GROUP BY callstack.callsite_id;
+
+CREATE PERFETTO INDEX _polletto_told_callsites_by_id
+ON _polletto_told_callsites(callsite_id);
+
 CREATE PERFETTO TABLE _polletto_weights AS
 SELECT
   seen.poll_id,
   seen.callsite_id,
-  callsite.wait,
+  coalesce(told.wait, callsite.wait) AS wait,
   -- Where the program itself was. Samples seldom have the same callstack
   -- twice, but often the same function of the program's.
   coalesce(callsite.own_function, callsite.function, '') AS place,
+  -- Of sleeps: where it is not known, what all programs call tells nothing.
+  coalesce(callsite.own_function, seen.callsite_id) AS slept_place,
   sum(seen.cpu_ns) AS cpu_ns,
   sum(seen.off_cpu_ns) AS off_cpu_ns
 FROM _polletto_samples_in_polls AS seen
 JOIN polletto_callsites AS callsite USING (callsite_id)
+LEFT JOIN _polletto_told_callsites AS told USING (callsite_id)
 GROUP BY seen.poll_id, seen.callsite_id;
 
 -- Of each poll the callstack that ran most.
@@ -55,14 +72,15 @@ ORDER BY poll_id;
 
 CREATE PERFETTO INDEX _polletto_ran_most_by_poll ON _polletto_ran_most(poll_id);
 
--- Of each poll the callstack that slept most, for what it slept for most.
+-- Of each poll the callstack that slept most, for what it slept for most, and
+-- how long it did so for that in the same place.
 CREATE PERFETTO TABLE _polletto_slept_most AS
 WITH
   summed AS (
     SELECT
       *,
       sum(off_cpu_ns) OVER (PARTITION BY poll_id, wait) AS wait_ns,
-      sum(off_cpu_ns) OVER (PARTITION BY poll_id, wait, place) AS place_ns
+      sum(off_cpu_ns) OVER (PARTITION BY poll_id, wait, slept_place) AS place_ns
     FROM _polletto_weights
     WHERE off_cpu_ns > 0
   ),
@@ -71,13 +89,14 @@ WITH
       poll_id,
       callsite_id,
       wait,
+      place_ns,
       row_number() OVER (
         PARTITION BY poll_id
         ORDER BY wait_ns DESC, wait, place_ns DESC, off_cpu_ns DESC, callsite_id
       ) AS rank
     FROM summed
   )
-SELECT poll_id, callsite_id, wait
+SELECT poll_id, callsite_id, wait, place_ns
 FROM ranked
 WHERE rank = 1
 ORDER BY poll_id;
@@ -254,6 +273,10 @@ RETURNS TABLE(
   off_cpu_ns LONG,
   -- Time in which the thread could have run, but had no CPU.
   runqueue_ns LONG,
+  -- Of a poll that slept: for how much of it the thread did so for that in the
+  -- same place: in `own_function`, or with the callstack if that is not known.
+  -- NULL for others, and if no stack was seen.
+  slept_there_ns LONG,
   -- The callstack that weighs most: of sleeps in a poll that slept, else of
   -- what ran. NULL if none was seen.
   callsite_id JOINID(stack_profile_callsite.id),
@@ -347,6 +370,7 @@ WITH
       long.cpu_ns,
       long.off_cpu_ns,
       long.runqueue_ns,
+      iif(long.kind = 'slept in poll', slept.place_ns, NULL) AS slept_there_ns,
       iif(long.kind = 'slept in poll', slept.callsite_id, ran.callsite_id)
         AS callsite_id,
       long.id AS poll_id,
@@ -368,6 +392,7 @@ WITH
       NULL AS cpu_ns,
       NULL AS off_cpu_ns,
       NULL AS runqueue_ns,
+      NULL AS slept_there_ns,
       NULL AS callsite_id,
       starved.poll_id,
       starved.utid,
@@ -398,6 +423,7 @@ WITH
       NULL AS cpu_ns,
       convoy.longest_ns AS off_cpu_ns,
       NULL AS runqueue_ns,
+      NULL AS slept_there_ns,
       convoy.callsite_id,
       convoy.poll_id,
       convoy.utid,
@@ -417,6 +443,7 @@ SELECT
   found.cpu_ns,
   found.off_cpu_ns,
   found.runqueue_ns,
+  found.slept_there_ns,
   found.callsite_id,
   callsite.function,
   callsite.own_function,
@@ -452,6 +479,8 @@ CREATE PERFETTO VIEW polletto_default_findings(
   off_cpu_ns LONG,
   -- Time in which the thread could have run, but had no CPU.
   runqueue_ns LONG,
+  -- For how much of it a poll slept in the place that is told.
+  slept_there_ns LONG,
   -- The callstack that weighs most.
   callsite_id JOINID(stack_profile_callsite.id),
   -- Its innermost function outside the kernel.

@@ -32,6 +32,8 @@ pub struct Found {
     pub cpu_ns: Option<u64>,
     pub off_cpu_ns: Option<u64>,
     pub runqueue_ns: Option<u64>,
+    /// Of a poll that slept: for how much of that it did so there, for that.
+    pub slept_there_ns: Option<u64>,
     /// What the callstack is about in which it was for most of the time.
     pub category: Option<String>,
     /// What its thread was in, for most of the time.
@@ -107,7 +109,7 @@ pub fn query(threshold_ns: u64) -> String {
          'pid', process.pid, 'tid', thread.tid, 'task_id', found.task_id, 'future', found.future, \
          'name', poll.name, 'extent', iif(found.kind IN ('starved task', 'lock convoy'), NULL, poll.extent), \
          'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
-         'runqueue_ns', found.runqueue_ns, 'function', found.function, 'own_function', found.own_function, \
+         'runqueue_ns', found.runqueue_ns, 'slept_there_ns', found.slept_there_ns, 'function', found.function, 'own_function', found.own_function, \
          'own_source', found.own_source, 'category', about.category) AS object \
          FROM polletto_findings({threshold_ns}) AS found \
          LEFT JOIN polletto_categories AS about USING (callsite_id) \

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Count, InBrackets, runtimes::RuntimeFound, several};
+use super::{Count, InBrackets, SleptThere, runtimes::RuntimeFound, several};
 use crate::{
     session::{self, FindingSummary},
     symbols::Function,
@@ -69,6 +69,8 @@ struct Longest {
     cpu_ns: u64,
     off_cpu_ns: u64,
     runqueue_ns: u64,
+    /// For how much of that it slept there for that; null if it is no poll that slept.
+    slept_there_ns: Option<u64>,
     /// When it began, CLOCK_BOOTTIME nanoseconds, as in the trace.
     since_ns: u64,
     pid: u32,
@@ -154,6 +156,7 @@ impl Alike {
                 cpu_ns: finding.weights.cpu_ns,
                 off_cpu_ns: finding.weights.off_cpu_ns,
                 runqueue_ns: finding.weights.run_queue_ns,
+                slept_there_ns: place.slept_there_ns,
                 since_ns: finding.since_ns,
                 pid: finding.poller.tgid().0,
                 tid: finding.tid.0,
@@ -178,7 +181,11 @@ impl fmt::Display for Alike {
             (None, Some(place)) if *place != self.name => write!(out, ", written at {place}")?,
             (None, _) => {}
         }
-        self.longest.convoy.as_ref().map_or(Ok(()), |convoy| write!(out, "{convoy}"))
+        let Longest { duration_ns, slept_there_ns, convoy, .. } = &self.longest;
+        if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *duration_ns)) {
+            write!(out, "; {told}")?;
+        }
+        convoy.as_ref().map_or(Ok(()), |convoy| write!(out, "{convoy}"))
     }
 }
 

@@ -208,6 +208,28 @@ impl fmt::Display for InBrackets<'_> {
     }
 }
 
+/// For how much of a poll's time it slept in the place that it is told by: `asleep there for 36.1 of the 45.8 ms`.
+pub struct SleptThere {
+    slept_ns: u64,
+    lasted_ns: u64,
+}
+
+impl SleptThere {
+    /// None if it did so all the time, as far as one reads it.
+    pub fn of(slept_ns: u64, lasted_ns: u64) -> Option<SleptThere> {
+        /// Less is not told of times in milliseconds with one digit behind the point.
+        const LEAST_NS: u64 = 100_000;
+        (slept_ns + LEAST_NS <= lasted_ns).then_some(SleptThere { slept_ns, lasted_ns })
+    }
+}
+
+impl fmt::Display for SleptThere {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [slept, lasted] = [self.slept_ns, self.lasted_ns].map(|nanoseconds| nanoseconds as f64 / 1e6);
+        write!(out, "asleep there for {slept:.1} of the {lasted:.1} ms")
+    }
+}
+
 /// A number that people read: `1,234,567`.
 pub struct Count(pub u64);
 
@@ -242,6 +264,13 @@ impl fmt::Display for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_long_a_poll_slept_in_its_place_is_told_unless_it_did_nothing_else() {
+        let told = |slept_ns, lasted_ns| SleptThere::of(slept_ns, lasted_ns).map(|told| told.to_string());
+        assert_eq!(told(36_100_000, 45_800_000).as_deref(), Some("asleep there for 36.1 of the 45.8 ms"));
+        assert_eq!(told(45_750_000, 45_800_000), None);
+    }
 
     #[test]
     fn numbers_are_grouped_and_sizes_rounded() {

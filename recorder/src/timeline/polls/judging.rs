@@ -35,6 +35,7 @@ impl Polls {
             future,
             weights: Weights { off_cpu_ns: slept_ns, ..Weights::default() },
             callstack: Some(callstack),
+            slept_with: Vec::new(),
             convoy: Some((until_ns.saturating_sub(since_ns), convoy)),
         };
         let track = self.tracks.findings(group.track, (since_ns, until_ns), out);
@@ -79,6 +80,7 @@ pub(super) fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<
         future: Arc::clone(future),
         weights,
         callstack,
+        slept_with: Vec::new(),
         convoy: None,
     };
     let mut findings = Vec::new();
@@ -94,7 +96,8 @@ pub(super) fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<
         let fault = Fault::of(weights, slept.and_then(|(_, wait)| wait));
         let heaviest = if fault.wait().is_some() { slept } else { presence.callstacks.heaviest(false) };
         let callstack = heaviest.map(|(callstack, _)| callstack);
-        findings.push(finding(fault, presence.since_ns, weights, callstack));
+        let slept_with = fault.wait().map(|wait| presence.callstacks.slept_for(wait)).unwrap_or_default();
+        findings.push(Finding { slept_with, ..finding(fault, presence.since_ns, weights, callstack) });
     }
     findings
 }
@@ -127,6 +130,7 @@ pub(super) fn show_finding(
     let mut arguments = finding_arguments(finding, threshold_ns, words, out).to_vec();
     arguments.extend(split(finding.weights, words, out));
     arguments.extend(finding.fault.wait().map(|wait| words.text("waited_for", wait.name(), out)));
+    arguments.extend(finding.slept_there_ns().map(|slept_ns| words.number("slept_there_ns", slept_ns, out)));
     arguments.extend(finding.future.place.as_ref().map(|place| words.text("written_at", place, out)));
     let weight_ns = finding.duration_ns();
     let instant = SliceBegin {

@@ -4,7 +4,7 @@ use polletto_common::polled::Polled;
 
 use super::TaskKey;
 use crate::{
-    timeline::{blocked::Absence, findings::Callstacks},
+    timeline::{blocked::Absence, findings::Callstacks, waits::Wait},
     trace::Weights,
 };
 
@@ -41,6 +41,8 @@ struct Left {
 pub(super) struct Stretch {
     pub(super) absence: Absence,
     pub(super) callstack: u64,
+    /// What was slept for.
+    pub(super) wait: Wait,
 }
 
 impl Presence {
@@ -101,10 +103,10 @@ impl Presence {
         self.last_ns = self.last_ns.max(time_ns);
     }
 
-    /// The thread slept with this callstack.
-    pub(super) fn sleep(&mut self, absence: Absence, callstack: u64) {
+    /// The thread slept with this callstack, for that.
+    pub(super) fn sleep(&mut self, absence: Absence, callstack: u64, wait: Wait) {
         if self.since_ns <= absence.left_ns && self.stretches.len() < MAX_STRETCHES {
-            self.stretches.push(Stretch { absence, callstack });
+            self.stretches.push(Stretch { absence, callstack, wait });
         }
     }
 

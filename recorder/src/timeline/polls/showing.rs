@@ -277,10 +277,13 @@ fn show_block_in_place(shown: &Shown, time_ns: u64, track: u64, words: &mut Voca
 
 /// Shows that the thread slept in the middle of a poll which ended then.
 fn show_stretch(stretch: &Stretch, last_ns: u64, track: u64, words: &mut Vocabulary, out: &mut PacketBuffer) {
-    let Stretch { absence, callstack } = stretch;
+    let Stretch { absence, callstack, wait } = stretch;
     let weights = absence.weights();
-    let arguments =
-        [words.number("sleep_ns", weights.off_cpu_ns, out), words.number("runqueue_ns", weights.run_queue_ns, out)];
+    let arguments = [
+        words.number("sleep_ns", weights.off_cpu_ns, out),
+        words.number("runqueue_ns", weights.run_queue_ns, out),
+        words.text("waited_for", wait.name(), out),
+    ];
     let slice = SliceBegin {
         time_ns: absence.left_ns,
         track,
