@@ -22,7 +22,7 @@ use self::{
 };
 use super::{
     arguments::{FailOn, ReportArguments},
-    summary::{InBrackets, SleptThere, several},
+    summary::{InBrackets, OtherLines, SleptThere, several},
     tell,
 };
 
@@ -130,7 +130,7 @@ struct Report<'f> {
     runtimes: Vec<RuntimeFound>,
 }
 
-/// Findings of one kind, in one place.
+/// Findings of one kind, in one function.
 #[derive(Debug, Serialize)]
 struct Group<'f> {
     count: u64,
@@ -144,6 +144,10 @@ struct Group<'f> {
     about: BTreeMap<Option<&'f str>, u64>,
     /// Of lock convoys: how many threads stood there in the longest, and who held the lock.
     convoy: Option<&'f str>,
+    /// The line of the function, as `file:line`, in which most of the time went by.
+    source: Option<&'f str>,
+    /// How long they lasted that were in each line, nanoseconds.
+    lines: BTreeMap<&'f str, u64>,
     #[serde(flatten)]
     alike: Alike<'f>,
 }
@@ -157,7 +161,13 @@ struct Alike<'f> {
     future: &'f str,
     /// In the program's own code if that is known, else wherever the thread was.
     function: Option<&'f str>,
-    source: Option<&'f str>,
+    /// Where that is written, if it is the program's own.
+    file: Option<&'f str>,
+}
+
+/// The file of `file:line`.
+fn file_of(source: &str) -> &str {
+    source.rsplit_once(':').map_or(source, |(file, _)| file)
 }
 
 /// A program without names has `FILE+0xADDRESS` for each of its functions, which are many where a name is one.
@@ -173,7 +183,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             waited_for: found.waited_for(),
             future: &found.future,
             function: found.own_function.as_deref().or(found.function.as_deref().map(without_address)),
-            source: found.own_source.as_deref(),
+            file: found.own_source.as_deref().map(file_of),
         };
         let group = groups.entry(alike.clone()).or_insert_with(|| Group {
             count: 0,
@@ -183,6 +193,8 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             category: None,
             about: BTreeMap::new(),
             convoy: None,
+            source: None,
+            lines: BTreeMap::new(),
             alike,
         });
         group.count += 1;
@@ -192,16 +204,18 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             group.slept_there_ns = found.slept_there_ns;
             group.convoy = found.convoy();
         }
+        if let Some(source) = found.own_source.as_deref() {
+            *group.lines.entry(source).or_default() += found.dur;
+        }
         *group.about.entry(found.category.as_deref()).or_default() += found.dur;
     }
     for group in groups.values_mut() {
         group.category = group.about.iter().max_by_key(|(_, ns)| **ns).and_then(|(category, _)| *category);
+        group.source = group.lines.iter().max_by_key(|(_, ns)| **ns).map(|(source, _)| *source);
     }
     let mut groups: Vec<Group<'f>> = groups.into_values().collect();
     // The same order every time.
-    groups.sort_by(|a, b| {
-        (b.total_ns, a.alike.future, a.alike.source).cmp(&(a.total_ns, b.alike.future, b.alike.source))
-    });
+    groups.sort_by(|a, b| (b.total_ns, a.alike.future, a.source).cmp(&(a.total_ns, b.alike.future, b.source)));
     groups
 }
 
@@ -233,7 +247,7 @@ impl Report<'_> {
         writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
         let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
         for group in self.groups.iter().take(TOLD) {
-            let Group { count, longest_ns, slept_there_ns, total_ns, category, convoy, alike, .. } = group;
+            let Group { count, longest_ns, slept_there_ns, total_ns, category, convoy, source, alike, .. } = group;
             write!(
                 out,
                 "{count:>7} {:>12} {:>12}  {}",
@@ -242,8 +256,11 @@ impl Report<'_> {
                 alike.kind
             )?;
             writeln!(out, "{}: {}", InBrackets([alike.waited_for, *category]), alike.future)?;
-            match (alike.function, alike.source) {
-                (Some(function), Some(source)) => writeln!(out, "{:35}in {function} at {source}", "")?,
+            match (alike.function, source) {
+                (Some(function), Some(source)) => {
+                    let others = OtherLines(group.lines.len().saturating_sub(1));
+                    writeln!(out, "{:35}in {function} at {source}{others}", "")?;
+                }
                 (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
                 (None, _) => {}
             }
@@ -292,7 +309,9 @@ mod tests {
     #[test]
     fn findings_of_a_kind_in_a_place_are_told_together_and_what_takes_most_first() {
         let all = [
-            found("long poll", 9_000_000, Some("f.rs:1")),
+            found("long poll", 8_000_000, Some("f.rs:1")),
+            found("long poll", 9_000_000, Some("g.rs:1")),
+            found("long poll", 7_000_000, Some("f.rs:2")),
             found("slept in poll", 7_000_000, None),
             found("long poll", 6_000_000, Some("f.rs:2")),
             found("slept in poll", 5_000_000, None),
@@ -312,16 +331,16 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "4 findings of 5 ms or more",
+                "6 findings of 5 ms or more",
                 "",
                 "count      longest        total  what",
+                "3       8.0 ms      21.0 ms  long poll (crypto): app::f",
+                "in burn at f.rs:2 (and 1 other line)",
                 "2       7.0 ms      12.0 ms  slept in poll (timer): app::f",
                 "in burn",
                 "asleep there for 6.0 of the 7.0 ms",
                 "1       9.0 ms       9.0 ms  long poll (crypto): app::f",
-                "in burn at f.rs:1",
-                "1       6.0 ms       6.0 ms  long poll (crypto): app::f",
-                "in burn at f.rs:2",
+                "in burn at g.rs:1",
                 "",
                 "one busy worker (worker 1) for 2.3 s: busy for 99 % of the time, the others for 3 %; \
                  Tokio workers, process 7",

@@ -21,7 +21,7 @@ pub struct FindingSummary {
     pub threshold: Duration,
     /// How many of each kind there are.
     pub counts: Vec<(Fault, u64)>,
-    /// Those that are alike, by their place in the code once that has a name; the group that took most first.
+    /// Those that are alike, by the function that they are in once that has a name; the group that took most first.
     pub places: Vec<Place>,
     /// What is wrong with runtimes as a whole, what lasted longest first.
     pub runtimes: Vec<RuntimeFinding>,
@@ -38,8 +38,11 @@ pub struct Place {
     pub group: Group,
     /// The function that its thread was in, if that has a name.
     pub innermost: Option<Function>,
-    /// The first of its callers, or itself, that is the program's own.
+    /// The first of its callers, or itself, that is the program's own. Of this, or else of the innermost, the line is the one in
+    /// which most of the time went by.
     pub own: Option<Function>,
+    /// How long they lasted that were in each line of that function, nanoseconds.
+    pub lines: BTreeMap<u32, u64>,
     /// For how much of the longest it slept there for that: in the function that is its own, or with the callstack where that
     /// has no name. Nanoseconds; none if it is no poll that slept.
     pub slept_there_ns: Option<u64>,
@@ -65,12 +68,27 @@ impl Place {
         self.frames.iter().chain(self.slept_with.iter().flat_map(|(frames, _)| frames))
     }
 
+    /// The function that it is told by.
+    fn function(&mut self) -> Option<&mut Function> {
+        self.own.as_mut().or(self.innermost.as_mut())
+    }
+
+    fn take_heaviest_line(&mut self) {
+        let heaviest = self.lines.iter().max_by_key(|(_, ns)| **ns).map(|(line, _)| *line);
+        if let Some((function, line)) = self.function().zip(heaviest) {
+            function.line = Some(line);
+        }
+    }
+
     /// As one place with another.
     fn add(&mut self, other: Place) {
         if other.group.longest.duration_ns() > self.group.longest.duration_ns() {
             self.slept_there_ns = other.slept_there_ns;
         }
         self.group.add(&other.group);
+        for (line, ns) in other.lines {
+            *self.lines.entry(line).or_default() += ns;
+        }
         for (category, ns) in other.about {
             *self.about.entry(category).or_default() += ns;
         }
@@ -93,6 +111,7 @@ impl FindingSummary {
                 group: group.clone(),
                 innermost: None,
                 own: None,
+                lines: BTreeMap::new(),
                 slept_there_ns: group.longest.slept_there_ns(),
                 about: BTreeMap::new(),
                 frames: callstack.map(frames).unwrap_or_default(),
@@ -115,7 +134,7 @@ impl FindingSummary {
         for place in std::mem::take(&mut self.places) {
             let finding = &place.group.longest;
             let function = place.own.as_ref().or(place.innermost.as_ref());
-            let at = function.map(|function| (function.name.clone(), function.file.clone(), function.line));
+            let at = function.map(|function| (function.name.clone(), function.file.clone()));
             // Without a name, each callstack is a place.
             let callstack = finding.callstack.filter(|_| at.is_none());
             match together.entry((finding.fault, Arc::clone(&finding.future), at, callstack)) {
@@ -126,6 +145,7 @@ impl FindingSummary {
             }
         }
         self.places = together.into_values().collect();
+        self.places.iter_mut().for_each(Place::take_heaviest_line);
         let key = |place: &Place| (Reverse(place.group.total_ns), place.group.longest.since_ns);
         self.places.sort_unstable_by_key(key);
     }
@@ -179,8 +199,116 @@ impl<'f> Locator<'f> {
             let slept_ns: u64 = place.slept_with.iter().filter(there).map(|(_, slept_ns)| slept_ns).sum();
             place.slept_there_ns = place.slept_there_ns.map(|own_ns| own_ns + slept_ns);
             let category = self.categories.of_callstack(&callers).map(|category| self.categories.name(category).into());
+            let line = place.function().and_then(|function| function.line);
+            place.lines = line.map(|line| (line, place.group.total_ns)).into_iter().collect();
             place.about = BTreeMap::from([(category, place.group.total_ns)]);
         }
         self.findings.put_together();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polletto_common::id::{Tgid, Tid};
+
+    use super::*;
+    use crate::{
+        families::FamilyName,
+        symbols::Symbols,
+        timeline::{Future, Module, Poller, Wait},
+        trace::Weights,
+    };
+
+    const PATH: &str = "/bin/app";
+
+    /// What slept for a lock with such callstacks, each of one address, and for how long with each: for most with the first.
+    fn place(future: &Arc<Future>, slept_with: &[(u64, u64)]) -> Place {
+        let code = Code::File(Arc::new(Module { path: PATH.into(), build_id: Vec::new(), load_bias: 0 }));
+        let frames = |address: u64| vec![(code.clone(), address)];
+        let off_cpu_ns = slept_with.iter().map(|(_, slept_ns)| slept_ns).sum();
+        let longest = Finding {
+            fault: Fault::Slept(Wait::Lock),
+            since_ns: 0,
+            poller: Poller::Thread { tgid: Tgid(1), tid: Tid(1) },
+            tid: Tid(1),
+            task: 7,
+            future: Arc::clone(future),
+            weights: Weights { off_cpu_ns, ..Weights::default() },
+            callstack: Some(slept_with[0].0),
+            slept_with: slept_with.to_vec(),
+            convoy: None,
+        };
+        let others = slept_with[1..].iter().map(|&(address, slept_ns)| (frames(address), slept_ns));
+        Place {
+            slept_there_ns: longest.slept_there_ns(),
+            group: Group { count: 1, total_ns: off_cpu_ns, longest },
+            innermost: None,
+            own: None,
+            lines: BTreeMap::new(),
+            about: BTreeMap::new(),
+            frames: frames(slept_with[0].0),
+            slept_with: others.collect(),
+        }
+    }
+
+    fn located(places: Vec<Place>, names: &[(u64, &str, u32)]) -> Vec<Place> {
+        let mut summary = FindingSummary {
+            threshold: Duration::from_millis(5),
+            counts: Vec::new(),
+            places,
+            runtimes: Vec::new(),
+            runtimes_not_kept: 0,
+            convoys_cut_short: 0,
+        };
+        let function = |name: &str, line| Function {
+            name: name.to_owned(),
+            file: Some("/home/user/app/src/main.rs".to_owned()),
+            line: Some(line),
+        };
+        let symbols = |&(address, name, line)| Symbols { address, functions: vec![function(name, line)] };
+        let categories = Categories::default();
+        let mut locator = Locator::new(&mut summary, &categories);
+        let path = PATH.to_owned();
+        locator.learn(&Answer { path, build_id: None, symbols: names.iter().map(symbols).collect() });
+        locator.locate();
+        summary.places
+    }
+
+    fn future() -> Arc<Future> {
+        Arc::new(Future {
+            name: "f".into(),
+            full_name: "f".into(),
+            tier: "symbol",
+            place: None,
+            family: FamilyName::Tokio,
+        })
+    }
+
+    #[test]
+    fn what_was_found_in_one_function_is_one_place_by_the_line_that_weighs_most() {
+        let future = future();
+        let places = [(1, 30), (2, 25), (3, 10), (4, 7)].map(|of| place(&future, &[of])).to_vec();
+        let names = [(1, "app::work", 12), (2, "app::work", 14), (3, "app::work", 14), (4, "app::other", 40)];
+        let told: Vec<_> = located(places, &names)
+            .into_iter()
+            .map(|place| (place.own.unwrap().name, place.group.count, place.group.total_ns, place.lines))
+            .collect();
+        let expected = [
+            ("app::work".to_owned(), 3, 65, BTreeMap::from([(12, 30), (14, 35)])),
+            ("app::other".to_owned(), 1, 7, BTreeMap::from([(40, 7)])),
+        ];
+        assert_eq!(told, expected);
+        let places = [(1, 30), (2, 25), (3, 10)].map(|of| place(&future, &[of])).to_vec();
+        assert_eq!(located(places, &names)[0].own.as_ref().unwrap().line, Some(14));
+    }
+
+    #[test]
+    fn all_sleeps_of_the_longest_in_one_function_are_slept_there() {
+        let names = [(1, "app::work", 12), (2, "app::work", 14), (3, "app::other", 40)];
+        let longest = [(1, 30), (2, 25), (3, 10), (9, 5)];
+        let places = located(vec![place(&future(), &longest), place(&future(), &[(2, 8)])], &names);
+        assert_eq!(places.iter().map(|place| place.slept_there_ns).collect::<Vec<_>>(), [Some(55)]);
+        let unnamed = located(vec![place(&future(), &longest)], &[]);
+        assert_eq!(unnamed[0].slept_there_ns, Some(30));
     }
 }

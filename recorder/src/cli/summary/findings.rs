@@ -1,10 +1,10 @@
 //! What was found to be wrong.
 
-use std::fmt;
+use std::{cmp::Reverse, fmt};
 
 use serde::Serialize;
 
-use super::{Count, InBrackets, SleptThere, runtimes::RuntimeFound, several};
+use super::{Count, InBrackets, OtherLines, SleptThere, runtimes::RuntimeFound, several};
 use crate::{
     session::{self, FindingSummary},
     symbols::Function,
@@ -41,7 +41,7 @@ struct Kind {
     count: u64,
 }
 
-/// Findings of one kind, of one future, in one place of its code.
+/// Findings of one kind, of one future, in one function.
 #[derive(Debug, Serialize)]
 struct Alike {
     kind: &'static str,
@@ -56,6 +56,8 @@ struct Alike {
     /// What the thread was in, and the first function in the program's own code.
     innermost: Option<Place>,
     own: Option<Place>,
+    /// The lines of that, or else of the innermost, that were reached, those first in which most of the time went by.
+    lines: Vec<Line>,
     /// The longest of them.
     longest: Longest,
     /// The future, short.
@@ -122,6 +124,22 @@ struct Place {
     line: Option<u32>,
 }
 
+/// A line of a function.
+#[derive(Debug, Serialize)]
+struct Line {
+    line: u32,
+    /// How long they lasted that were there.
+    total_ns: u64,
+}
+
+impl Line {
+    fn all(place: &session::Place) -> Vec<Line> {
+        let mut lines: Vec<Line> = place.lines.iter().map(|(&line, &total_ns)| Line { line, total_ns }).collect();
+        lines.sort_by_key(|line| Reverse(line.total_ns));
+        lines
+    }
+}
+
 impl Place {
     fn of(function: &Function) -> Place {
         Place { function: function.name.clone(), file: function.file.clone(), line: function.line }
@@ -151,6 +169,7 @@ impl Alike {
             written_at: finding.future.place.clone(),
             innermost: place.innermost.as_ref().map(Place::of),
             own: place.own.as_ref().map(Place::of),
+            lines: Line::all(place),
             longest: Longest {
                 duration_ns: finding.duration_ns(),
                 cpu_ns: finding.weights.cpu_ns,
@@ -176,7 +195,7 @@ impl fmt::Display for Alike {
         write!(out, "{}", InBrackets([self.waited_for, self.category.as_deref()]))?;
         write!(out, ", {}", self.name)?;
         match (self.own.as_ref().or(self.innermost.as_ref()), &self.written_at) {
-            (Some(place), _) => write!(out, ", in {place}")?,
+            (Some(place), _) => write!(out, ", in {place}{}", OtherLines(self.lines.len().saturating_sub(1)))?,
             // Where nothing else is known of a future, this is its name.
             (None, Some(place)) if *place != self.name => write!(out, ", written at {place}")?,
             (None, _) => {}

@@ -208,6 +208,18 @@ impl fmt::Display for InBrackets<'_> {
     }
 }
 
+/// ` (and 2 other lines)`: how many lines of a function are not told. Nothing if there are none.
+pub struct OtherLines(pub usize);
+
+impl fmt::Display for OtherLines {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(out, " (and {})", several(count as u64, "other line", "other lines")),
+        }
+    }
+}
+
 /// For how much of a poll's time it slept in the place that it is told by: `asleep there for 36.1 of the 45.8 ms`.
 pub struct SleptThere {
     slept_ns: u64,
