@@ -147,8 +147,10 @@ pub fn left(task: Task, polled: Polled, falls_asleep: bool, time_ns: u64) {
     {
         return;
     }
+    let asleep = if falls_asleep { flags::FELL_ASLEEP } else { 0 };
+    let gone = if poll::has_given_worker_away(task) { flags::WORKER_GONE } else { 0 };
     ring::emit_sample(PollLeft {
-        header: ring::header_at::<PollLeft>(time_ns, if falls_asleep { flags::FELL_ASLEEP } else { 0 }),
+        header: ring::header_at::<PollLeft>(time_ns, asleep | gone),
         tid: task.tid(),
         tgid: task.tgid(),
         polled,

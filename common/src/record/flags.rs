@@ -36,5 +36,6 @@ pub const FELL_ASLEEP: u32 = 1 << 15;
 pub const MAY_BLOCK: u32 = 1 << 16;
 /// [`super::Spawn`]: the poll in which it was spawned had begun with a worker, and has given it away by then.
 pub const GAVE_WORKER_AWAY: u32 = 1 << 17;
-/// [`super::Poll`]: it began with a worker, and ended without: another thread has it.
+/// [`super::Poll`], [`super::PollLeft`]: it began with a worker, and has given it away by then, to block: mostly another thread
+/// has it.
 pub const WORKER_GONE: u32 = 1 << 18;

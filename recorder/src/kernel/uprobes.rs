@@ -185,6 +185,18 @@ impl PollProbes {
         polls
     }
 
+    /// Polls of a process that have begun with a worker and not ended: threads, [`polletto_common::polled::Polled::tick`], and
+    /// the address in the process of a word that is 0 once the worker was given away.
+    pub fn open_with_worker(&self, process: Tgid) -> Vec<(Tid, u64, u64)> {
+        let of_process = self.open_polls.iter().flatten().filter(|(_, Shared(open))| open.tgid == process);
+        let mut found = Vec::new();
+        for (tid, Shared(OpenPolls { depth, polls, .. })) in of_process {
+            let with_worker = polls.iter().take(depth as usize).filter(|poll| poll.core != 0);
+            found.extend(with_worker.map(|poll| (Tid(tid), poll.polled.tick, poll.core)));
+        }
+        found
+    }
+
     /// Changes when polls return to addresses that are not known.
     pub fn new_returns(&self) -> Result<u64> {
         Ok(self.new_returns.get(&0, 0)?)

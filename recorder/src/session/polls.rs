@@ -19,6 +19,7 @@ use std::{
 use polletto_common::{
     id::Tgid,
     poll::{Allowance, ReturnKey, Site, Way},
+    record::flags,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -26,7 +27,7 @@ pub use self::summary::ProbeSummary;
 use self::{
     checking::Checking,
     file::Polling,
-    process::{Probed, Taken, Wanted, Window},
+    process::{Probed, Taken, Wanted, Window, given_away},
 };
 use super::{
     calibration::ProbeCost, changes::Code, governor::Budget, modules::ModuleFile, own_use::thread_cpu_ns,
@@ -269,6 +270,10 @@ impl Probing {
         probed.why = Unobserved::Budget;
         probed.places.clear();
         self.allow(process, Allowance { over_ns, ..Allowance::default() });
+        let given = given_away(process, &self.probes.open_with_worker(process));
+        if let Some(probed) = self.processes.get_mut(&process) {
+            probed.given = given;
+        }
         // Meanwhile other processes may have nothing left either. Without a thread, they have to wait.
         let removing = std::thread::Builder::new().name("polletto-unprobe".to_owned()).spawn(move || {
             drop(links);
@@ -296,7 +301,11 @@ impl Probing {
         self.settle(process);
         let Some(probed) = self.processes.get_mut(&process) else { return };
         probed.account.closed();
-        let polls = self.probes.take_open(process, probed.since_ns);
+        let given = std::mem::take(&mut probed.given);
+        let mut polls = self.probes.take_open(process, probed.since_ns);
+        for poll in polls.iter_mut().filter(|poll| given.contains(&(poll.tid, poll.polled.tick))) {
+            poll.header.flags |= flags::WORKER_GONE;
+        }
         self.tell(PollNews::StillPolling(polls));
     }
 

@@ -133,6 +133,7 @@ impl Polls {
         self.found(header.time_ns, tid, task, polled, words, seen, out);
         if let Some(presence) = self.innermost(tid) {
             presence.leave(header.time_ns, header.flags & flags::FELL_ASLEEP != 0);
+            presence.has_given |= header.flags & flags::WORKER_GONE != 0;
         }
     }
 
@@ -220,7 +221,8 @@ impl Polls {
         let led = self.wakes.polled(task, began_ns);
         seen.wakes_polled += led.flows.len() as u64;
         let new = |since_ns| Presence::new(task, polled, since_ns);
-        let is_gone = header.flags & flags::WORKER_GONE != 0;
+        // Or it is within a poll that has given it away.
+        let is_gone = header.flags & flags::WORKER_GONE != 0 || self.given.is_within(tgid, &polled);
         let shown = |presence, extent, part, led| Shown {
             tid,
             presence,
@@ -491,7 +493,33 @@ impl Polls {
         seen.polls_found += 1;
         let (future, may_block) = (Arc::clone(&body.future), body.may_block);
         self.unfinished(tid, &presence.polled);
-        let (extent, part, led) = (Extent::AtLeast, Part::Whole { blocks_ns: None }, Led::default());
-        self.show(&Shown { tid, presence, future, extent, part, may_block, led }, words, out);
+        // Whose end is not told may have given its worker away all the same.
+        let is_gone = presence.has_given || self.given.has_given(presence.task.tgid, tid, &presence.polled);
+        let shown = |presence, extent, part| Shown {
+            tid,
+            presence,
+            future: Arc::clone(&future),
+            extent,
+            part,
+            may_block,
+            led: Led::default(),
+        };
+        let (given, polled) = (self.given.take(tid, &presence.polled), presence.polled);
+        let rest = match given.zip(polled.began_ns()) {
+            Some((GivenAway { at_ns, before, .. }, began_ns)) => {
+                let at_ns = at_ns.max(began_ns);
+                let before = before.unwrap_or_else(|| Presence::new(presence.task, polled, began_ns));
+                let before = before.lasted(began_ns, at_ns);
+                self.show(&shown(before, Extent::UntilBlocked, Part::Whole { blocks_ns: Some(at_ns) }), words, out);
+                let last_ns = presence.last_ns.max(at_ns);
+                shown(presence.lasted(at_ns, last_ns), Extent::AtLeast, Part::InPlace)
+            }
+            None if is_gone => {
+                seen.workers_gone_unseen += 1;
+                shown(presence, Extent::AtLeast, Part::SomewhereInPlace)
+            }
+            None => shown(presence, Extent::AtLeast, Part::Whole { blocks_ns: None }),
+        };
+        self.show(&rest, words, out);
     }
 }

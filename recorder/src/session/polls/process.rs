@@ -2,7 +2,10 @@
 
 use std::{thread::JoinHandle, time::Duration};
 
-use polletto_common::poll::Site;
+use polletto_common::{
+    id::{Tgid, Tid},
+    poll::Site,
+};
 use rustc_hash::FxHashSet;
 
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
         governor::{Account, Budget},
         preamble::boottime_ns,
     },
+    target::{Excerpt, Memory, ProcessMemory},
     timeline::Unobserved,
 };
 
@@ -28,6 +32,8 @@ pub(super) struct Probed {
     pub(super) refused: FxHashSet<u64>,
     pub(super) account: Account,
     pub(super) window: Window,
+    /// Polls that had given their workers away, to block, when the last window closed: threads and [`polletto_common::polled::Polled::tick`].
+    pub(super) given: FxHashSet<(Tid, u64)>,
     /// Since when that is so, CLOCK_BOOTTIME nanoseconds.
     pub(super) since_ns: u64,
     /// Why it has none, when it has none.
@@ -60,6 +66,15 @@ pub(super) struct Wanted {
     pub(super) site: Site,
 }
 
+/// Those of a process's open polls that have no worker at this moment, of [`crate::kernel::PollProbes::open_with_worker`].
+/// Where its memory can't be read, that is said of none.
+pub(super) fn given_away(process: Tgid, open: &[(Tid, u64, u64)]) -> FxHashSet<(Tid, u64)> {
+    let mut words: Vec<Excerpt> = open.iter().map(|&(_, _, core)| Excerpt::of(core, size_of::<u64>())).collect();
+    ProcessMemory(process).read_each(&mut words);
+    let read = open.iter().zip(&words).filter(|(_, word)| word.word(0) == Some(0));
+    read.map(|(&(tid, tick, _), _)| (tid, tick)).collect()
+}
+
 impl Probed {
     pub(super) fn new(budget: Budget) -> Probed {
         let now_ns = boottime_ns();
@@ -70,6 +85,7 @@ impl Probed {
             refused: FxHashSet::default(),
             account: Account::new(budget, now_ns),
             window: Window::Closed,
+            given: FxHashSet::default(),
             since_ns: now_ns,
             why: Unobserved::NotYet,
         }
@@ -94,5 +110,19 @@ impl Probed {
                 all.push(wanted);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_worker_any_more_has_given_it_away_and_who_can_t_be_read_has_not() {
+        let words = [7_u64, 0];
+        let open = [(Tid(1), 40, &raw const words[0]), (Tid(2), 41, &raw const words[1])];
+        let mut open = open.map(|(tid, tick, word)| (tid, tick, word.addr() as u64)).to_vec();
+        open.push((Tid(3), 42, 8));
+        assert_eq!(given_away(Tgid(std::process::id()), &open), FxHashSet::from_iter([(Tid(2), 41)]));
     }
 }

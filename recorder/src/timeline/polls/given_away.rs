@@ -61,13 +61,17 @@ impl GivenWorkers {
     pub(super) fn has_given(&self, tgid: Tgid, tid: Tid, polled: &Polled) -> bool {
         match polled.began_ns() {
             Some(_) => {
-                let has_none = polled.awaits() && polled.tick & Polled::WITH_WORKER == 0;
-                let is_within = is_one_of_several(polled) && has_none && self.holding.contains(&tgid);
-                is_within || self.polls.get(&tid).is_some_and(|given| given.tick == polled.tick)
+                self.is_within(tgid, polled) || self.polls.get(&tid).is_some_and(|given| given.tick == polled.tick)
             }
             // Only who has the worker can tell its ticks.
             None => is_one_of_several(polled) && polled.tick == 0 && self.ticking.contains(&tgid),
         }
+    }
+
+    /// Whether a poll has begun without a worker on a worker's thread: within one that had given it away.
+    pub(super) fn is_within(&self, tgid: Tgid, polled: &Polled) -> bool {
+        let has_none = polled.awaits() && polled.tick & Polled::WITH_WORKER == 0;
+        is_one_of_several(polled) && has_none && self.holding.contains(&tgid)
     }
 
     pub(super) fn forget_thread(&mut self, tid: Tid) {

@@ -20,6 +20,8 @@ pub(super) struct Presence {
     pub(super) last_ns: u64,
     /// It left its CPU in the middle of the poll and has not come back.
     left: Option<Left>,
+    /// When it left its CPU without the worker that it had when the poll began, it had given that away.
+    pub(super) has_given: bool,
     /// What it was away for; nothing of what it ran.
     away: Weights,
     pub(super) stretches: Vec<Stretch>,
@@ -54,6 +56,7 @@ impl Presence {
             since_ns: time_ns,
             last_ns: time_ns,
             left: None,
+            has_given: false,
             away: Weights::default(),
             stretches: Vec::new(),
             callstacks: Callstacks::default(),
@@ -75,7 +78,8 @@ impl Presence {
         self.stretches.extend(later.stretches);
         self.stretches.truncate(MAX_STRETCHES);
         self.callstacks.add(later.callstacks);
-        Presence { last_ns: later.last_ns, left: later.left, ..self }
+        let has_given = self.has_given || later.has_given;
+        Presence { last_ns: later.last_ns, left: later.left, has_given, ..self }
     }
 
     /// The thread leaves its CPU.

@@ -162,3 +162,68 @@ fn a_poll_within_one_that_has_no_worker_any_more_is_none_of_the_workers() {
     ]);
     assert_eq!(recording.brief(), expected);
 }
+
+impl Recording {
+    fn leaves_at(&mut self, time_ns: u64, more: u32, polled: Polled) {
+        let header = header::<PollLeft>(time_ns, flags::FELL_ASLEEP | more);
+        self.push(Record::PollLeft(PollLeft { header, tid: Tid(10), tgid: PROCESS, polled }));
+    }
+
+    fn findings_at(&mut self, end_ns: u64) -> u64 {
+        self.timeline.finish(end_ns, &mut self.out);
+        self.timeline.findings().counts().map(|(_, count)| count).sum()
+    }
+}
+
+fn finding() -> Recording {
+    let mut recording = recording();
+    recording.timeline.find(std::time::Duration::from_nanos(100));
+    recording
+}
+
+#[test]
+fn a_poll_that_blocks_in_place_when_the_recording_ends_is_no_long_poll() {
+    // In debug builds it is not seen when a worker is given away, but it is seen that it is gone.
+    for flags in [flags::STILL_POLLING | flags::WORKER_GONE, flags::STILL_POLLING] {
+        let mut recording = finding();
+        recording.ends_at(400, flags, with_worker(7, 100));
+        assert_eq!(recording.findings_at(500), u64::from(flags & flags::WORKER_GONE == 0));
+    }
+}
+
+#[test]
+fn a_poll_whose_end_is_never_told_is_no_long_poll_once_it_has_given_its_worker_away() {
+    for (gone, expected) in [(flags::WORKER_GONE, 0), (0, 1)] {
+        let mut recording = finding();
+        // What a thread polls is learnt from a stack.
+        recording.polls(110, 1, with_worker(7, 100));
+        recording.leaves_at(150, gone, with_worker(7, 100));
+        assert_eq!(recording.findings_at(900), expected, "{gone}");
+        assert_eq!(recording.timeline.seen().workers_gone_unseen, u64::from(gone != 0));
+    }
+}
+
+#[test]
+fn of_a_poll_whose_end_is_never_told_the_part_with_its_worker_is_the_workers() {
+    let mut recording = finding();
+    let polled = with_worker(7, 100);
+    recording.polls(110, 1, polled);
+    recording.gives(150, flags::GAVE_WORKER_AWAY, WORKER_VTABLE, 8, polled);
+    recording.polls(300, 1, polled);
+    recording.leaves_at(400, flags::WORKER_GONE, polled);
+    assert_eq!(recording.findings_at(900), 0);
+    let expected =
+        on([(100, "handler", "worker 3"), (150, "block in place", "worker 3"), (150, "block in place", "thread 10")]);
+    assert_eq!(recording.brief(), expected);
+}
+
+#[test]
+fn a_worker_without_ticks_among_others_with_ticks_has_no_long_poll() {
+    let shown = Polled { task: 7, runtime: RUNTIME, worker: 3, tick: 40 };
+    let mut recording = finding();
+    recording.polls(100, 1, shown);
+    recording.polls(150, 1, shown);
+    recording.leaves_at(200, 0, Polled { tick: 0, ..shown });
+    recording.push(switch(400, 0, 0, 10, flags::NEXT_RECORDED));
+    assert_eq!(recording.findings_at(900), 0);
+}
