@@ -46,12 +46,16 @@ pub struct Place {
     /// For how much of the longest it slept there for that: in the function that is its own, or with the callstack where that
     /// has no name. Nanoseconds; none if it is no poll that slept.
     pub slept_there_ns: Option<u64>,
+    /// Of a lock convoy: where the lock's holder was in its longest turn, for most of it, if that has a name.
+    pub held_in: Option<Function>,
     /// How long they lasted whose callstacks are about something, by that; None is nothing that is known.
     about: BTreeMap<Option<Arc<str>>, u64>,
     /// The code that its callstack leads through, the innermost first.
     frames: Frames,
     /// The same of the other callstacks with which the longest slept for that, and for how long with each.
     slept_with: Vec<(Frames, u64)>,
+    /// The same of the longest's holder.
+    held_with: Frames,
 }
 
 /// Code, and the addresses there.
@@ -65,7 +69,8 @@ impl Place {
 
     /// All code of which the names are wanted.
     fn code(&self) -> impl Iterator<Item = &(Code, u64)> {
-        self.frames.iter().chain(self.slept_with.iter().flat_map(|(frames, _)| frames))
+        let of_others = self.slept_with.iter().flat_map(|(frames, _)| frames);
+        self.frames.iter().chain(of_others).chain(&self.held_with)
     }
 
     /// The function that it is told by.
@@ -84,6 +89,7 @@ impl Place {
     fn add(&mut self, other: Place) {
         if other.group.longest.duration_ns() > self.group.longest.duration_ns() {
             self.slept_there_ns = other.slept_there_ns;
+            self.held_in = other.held_in;
         }
         self.group.add(&other.group);
         for (line, ns) in other.lines {
@@ -101,7 +107,10 @@ impl FindingSummary {
         let findings = timeline.findings();
         let longest = || findings.groups().map(|group| &group.longest);
         let slept_with = longest().flat_map(|finding| &finding.slept_with).map(|(callstack, _)| *callstack);
-        let callstacks = longest().filter_map(|finding| finding.callstack).chain(slept_with).collect();
+        let held_with = |finding: &Finding| finding.convoy.as_ref()?.held.callstack;
+        let of_holders = longest().filter_map(held_with);
+        let callstacks =
+            longest().filter_map(|finding| finding.callstack).chain(slept_with).chain(of_holders).collect();
         let code = timeline.code_of(&callstacks);
         let frames = |callstack: u64| code.get(&callstack).cloned().unwrap_or_default();
         let place = |group: &Group| {
@@ -116,6 +125,8 @@ impl FindingSummary {
                 about: BTreeMap::new(),
                 frames: callstack.map(frames).unwrap_or_default(),
                 slept_with: others.map(|&(callstack, slept_ns)| (frames(callstack), slept_ns)).collect(),
+                held_in: None,
+                held_with: held_with(&group.longest).map(frames).unwrap_or_default(),
             }
         };
         let places = findings.groups().map(place).collect();
@@ -194,6 +205,8 @@ impl<'f> Locator<'f> {
             place.innermost = place.frames.first().and_then(functions_at).and_then(<[Function]>::first).cloned();
             let callers = named(&place.frames);
             place.own = own(&callers).cloned();
+            let of_holder = named(&place.held_with);
+            place.held_in = own(&of_holder).or(of_holder.first()).cloned();
             let is_same = |other: &Function| place.own.as_ref().is_some_and(|own| own.name == other.name);
             let there = |(frames, _): &&(Frames, u64)| own(&named(frames)).is_some_and(is_same);
             let slept_ns: u64 = place.slept_with.iter().filter(there).map(|(_, slept_ns)| slept_ns).sum();
@@ -248,6 +261,8 @@ mod tests {
             about: BTreeMap::new(),
             frames: frames(slept_with[0].0),
             slept_with: others.collect(),
+            held_in: None,
+            held_with: Vec::new(),
         }
     }
 

@@ -55,10 +55,26 @@ pub struct Convoy {
     pub threads: u64,
     /// And how many of them at the same time, at most.
     pub at_once: u64,
-    /// The thread that held the lock longest, if any was seen to let it go.
-    pub held_by: Option<Tid>,
-    /// For how long, nanoseconds.
-    pub held_ns: u64,
+    /// Who held the lock longest at a time, if anybody was seen to let it go.
+    pub held: Option<Turn>,
+}
+
+/// A thread held a lock, from when it was let go before, or somebody first waited for it, until it let it go itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The thread.
+    pub tid: Tid,
+    /// From when.
+    pub since_ns: u64,
+    /// Until when.
+    pub until_ns: u64,
+}
+
+impl Turn {
+    /// How long that was, nanoseconds.
+    pub fn held_ns(self) -> u64 {
+        self.until_ns - self.since_ns
+    }
 }
 
 /// A convoy, as long as somebody stood there.
@@ -99,9 +115,14 @@ impl Convoys {
         self.polling.insert(tgid);
     }
 
+    /// Whether it is of interest what threads of a process do that may hold locks.
+    pub fn are_looked_for(&self, tgid: Tgid) -> bool {
+        self.threshold_ns > 0 && self.polling.contains(&tgid)
+    }
+
     /// A thread has slept on an address. Tells convoys that are over.
     pub fn slept(&mut self, (tgid, lock): (Tgid, u64), sleep: Sleep) -> Vec<Found> {
-        if self.threshold_ns == 0 || !self.polling.contains(&tgid) {
+        if !self.are_looked_for(tgid) {
             return Vec::new();
         }
         let now_ns = sleep.absence.returned_ns;
@@ -187,14 +208,8 @@ fn judged(tgid: Tgid, lock: u64, together: &[Sleep], threshold_ns: u64) -> Optio
         return None;
     }
     let threads: FxHashSet<Tid> = together.iter().map(|sleep| sleep.tid).collect();
-    let held = holder(together);
-    let convoy = Convoy {
-        lock,
-        threads: threads.len() as u64,
-        at_once: at_once as u64,
-        held_by: held.map(|(tid, _)| tid),
-        held_ns: held.map_or(0, |(_, held_ns)| held_ns),
-    };
+    let held = longest_turn(together);
+    let convoy = Convoy { lock, threads: threads.len() as u64, at_once: at_once as u64, held };
     let since_ns = together.first()?.absence.left_ns;
     let (tid, slept_ns, slept_in) = (longest.tid, length_ns(longest), slept_in.clone());
     Some(Found { convoy, tgid, since_ns, until_ns: until_ns(together), tid, slept_ns, slept_in })
@@ -215,18 +230,16 @@ fn most_at_once(together: &[Sleep]) -> usize {
     most
 }
 
-/// Who held the lock longest, and for how long: from when it was let go before, or somebody first waited for it.
-fn holder(together: &[Sleep]) -> Option<(Tid, u64)> {
+/// Who held the lock longest at a time.
+fn longest_turn(together: &[Sleep]) -> Option<Turn> {
     let mut woken: Vec<(u64, Tid)> = together.iter().map(|sleep| (sleep.absence.woken_ns, sleep.waker)).collect();
     woken.sort_unstable();
     let mut since_ns = together.first()?.absence.left_ns;
-    let mut held = FxHashMap::<Tid, u64>::default();
-    for (woken_ns, waker) in woken {
-        *held.entry(waker).or_default() += woken_ns - since_ns;
-        since_ns = woken_ns;
-    }
-    held.remove(&Tid::IDLE);
-    held.into_iter().max_by_key(|&(tid, held_ns)| (held_ns, tid))
+    let turns = woken.into_iter().map(|(until_ns, tid)| {
+        let since_ns = std::mem::replace(&mut since_ns, until_ns);
+        Turn { tid, since_ns, until_ns }
+    });
+    turns.filter(|turn| turn.tid != Tid::IDLE).max_by_key(|turn| (turn.held_ns(), turn.tid, turn.until_ns))
 }
 
 #[cfg(test)]
@@ -272,8 +285,8 @@ mod tests {
         let [Found { convoy, since_ns, until_ns, tid, slept_ns, slept_in, .. }] = &found[..] else {
             panic!("{found:?}")
         };
-        let held = (Some(Tid(1)), 14 * MS);
-        let expected = Convoy { lock: LOCK.1, threads: 3, at_once: 3, held_by: held.0, held_ns: held.1 };
+        let held = Some(Turn { tid: Tid(1), since_ns: MS, until_ns: 15 * MS });
+        let expected = Convoy { lock: LOCK.1, threads: 3, at_once: 3, held };
         assert_eq!((*convoy, *since_ns, *until_ns), (expected, MS, 35 * MS));
         assert_eq!((*tid, slept_in.task, *slept_ns), (Tid(3), 3, 23 * MS), "the longest sleep in a poll");
     }
@@ -313,9 +326,16 @@ mod tests {
     fn who_woke_all_at_once_held_it_and_an_unknown_waker_did_not() {
         let all = [sleep(2, 1, 30, 9, true), sleep(3, 2, 30, 9, true), sleep(4, 3, 30, 9, true)];
         let unknown = all.clone().map(|sleep| Sleep { waker: Tid::IDLE, ..sleep });
-        let held = |sleeps| convoys(sleeps).iter().map(|found| (found.convoy.held_by, found.convoy.held_ns)).collect();
-        let (by_one, by_nobody): (Vec<_>, Vec<_>) = (held(&all), held(&unknown));
-        assert_eq!((by_one, by_nobody), (vec![(Some(Tid(9)), 29 * MS)], vec![(None, 0)]));
+        let held = |sleeps: &[Sleep]| convoys(sleeps)[0].convoy.held;
+        assert_eq!(held(&all), Some(Turn { tid: Tid(9), since_ns: MS, until_ns: 30 * MS }));
+        assert_eq!(held(&unknown), None);
+    }
+
+    #[test]
+    fn the_longest_turn_is_told_and_not_who_had_most_of_them() {
+        let sleeps =
+            [sleep(2, 1, 10, 8, true), sleep(3, 2, 18, 8, true), sleep(4, 3, 30, 9, true), sleep(5, 4, 39, 8, true)];
+        assert_eq!(convoys(&sleeps)[0].convoy.held, Some(Turn { tid: Tid(9), since_ns: 18 * MS, until_ns: 30 * MS }));
     }
 
     #[test]

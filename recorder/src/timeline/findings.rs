@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use polletto_common::id::Tid;
 use rustc_hash::FxHashMap;
 
-use super::{convoys::Convoy, task_code::Future, tokio_tracks::Poller, waits::Wait};
+use super::{convoys::Convoy, holders::Held, task_code::Future, tokio_tracks::Poller, waits::Wait};
 use crate::trace::Weights;
 
 /// Groups of findings that are kept to be told: more than a program has places that block.
@@ -84,14 +84,25 @@ pub struct Finding {
     pub callstack: Option<u64>,
     /// Of a poll that slept: the callstacks with which it did so for the same, and for how long with each, nanoseconds.
     pub slept_with: Vec<(u64, u64)>,
-    /// How long it lasted and who was in it, of a convoy. The rest is then about the longest sleep in a poll.
-    pub convoy: Option<(u64, Convoy)>,
+    /// What is told besides of a convoy. The rest is then about the longest sleep in a poll.
+    pub convoy: Option<ConvoyHeld>,
+}
+
+/// A convoy, and what its lock's holder did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvoyHeld {
+    /// How long it lasted, nanoseconds.
+    pub lasted_ns: u64,
+    /// Who stood there.
+    pub convoy: Convoy,
+    /// What was done in [`Convoy::held`].
+    pub held: Held,
 }
 
 impl Finding {
     /// How long it lasted, nanoseconds.
     pub fn duration_ns(&self) -> u64 {
-        self.convoy.map_or(self.weights.wall_ns(), |(lasted_ns, _)| lasted_ns)
+        self.convoy.as_ref().map_or(self.weights.wall_ns(), |convoy| convoy.lasted_ns)
     }
 
     /// For how much of that a poll slept with its callstack, nanoseconds; none if it is no poll that slept.

@@ -8,6 +8,7 @@ mod blocked;
 mod convoys;
 mod findings;
 mod frames;
+mod holders;
 mod lane;
 mod lives;
 mod mappings;
@@ -48,9 +49,10 @@ use self::{
 use crate::trace::PacketBuffer;
 
 pub use self::{
-    convoys::Convoy,
-    findings::{Fault, Finding, Findings, Group},
+    convoys::{Convoy, Turn},
+    findings::{ConvoyHeld, Fault, Finding, Findings, Group},
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
+    holders::Held,
     mappings::{Code, Mapped, Module},
     poll_news::{PollNews, Unobserved},
     process_tree::{ProcessDescription, Undescribed},

@@ -30,6 +30,7 @@ use self::{
 use super::{
     blocked::Absence,
     findings::Findings,
+    holders::Holders,
     named_workers::NamedWorkers,
     runtimes::{RuntimeCounters, WalkedProcess},
     seen::Seen,
@@ -87,6 +88,7 @@ pub struct Polls {
     counters: RuntimeCounters,
     wakes: Wakes,
     gaps: Gaps,
+    holders: Holders,
     /// What lasts as long is told as a finding, nanoseconds.
     threshold_ns: u64,
     findings: Findings,
@@ -101,6 +103,11 @@ impl Polls {
     /// What was found.
     pub fn findings(&self) -> &Findings {
         &self.findings
+    }
+
+    /// What threads did that may have held a lock.
+    pub fn holders(&mut self) -> &mut Holders {
+        &mut self.holders
     }
 
     /// The timer found a thread running with `body` on its stack. Tells which task it polled, if any.
@@ -319,6 +326,7 @@ impl Polls {
         self.pollers.remove(&tid);
         self.unfinished.remove(&tid);
         self.given.forget_thread(tid);
+        self.holders.forget_thread(tid);
     }
 
     /// The process has ended or runs another program.

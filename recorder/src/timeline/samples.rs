@@ -81,6 +81,10 @@ impl Samples {
         }
         let record::Header { time_ns, cpu, flags, .. } = sample.header;
         self.runtimes.works(time_ns, sample.tid, &sample.polled);
+        if self.convoys.are_looked_for(sample.tgid) {
+            let since_ns = time_ns.saturating_sub(sample.period_ns);
+            self.polls.holders().found(sample.tid, (since_ns, time_ns), found.callstack);
+        }
         let mode = if flags & flags::IN_KERNEL != 0 { Mode::Kernel } else { Mode::User };
         let body = found.body.as_ref();
         let task = self.polls.sample(sample, body, found.callstack, &mut self.words, seen, out);
@@ -154,6 +158,9 @@ impl Samples {
             unwind_error,
             weights,
         });
+        if self.convoys.are_looked_for(blocked.tgid) {
+            self.polls.holders().found(blocked.tid, (absence.left_ns, absence.woken_ns), callstack);
+        }
         if let Some(lock) = lock {
             self.stood(blocked, absence, lock, task.map(|task| (task, callstack)), out);
         }
@@ -179,6 +186,9 @@ impl Samples {
             body: self.polls.future(task).cloned(),
             callstack,
         });
+        if self.convoys.are_looked_for(tgid) {
+            self.polls.holders().let_go(waker, absence.woken_ns);
+        }
         for found in self.convoys.slept((tgid, lock), Sleep { tid, absence, waker, poll }) {
             self.polls.show_convoy(found, &mut self.words, out);
         }

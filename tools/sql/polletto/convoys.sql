@@ -1,6 +1,10 @@
+INCLUDE PERFETTO MODULE intervals.intersect;
+
 INCLUDE PERFETTO MODULE polletto.arguments;
 
 INCLUDE PERFETTO MODULE polletto.blocking;
+
+INCLUDE PERFETTO MODULE polletto.code;
 
 INCLUDE PERFETTO MODULE polletto.polls;
 
@@ -76,46 +80,167 @@ GROUP BY convoy;
 CREATE PERFETTO INDEX _polletto_standing_at_once_by_convoy
 ON _polletto_standing_at_once(convoy);
 
--- Of each convoy the thread that held the lock longest. Who wakes a thread lets
--- the lock go, and held it since it was let go before.
-CREATE PERFETTO TABLE _polletto_holders AS
+-- Of each convoy the longest turn in which a thread held the lock. Who wakes a
+-- thread lets the lock go, and held it since it was let go before.
+CREATE PERFETTO TABLE _polletto_turns AS
 WITH
   held AS (
     SELECT
       convoy,
       upid,
       waker_tid,
+      until,
       until - coalesce(
         lag(until) OVER (PARTITION BY convoy ORDER BY until, waker_tid),
         min(ts) OVER (PARTITION BY convoy)
       ) AS held_ns
     FROM _polletto_standing
+    JOIN _polletto_standing_at_once AS most USING (convoy)
+    WHERE most.at_once >= 3
   ),
-  summed AS (
+  ranked AS (
     SELECT
-      convoy,
-      upid,
-      waker_tid,
-      sum(held_ns) AS held_ns,
+      *,
       row_number() OVER (
         PARTITION BY convoy
-        ORDER BY sum(held_ns) DESC, waker_tid DESC
+        ORDER BY held_ns DESC, waker_tid DESC, until DESC
       ) AS rank
     FROM held
     WHERE waker_tid IS NOT NULL
-    GROUP BY convoy, waker_tid
   )
 SELECT
-  summed.convoy,
-  summed.waker_tid AS tid,
+  ranked.convoy AS id,
+  ranked.convoy,
+  ranked.waker_tid AS tid,
   threads.utid,
-  summed.held_ns
-FROM summed
+  ranked.until - ranked.held_ns AS ts,
+  ranked.held_ns AS dur
+FROM ranked
 LEFT JOIN _polletto_threads AS threads
-  ON threads.upid = summed.upid AND threads.tid = summed.waker_tid
-WHERE summed.rank = 1;
+  ON threads.upid = ranked.upid AND threads.tid = ranked.waker_tid
+WHERE ranked.rank = 1;
 
-CREATE PERFETTO INDEX _polletto_holders_by_convoy ON _polletto_holders(convoy);
+-- The innermost poll in which a thread let the lock go, if that was in one.
+CREATE PERFETTO TABLE _polletto_polls_of_holders AS
+WITH
+  ranked AS (
+    SELECT
+      overlap.id_0 AS convoy,
+      overlap.id_1 AS poll_id,
+      row_number() OVER (
+        PARTITION BY overlap.id_0
+        ORDER BY poll.ts DESC, poll.id DESC
+      ) AS rank
+    FROM
+      _interval_intersect!(
+        (
+          (
+            SELECT id, ts + dur AS ts, 1 AS dur, utid
+            FROM _polletto_turns
+            WHERE utid IS NOT NULL
+          ),
+          (
+            SELECT id, ts, dur, utid
+            FROM _polletto_poll_slices
+            WHERE utid IS NOT NULL
+          )
+        ),
+        (utid)
+      ) AS overlap
+    JOIN _polletto_poll_slices AS poll ON poll.id = overlap.id_1
+  )
+SELECT convoy, poll_id
+FROM ranked
+WHERE rank = 1
+ORDER BY convoy;
+
+CREATE PERFETTO INDEX _polletto_polls_of_holders_by_convoy
+ON _polletto_polls_of_holders(convoy);
+
+-- Where threads were that held a lock for long: by samples, each of which
+-- stands for the time before it, and by sleeps.
+CREATE PERFETTO TABLE _polletto_found_holding AS
+WITH
+  found AS (
+    SELECT
+      task.utid,
+      sample.ts - counter.value AS ts,
+      counter.value AS dur,
+      sample.callsite_id
+    FROM stack_sample AS sample
+    JOIN stack_sample_task_context AS task ON task.id = sample.task_context_id
+    JOIN stack_sample_counter AS counter
+      ON counter.stack_sample_id = sample.id
+    JOIN track ON track.id = counter.track_id
+    WHERE
+      sample.source = 'polletto'
+      AND track.name = 'cpu-time'
+      AND counter.value > 0
+      AND task.utid IN (SELECT utid FROM _polletto_turns)
+    UNION ALL
+    SELECT
+      thread_track.utid,
+      slice.ts,
+      arguments.sleep_ns,
+      callstack.callsite_id
+    FROM slice
+    JOIN thread_track ON thread_track.id = slice.track_id
+    JOIN _polletto_arguments AS arguments USING (arg_set_id)
+    JOIN __intrinsic_track_event_callstacks AS callstack
+      ON callstack.slice_id = slice.id
+    WHERE
+      slice.category = 'blocked'
+      AND arguments.sleep_ns > 0
+      AND thread_track.utid IN (SELECT utid FROM _polletto_turns)
+  )
+SELECT
+  row_number() OVER (ORDER BY ts, utid, callsite_id) AS id,
+  cast(ts AS INT) AS ts,
+  cast(dur AS INT) AS dur,
+  utid,
+  callsite_id
+FROM found;
+
+-- Of each convoy the callstack with which the lock's holder was found for most
+-- of its longest turn.
+CREATE PERFETTO TABLE _polletto_callstacks_of_holders AS
+WITH
+  summed AS (
+    SELECT
+      overlap.id_0 AS convoy,
+      found.callsite_id,
+      sum(overlap.dur) AS dur
+    FROM
+      _interval_intersect!(
+        (
+          (
+            SELECT id, ts, dur, utid
+            FROM _polletto_turns
+            WHERE utid IS NOT NULL AND dur > 0
+          ),
+          (SELECT id, ts, dur, utid FROM _polletto_found_holding)
+        ),
+        (utid)
+      ) AS overlap
+    JOIN _polletto_found_holding AS found ON found.id = overlap.id_1
+    GROUP BY convoy, found.callsite_id
+  ),
+  ranked AS (
+    SELECT
+      *,
+      row_number() OVER (
+        PARTITION BY convoy
+        ORDER BY dur DESC, callsite_id
+      ) AS rank
+    FROM summed
+  )
+SELECT convoy, callsite_id
+FROM ranked
+WHERE rank = 1
+ORDER BY convoy;
+
+CREATE PERFETTO INDEX _polletto_callstacks_of_holders_by_convoy
+ON _polletto_callstacks_of_holders(convoy);
 
 CREATE PERFETTO TABLE _polletto_convoy_sleeps_in_polls AS
 SELECT
@@ -145,13 +270,27 @@ CREATE PERFETTO TABLE polletto_convoys(
   sleeps LONG,
   -- How long all of them slept, added up.
   slept_ns LONG,
-  -- The thread that held the lock longest: who wakes another lets it go. NULL
-  -- if nobody of the program was seen to.
+  -- The thread that held the lock longest at a time: who wakes another lets it
+  -- go. NULL if nobody of the program was seen to.
   held_by JOINID(thread.id),
   -- Its number in the system.
   held_by_tid LONG,
-  -- For how long it held the lock while others slept there.
+  -- For how long it held the lock then, while others slept there.
   held_ns LONG,
+  -- The poll in which it let the lock go. NULL if it was in none that was seen.
+  held_by_poll_id JOINID(slice.id),
+  -- The number of the task that was polled there.
+  held_by_task_id LONG,
+  -- That task's future.
+  held_by_future STRING,
+  -- The callstack with which it was found for most of that time, running or
+  -- asleep. NULL if it was not found then.
+  held_callsite_id JOINID(stack_profile_callsite.id),
+  -- The innermost function of the program's own code in that, else of all code
+  -- outside the kernel.
+  held_in STRING,
+  -- The file and line that was reached there, as `file:line`.
+  held_source STRING,
   -- How long the longest of those sleeps was that were in a poll. What follows
   -- is about that one.
   longest_ns LONG,
@@ -196,7 +335,17 @@ SELECT
   together.slept_ns,
   holder.utid AS held_by,
   holder.tid AS held_by_tid,
-  holder.held_ns,
+  holder.dur AS held_ns,
+  poll_of_holder.id AS held_by_poll_id,
+  poll_of_holder.task_id AS held_by_task_id,
+  poll_of_holder.future AS held_by_future,
+  holding.callsite_id AS held_callsite_id,
+  coalesce(held_at.own_function, held_at.function) AS held_in,
+  iif(
+    held_at.own_function IS NOT NULL,
+    held_at.own_source,
+    held_at.source_file || ':' || held_at.line_number
+  ) AS held_source,
   longest.dur AS longest_ns,
   longest.blocking_id,
   blocking.poll_id,
@@ -211,6 +360,14 @@ JOIN _polletto_standing_at_once AS most USING (convoy)
 JOIN _polletto_convoy_sleeps_in_polls AS longest
   ON longest.convoy = together.convoy AND longest.rank = 1
 JOIN polletto_blocking AS blocking ON blocking.id = longest.blocking_id
-LEFT JOIN _polletto_holders AS holder ON holder.convoy = together.convoy
+LEFT JOIN _polletto_turns AS holder ON holder.convoy = together.convoy
+LEFT JOIN _polletto_polls_of_holders AS of_holder
+  ON of_holder.convoy = together.convoy
+LEFT JOIN _polletto_poll_slices AS poll_of_holder
+  ON poll_of_holder.id = of_holder.poll_id
+LEFT JOIN _polletto_callstacks_of_holders AS holding
+  ON holding.convoy = together.convoy
+LEFT JOIN polletto_callsites AS held_at
+  ON held_at.callsite_id = holding.callsite_id
 WHERE most.at_once >= 3
 ORDER BY together.ts;

@@ -255,8 +255,9 @@ RETURNS TABLE(
   -- seen. Of a preempted poll: the thread that ran most meanwhile. Of a starved
   -- task: the poll of its runtime that took most of the time, if one was longer
   -- than the threshold, else what the thread did that polled it in the end.
-  -- Of a lock convoy: how many threads there were at once, and who held the
-  -- lock longest. NULL for a long poll.
+  -- Of a lock convoy: how many threads there were at once, who held the lock
+  -- longest at a time, in which task's poll, and where that was then. NULL for a
+  -- long poll.
   detail STRING,
   -- The task's number in its process. What follows is, of a lock convoy, about
   -- the poll that slept there longest.
@@ -412,9 +413,17 @@ WITH
         convoy.held_by_tid IS NULL,
         '',
         printf(
-          ', %s held it for %.1f ms',
+          ', %s held it for up to %.1f ms',
           coalesce(holder.name, 'thread') || ' ' || convoy.held_by_tid,
           convoy.held_ns / 1e6
+        )
+        || coalesce(
+          ', polling ' || of_holder.name || ' #' || of_holder.task_id,
+          ''
+        )
+        || coalesce(
+          ', in ' || convoy.held_in || coalesce(' at ' || convoy.held_source, ''),
+          ''
         )
       ) AS detail,
       convoy.task_id,
@@ -430,6 +439,8 @@ WITH
       convoy.upid
     FROM polletto_convoys AS convoy
     LEFT JOIN thread AS holder ON holder.utid = convoy.held_by
+    LEFT JOIN _polletto_poll_slices AS of_holder
+      ON of_holder.id = convoy.held_by_poll_id
     WHERE convoy.longest_ns >= $threshold_ns
   )
 SELECT

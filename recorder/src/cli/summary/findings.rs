@@ -8,7 +8,7 @@ use super::{Count, InBrackets, OtherLines, SleptThere, runtimes::RuntimeFound, s
 use crate::{
     session::{self, FindingSummary},
     symbols::Function,
-    timeline::{self, Fault},
+    timeline::{ConvoyHeld, Fault},
 };
 
 /// Places that people are told of.
@@ -90,19 +90,31 @@ struct Convoy {
     /// How many there were, and how many at the same time, at most.
     threads: u64,
     at_once: u64,
-    /// The thread that held the lock longest, if it was seen to let it go, and for how long.
+    /// The thread that held the lock longest at a time, if it was seen to let it go, and for how long.
     held_by: Option<u32>,
     held_ns: u64,
+    /// The task that it polled then, and where it was for most of that time, as far as known.
+    held_by_task_id: Option<u64>,
+    held_by_future: Option<String>,
+    held_in: Option<Place>,
+    /// The future, short.
+    #[serde(skip)]
+    held_by_name: Option<String>,
 }
 
 impl Convoy {
-    fn of(convoy: &timeline::Convoy) -> Convoy {
+    fn of(ConvoyHeld { convoy, held, .. }: &ConvoyHeld, held_in: Option<&Function>) -> Convoy {
+        let task = held.task.as_ref();
         Convoy {
             lock: format!("{:#x}", convoy.lock),
             threads: convoy.threads,
             at_once: convoy.at_once,
-            held_by: convoy.held_by.map(|tid| tid.0),
-            held_ns: convoy.held_ns,
+            held_by: convoy.held.map(|turn| turn.tid.0),
+            held_ns: convoy.held.map_or(0, |turn| turn.held_ns()),
+            held_by_task_id: task.map(|(id, _)| *id),
+            held_by_future: task.map(|(_, future)| future.full_name.clone()),
+            held_in: held_in.map(Place::of),
+            held_by_name: task.map(|(_, future)| future.name.clone()),
         }
     }
 }
@@ -110,10 +122,12 @@ impl Convoy {
 impl fmt::Display for Convoy {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "; {} threads at once", self.at_once)?;
-        match self.held_by {
-            Some(tid) => write!(out, ", thread {tid} held it for {:.1} ms", self.held_ns as f64 / 1e6),
-            None => Ok(()),
+        let Some(tid) = self.held_by else { return Ok(()) };
+        write!(out, ", thread {tid} held it for up to {:.1} ms", self.held_ns as f64 / 1e6)?;
+        if let (Some(name), Some(task)) = (&self.held_by_name, self.held_by_task_id) {
+            write!(out, ", polling {name} #{task}")?;
         }
+        self.held_in.as_ref().map_or(Ok(()), |place| write!(out, ", in {place}"))
     }
 }
 
@@ -181,7 +195,7 @@ impl Alike {
                 tid: finding.tid.0,
                 worker: finding.poller.name(),
                 task_id: finding.task,
-                convoy: finding.convoy.as_ref().map(|(_, convoy)| Convoy::of(convoy)),
+                convoy: finding.convoy.as_ref().map(|convoy| Convoy::of(convoy, place.held_in.as_ref())),
             },
             name: finding.future.name.clone(),
         }
@@ -290,16 +304,40 @@ impl Findings {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use polletto_common::id::Tid;
 
     use super::*;
+    use crate::{families::FamilyName, timeline};
 
     #[test]
-    fn of_a_convoy_it_is_told_who_held_the_lock_if_that_is_known() {
-        let convoy =
-            timeline::Convoy { lock: 0x7f00, threads: 4, at_once: 3, held_by: Some(Tid(4711)), held_ns: 12_340_000 };
-        let told = |convoy: &timeline::Convoy| Convoy::of(convoy).to_string();
-        assert_eq!(told(&convoy), "; 3 threads at once, thread 4711 held it for 12.3 ms");
-        assert_eq!(told(&timeline::Convoy { held_by: None, ..convoy }), "; 3 threads at once");
+    fn of_a_convoy_it_is_told_who_held_the_lock_longest_at_a_time_and_what_it_did() {
+        let turn = timeline::Turn { tid: Tid(4711), since_ns: 1_000, until_ns: 12_341_000 };
+        let convoy = timeline::Convoy { lock: 0x7f00, threads: 4, at_once: 3, held: Some(turn) };
+        let future = timeline::Future {
+            name: "part::{async}".to_owned(),
+            full_name: "app::part::{async}".to_owned(),
+            tier: "symbol",
+            place: None,
+            family: FamilyName::Tokio,
+        };
+        let held = timeline::Held { task: Some((17, Arc::new(future))), callstack: Some(3) };
+        let function = Function {
+            name: "app::part".to_owned(),
+            file: Some("/home/user/app/src/part.rs".to_owned()),
+            line: Some(33),
+        };
+        let all = ConvoyHeld { lasted_ns: 30_000_000, convoy, held };
+        let told = |of: &ConvoyHeld, held_in| Convoy::of(of, held_in).to_string();
+        assert_eq!(
+            told(&all, Some(&function)),
+            "; 3 threads at once, thread 4711 held it for up to 12.3 ms, polling part::{async} #17, \
+             in app::part at /home/user/app/src/part.rs:33"
+        );
+        let little = ConvoyHeld { held: timeline::Held::default(), ..all.clone() };
+        assert_eq!(told(&little, None), "; 3 threads at once, thread 4711 held it for up to 12.3 ms");
+        let least = ConvoyHeld { convoy: timeline::Convoy { held: None, ..convoy }, ..little };
+        assert_eq!(told(&least, None), "; 3 threads at once");
     }
 }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     timeline::{
-        convoys::{Found, SleptIn},
-        findings::{Fault, Finding},
+        convoys::{Found, SleptIn, Turn},
+        findings::{ConvoyHeld, Fault, Finding},
         tokio_tracks::Poller,
         vocabulary::Vocabulary,
     },
@@ -26,6 +26,8 @@ impl Polls {
         let future = body.map_or_else(|| Arc::new(super::unknown(0)), |body| Arc::clone(&body.future));
         self.tracks.track(poller, future.family, since_ns, out);
         let Some(group) = self.tracks.group_of_poller(poller) else { return };
+        let of_turn = |turn: Turn| self.holders.held(turn.tid, (turn.since_ns, turn.until_ns));
+        let held = convoy.held.map(of_turn).unwrap_or_default();
         let finding = Finding {
             fault: Fault::Convoy,
             since_ns,
@@ -36,7 +38,7 @@ impl Polls {
             weights: Weights { off_cpu_ns: slept_ns, ..Weights::default() },
             callstack: Some(callstack),
             slept_with: Vec::new(),
-            convoy: Some((until_ns.saturating_sub(since_ns), convoy)),
+            convoy: Some(ConvoyHeld { lasted_ns: until_ns.saturating_sub(since_ns), convoy, held: held.clone() }),
         };
         let track = self.tracks.findings(group.track, (since_ns, until_ns), out);
         let mut arguments = vec![
@@ -44,9 +46,13 @@ impl Polls {
             words.number("threads", convoy.threads, out),
             words.number("at_once", convoy.at_once, out),
         ];
-        if let Some(holder) = convoy.held_by {
-            arguments.push(words.number("held_by", u64::from(holder.0), out));
-            arguments.push(words.number("held_ns", convoy.held_ns, out));
+        if let Some(turn) = convoy.held {
+            arguments.push(words.number("held_by", u64::from(turn.tid.0), out));
+            arguments.push(words.number("held_ns", turn.held_ns(), out));
+        }
+        if let Some((task, future)) = &held.task {
+            arguments.push(words.number("held_by_task_id", *task, out));
+            arguments.push(words.text("held_by_future", &future.full_name, out));
         }
         arguments.extend(finding_arguments(&finding, self.threshold_ns, words, out));
         let slice = SliceBegin {

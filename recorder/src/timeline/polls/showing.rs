@@ -192,6 +192,7 @@ impl Polls {
     pub(super) fn show(&mut self, shown: &Shown, words: &mut Vocabulary, out: &mut PacketBuffer) {
         let Shown { tid, presence, future, extent, part, may_block, led } = shown;
         let tgid = presence.task.tgid;
+        self.holders.polled(*tid, (presence.since_ns, presence.last_ns), presence.task.id, future);
         let poller = match part {
             Part::Whole { .. } => self.poller(tgid, *tid, &presence.polled, *may_block),
             // What the worker polls meanwhile is on its track.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use polletto_common::record::{Blocked, PollLeft};
+use polletto_common::record::{Blocked, Poll, PollLeft};
 use polletto_protos::{
     TrackEvent,
     debug_annotation::{NameField, Value},
@@ -10,7 +10,7 @@ use polletto_protos::{
 };
 
 use super::{
-    polls::{PROCESS, RUNTIME, recording},
+    polls::{PROCESS, RUNTIME, VTABLE, recording},
     stacks::{Read, Recording},
     *,
 };
@@ -59,6 +59,11 @@ impl Recording {
         }));
     }
 
+    fn ends_in_poll(&mut self, tid: u32, polled: Polled, ends_ms: u64) {
+        let header = header::<Poll>(ends_ms * MS, 0);
+        self.push(Record::Poll(Poll { header, tid: Tid(tid), tgid: PROCESS, vtable: VTABLE, polled }));
+    }
+
     fn read_at(&mut self, end_ms: u64) -> Read {
         self.timeline.finish(end_ms * MS, &mut self.out);
         self.read()
@@ -99,9 +104,12 @@ fn finding_recording() -> Recording {
 #[test]
 fn a_convoy_is_a_slice_as_long_as_somebody_stands_there() {
     let mut recording = finding_recording();
+    // Who holds it sleeps, lets it go, and goes on with its poll.
+    recording.stands(9, NANOSLEEP, (2, 14), 0, exact(6, MS / 2));
     recording.stands(10, FUTEX, (1, 15), 9, exact(7, 1));
     recording.stands(11, FUTEX, (2, 25), 10, Polled::default());
     recording.stands(12, FUTEX, (3, 35), 11, Polled::default());
+    recording.ends_in_poll(9, exact(6, MS / 2), 20);
     // Too short to keep anybody.
     recording.stands(10, FUTEX, (40, 43), 9, exact(7, 39 * MS));
     let read = recording.read_at(100);
@@ -113,6 +121,7 @@ fn a_convoy_is_a_slice_as_long_as_somebody_stands_there() {
         ("at_once", 3),
         ("held_by", 9),
         ("held_ns", 14 * MS),
+        ("held_by_task_id", 6),
         ("task_id", 7),
         ("tid", 10),
         ("threshold_ns", 5 * MS),
@@ -123,6 +132,8 @@ fn a_convoy_is_a_slice_as_long_as_somebody_stands_there() {
     let convoys: Vec<_> =
         recording.timeline.findings().groups().map(of).filter(|(fault, ..)| *fault == Fault::Convoy).collect();
     assert_eq!(convoys, [(Fault::Convoy, 7, 34 * MS)]);
+    let convoy = recording.timeline.findings().groups().find_map(|group| group.longest.convoy.as_ref()).unwrap();
+    assert!(convoy.held.callstack.is_some(), "{convoy:?}");
 }
 
 #[test]
