@@ -55,13 +55,14 @@ pub fn trace_processor() -> Option<&'static Path> {
     shell.as_deref()
 }
 
-/// Asks trace_processor. None where it is not on the PATH.
+/// Asks trace_processor, which has our package of SQL. None where it is not on the PATH.
 pub fn sql(trace: &Path, query: &str) -> Option<Vec<Vec<String>>> {
     let shell = trace_processor()?;
     let directory = tempfile::tempdir().expect("a directory for the query");
     let file = directory.path().join("query.sql");
     fs::write(&file, format!("{query};\n")).expect("the query can be written");
-    let output = run(Command::new(shell).arg("-q").arg(&file).arg(trace));
+    let package = workspace().join("tools/sql/polletto");
+    let output = run(Command::new(shell).arg("--add-sql-package").arg(package).arg("-q").arg(&file).arg(trace));
     assert!(output.status.success(), "{query}: {}", both_streams(&output));
     Some(rows(&String::from_utf8_lossy(&output.stdout)))
 }

@@ -5,10 +5,33 @@
 use std::collections::BTreeMap;
 
 use polletto_tests::{
+    check::sql,
     oracle::{Build, NEWEST, Poll, Truth},
+    recorder::Outcome,
     trace::{Event, EventKind, Tid, Trace, TrackSlice, Value, number, text, the_number, the_text},
     turn::Turn,
 };
+
+/// The package of SQL has as many closures that ran, and stretches without a worker, as the summary counts.
+fn is_counted_as_in_sql(outcome: &Outcome) {
+    let summary = outcome.summary();
+    let count = |of: &str| {
+        let query = format!("INCLUDE PERFETTO MODULE polletto.closures; SELECT count() FROM {of}");
+        let rows = sql(&outcome.output, &query)?;
+        rows.first()?.first()?.parse::<u64>().ok()
+    };
+    let told = |name: &str| summary[name].as_u64().expect("a count");
+    for (name, of) in [
+        ("closures_run", "polletto_closures WHERE poll_id IS NOT NULL"),
+        ("blocking_spawns", "polletto_closures WHERE spawn_id IS NOT NULL"),
+        ("without_worker", "polletto_blocks_in_place"),
+        ("workers_gone_unseen", "polletto_blocks_in_place WHERE is_whole_poll"),
+    ] {
+        if let Some(count) = count(of) {
+            assert_eq!(count, told(name), "{name}");
+        }
+    }
+}
 
 fn tid(arguments: &BTreeMap<String, Value>) -> Tid {
     Tid::try_from(the_number(arguments, "tid")).expect("an id")
@@ -166,6 +189,7 @@ fn every_closure_and_every_block_in_place_is_told(build: Build) {
     beside.check_tracks();
     assert_eq!(summary["blocks_in_place"], truth.in_place.len());
     assert_eq!(summary["workers_gone_unseen"], 0);
+    is_counted_as_in_sql(&outcome);
     // Its workers are threads of which each is another's at other times.
     assert_eq!(summary["findings"]["runtimes"], serde_json::json!([]), "{build:?}");
     let (closures, blocks) = (truth.closures.len(), truth.in_place.len());
@@ -189,6 +213,8 @@ fn polls_that_gave_their_worker_away_nobody_knows_when_are_on_their_threads_trac
     let without: Vec<&TrackSlice<'_>> =
         beside.polls.iter().filter(|poll| text(poll.arguments, "kind") == Some("blocked in place")).collect();
     assert_eq!(summary["workers_gone_unseen"], without.len());
+    assert!(summary["closures_run"].as_u64() >= Some(80), "{summary}");
+    is_counted_as_in_sql(&outcome);
     for poll in &without {
         let blocked = truth
             .in_place

@@ -319,7 +319,8 @@ impl Timeline {
 
     /// What was seen so far.
     pub fn seen(&self) -> Seen {
-        Seen { workers_by_name: self.samples.workers_by_name(), ..self.seen }
+        let (closures_run, without_worker) = self.samples.shown();
+        Seen { workers_by_name: self.samples.workers_by_name(), closures_run, without_worker, ..self.seen }
     }
 
     fn switch(&mut self, switch: &record::Switch, out: &mut PacketBuffer) {

@@ -89,6 +89,8 @@ pub struct Polls {
     wakes: Wakes,
     gaps: Gaps,
     holders: Holders,
+    closures_run: u64,
+    without_worker: u64,
     /// What lasts as long is told as a finding, nanoseconds.
     threshold_ns: u64,
     findings: Findings,
@@ -103,6 +105,11 @@ impl Polls {
     /// What was found.
     pub fn findings(&self) -> &Findings {
         &self.findings
+    }
+
+    /// [`Seen::closures_run`] and [`Seen::without_worker`].
+    pub fn shown(&self) -> (u64, u64) {
+        (self.closures_run, self.without_worker)
     }
 
     /// What threads did that may have held a lock.

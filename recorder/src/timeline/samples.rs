@@ -254,6 +254,11 @@ impl Samples {
         self.polls.workers_by_name()
     }
 
+    /// [`Seen::closures_run`] and [`Seen::without_worker`].
+    pub fn shown(&self) -> (u64, u64) {
+        self.polls.shown()
+    }
+
     /// Polls may be missing from before this time.
     pub fn lost(&mut self, time_ns: u64) {
         self.polls.lost(time_ns);

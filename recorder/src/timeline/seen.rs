@@ -52,10 +52,14 @@ pub struct Seen {
     pub spawns: u64,
     /// Closures that may block, given to the threads that run them.
     pub blocking_spawns: u64,
+    /// Closures that may block, by their polls that are shown.
+    pub closures_run: u64,
     /// How often a thread was seen to give its worker away in the middle of a poll, to block.
     pub blocks_in_place: u64,
     /// Polls in which the thread gave its worker away, it is not known when.
     pub workers_gone_unseen: u64,
+    /// What is shown of polls for the time after they had given their workers away: all of the poll where it is not known when.
+    pub without_worker: u64,
     /// Threads that are taken for workers by their names; none where that is not wanted.
     pub workers_by_name: Option<u64>,
     /// Samples of threads that polled a task.

@@ -85,14 +85,19 @@ WHERE
   );
 
 -- Every stretch in which a poll had given its worker away, to block in place:
--- from then on to its end. A poll that got its worker back has none.
+-- from then on to its end. A poll that got its worker back has none. Where it
+-- is not seen when the worker was given away, as in debug builds, it is all of
+-- the poll.
 CREATE PERFETTO TABLE polletto_blocks_in_place(
   -- The slice, which is on the thread's track.
   id ID(slice.id),
-  -- When it gave its worker away.
+  -- When it gave its worker away, or when the poll began if nobody knows when.
   ts TIMESTAMP,
   -- How long until the poll ended.
   dur DURATION,
+  -- 1 if it is all of the poll, since nobody knows when in it the worker was
+  -- given away; else 0.
+  is_whole_poll LONG,
   -- The number of the task that blocked.
   task_id LONG,
   -- That task's future.
@@ -113,6 +118,7 @@ SELECT
   slice.id,
   slice.ts,
   iif(slice.dur < 0, trace_end() - slice.ts, slice.dur) AS dur,
+  slice.category = 'poll' AS is_whole_poll,
   arguments.task_id,
   arguments.future,
   arguments.cpu_ns,
@@ -126,5 +132,10 @@ JOIN _polletto_tracks AS tracks USING (track_id)
 LEFT JOIN _polletto_threads AS threads
   ON threads.upid = tracks.upid AND threads.tid = arguments.tid
 -- The instants on workers' tracks have no extent.
-WHERE slice.category = 'block in place' AND arguments.extent IS NOT NULL
+WHERE
+  arguments.extent IS NOT NULL
+  AND (
+    slice.category = 'block in place'
+    OR (slice.category = 'poll' AND arguments.kind = 'blocked in place')
+  )
 ORDER BY slice.ts;

@@ -31,10 +31,15 @@ pub struct PollSummary {
     spawns: u64,
     /// Closures that may block, given to the threads that run them.
     blocking_spawns: u64,
+    /// Closures that may block, by their polls that are in the trace: also where it is not seen that they are spawned.
+    closures_run: u64,
     /// How often a thread was seen to give its worker away in the middle of a poll, to block.
     blocks_in_place: u64,
     /// Polls in which the thread gave its worker away, it is not known when.
     workers_gone_unseen: u64,
+    /// Stretches, or whole polls where it is not known when the worker was given away, in which a thread had none. As many as
+    /// `polletto_blocks_in_place` has.
+    without_worker: u64,
     /// Probes in the programs' code; none where polls were not to be told exactly.
     poll_probes: Option<ProbeSummary>,
     /// Whether any program polls tasks: of others there is nothing to tell.
@@ -55,8 +60,10 @@ impl PollSummary {
             wakes_polled: seen.wakes_polled,
             spawns: seen.spawns,
             blocking_spawns: seen.blocking_spawns,
+            closures_run: seen.closures_run,
             blocks_in_place: seen.blocks_in_place,
             workers_gone_unseen: seen.workers_gone_unseen,
+            without_worker: seen.without_worker,
             poll_probes: tasks.probes.clone(),
             is_of_tasks: !tasks.programs.is_empty(),
         }
@@ -64,6 +71,16 @@ impl PollSummary {
 }
 
 impl PollSummary {
+    /// What was seen of closures that may block, if anything was. In debug builds it is not seen where they are spawned.
+    fn closures(&self) -> Option<String> {
+        let (spawned, ran) = (self.blocking_spawns, Count(self.closures_run));
+        match (spawned, self.closures_run) {
+            (0, 0) => None,
+            (0, _) => Some(format!("{ran} closures ran that may block; where they were spawned was not seen")),
+            _ => Some(format!("{} spawned that may block, {ran} seen to run", several(spawned, "closure", "closures"))),
+        }
+    }
+
     /// What there is to tell, the most important first.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -78,7 +95,6 @@ impl PollSummary {
             (self.polls_without_end, "whose end was not seen, most of them before it was known where it is"),
             (self.polls_found, "of which samples and switches tell how long they lasted at least"),
             (self.polls_unnamed, "that lasted, by no known future"),
-            (self.blocks_in_place, "times a thread blocked in place, and gave its worker to another"),
             (
                 self.workers_gone_unseen,
                 "in which a thread blocked in place, it is not known when: shown by their threads",
@@ -88,11 +104,20 @@ impl PollSummary {
                 lines.push(format!("{} {what}", Count(count)));
             }
         }
+        if self.blocks_in_place > 0 {
+            let (times, without) = (
+                several(self.blocks_in_place, "time", "times"),
+                several(self.without_worker - self.workers_gone_unseen, "poll", "polls"),
+            );
+            lines.push(format!(
+                "{times} a thread blocked in place, and gave its worker away: {without} ended without, the others got it back"
+            ));
+        }
         let Some(ProbeSummary { wakes, spawns, refused, .. }) = &self.poll_probes else { return lines };
         if *wakes > 0 || *spawns > 0 {
             let counts = (several(self.wakes, "wake", "wakes"), several(self.spawns, "spawn", "spawns"));
-            let closures = several(self.blocking_spawns, "closure", "closures");
-            lines.push(format!("{} and {} of tasks that await, {closures} that may block", counts.0, counts.1));
+            lines.push(format!("{} and {} of tasks that await", counts.0, counts.1));
+            lines.extend(self.closures());
             lines.push(format!("by probes in {wakes} places where they are woken, and {spawns} where spawned"));
         }
         let refused = refused.iter().take(NAMED_REASONS);

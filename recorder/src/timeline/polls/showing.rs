@@ -214,6 +214,9 @@ impl Polls {
             let queued_ns = led.since_ns.map(|since_ns| presence.since_ns - since_ns);
             arguments.extend(queued_ns.map(|queued_ns| words.number("queued_ns", queued_ns, out)));
         }
+        // As `polletto_closures` and `polletto_blocks_in_place` count them.
+        self.closures_run += u64::from(*may_block && *part != Part::InPlace);
+        self.without_worker += u64::from(matches!(part, Part::InPlace | Part::SomewhereInPlace));
         let weights = presence.weights();
         // Most polls run all the time, and there are many.
         if weights.off_cpu_ns + weights.run_queue_ns > 0 {

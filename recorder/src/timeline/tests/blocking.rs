@@ -59,6 +59,7 @@ fn a_closure_leads_from_where_it_was_spawned_to_where_it_ran_and_tells_how_long_
     assert!(told[1].flows.len() == 1 && told[1].flows == told[2].flows);
     let seen = recording.timeline.seen();
     assert_eq!((seen.spawns, seen.blocking_spawns, seen.blocks_in_place, seen.tasks), (0, 1, 0, 1));
+    assert_eq!((seen.closures_run, seen.without_worker), (1, 0));
 }
 
 #[test]
@@ -85,6 +86,7 @@ fn what_a_poll_does_without_its_worker_is_on_its_threads_track() {
     assert_eq!(recording.brief(), expected);
     let seen = recording.timeline.seen();
     assert_eq!((seen.blocking_spawns, seen.blocks_in_place, seen.workers_gone_unseen), (1, 1, 0));
+    assert_eq!((seen.closures_run, seen.without_worker), (0, 1));
 }
 
 #[test]
@@ -107,7 +109,8 @@ fn a_poll_that_gave_its_worker_away_nobody_knows_when_is_on_its_threads_track() 
     let mut recording = recording();
     recording.ends_at(400, flags::WORKER_GONE, with_worker(7, 100));
     assert_eq!(recording.brief(), on([(100, "handler", "thread 10")]));
-    assert_eq!(recording.timeline.seen().workers_gone_unseen, 1);
+    let seen = recording.timeline.seen();
+    assert_eq!((seen.workers_gone_unseen, seen.without_worker), (1, 1));
 }
 
 #[test]
