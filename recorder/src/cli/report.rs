@@ -144,6 +144,8 @@ struct Group<'f> {
     about: BTreeMap<Option<&'f str>, u64>,
     /// Of lock convoys: how many threads stood there in the longest, and who held the lock.
     convoy: Option<&'f str>,
+    /// Where the future is written, as `file:line`, if that is known.
+    written_at: Option<&'f str>,
     /// The line of the function, as `file:line`, in which most of the time went by.
     source: Option<&'f str>,
     /// How long they lasted that were in each line, nanoseconds.
@@ -193,6 +195,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             category: None,
             about: BTreeMap::new(),
             convoy: None,
+            written_at: found.written_at.as_deref(),
             source: None,
             lines: BTreeMap::new(),
             alike,
@@ -262,6 +265,10 @@ impl Report<'_> {
                     writeln!(out, "{:35}in {function} at {source}{others}", "")?;
                 }
                 (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
+                // Where nothing else is known of a future, this is its name.
+                (None, _) if group.written_at.is_some_and(|at| at != alike.future) => {
+                    writeln!(out, "{:35}written at {}", "", group.written_at.unwrap_or_default())?;
+                }
                 (None, _) => {}
             }
             if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *longest_ns)) {
@@ -303,6 +310,7 @@ mod tests {
             function: Some("burn".to_owned()),
             own_function: None,
             own_source: own_source.map(str::to_owned),
+            written_at: Some("f.rs:7".to_owned()),
         }
     }
 
@@ -346,6 +354,18 @@ mod tests {
                  Tokio workers, process 7",
             ]
         );
+    }
+
+    #[test]
+    fn of_what_was_in_no_function_it_is_told_where_the_future_is_written() {
+        let starved = Found { function: None, ..found("starved task", 9_000_000, None) };
+        let by_place = Found { future: "f.rs:7".to_owned(), ..starved.clone() };
+        for (of, expected) in [(&starved, true), (&by_place, false)] {
+            let findings = vec![of];
+            let groups = grouped(&findings);
+            let report = Report { threshold_ns: 5_000_000, polls: 9, groups, findings, runtimes: Vec::new() };
+            assert_eq!(report.to_string().contains("written at f.rs:7"), expected, "{report}");
+        }
     }
 
     #[test]

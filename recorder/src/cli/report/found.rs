@@ -42,6 +42,8 @@ pub struct Found {
     pub own_function: Option<String>,
     /// `file:line`
     pub own_source: Option<String>,
+    /// Where the future is written, if that is known: `file:line`.
+    pub written_at: Option<String>,
 }
 
 /// Something wrong with a runtime as a whole.
@@ -110,7 +112,7 @@ pub fn query(threshold_ns: u64) -> String {
          'name', poll.name, 'extent', iif(found.kind IN ('starved task', 'lock convoy'), NULL, poll.extent), \
          'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
          'runqueue_ns', found.runqueue_ns, 'slept_there_ns', found.slept_there_ns, 'function', found.function, 'own_function', found.own_function, \
-         'own_source', found.own_source, 'category', about.category) AS object \
+         'own_source', found.own_source, 'written_at', poll.written_at, 'category', about.category) AS object \
          FROM polletto_findings({threshold_ns}) AS found \
          LEFT JOIN polletto_categories AS about USING (callsite_id) \
          LEFT JOIN polletto_polls AS poll ON poll.id = found.poll_id \
