@@ -35,7 +35,7 @@ CREATE PERFETTO TABLE polletto_blocking(
   -- How long it then waited for a CPU.
   runqueue_ns LONG,
   -- What it waited for: see `polletto_callsites`.
-  wait STRING,
+  waited_for STRING,
   -- The number of the thread that woke it, if that was one of the program's.
   waker_tid LONG,
   -- The address on which it slept in the system call `futex`: a lock's, or that
@@ -70,7 +70,7 @@ SELECT
   coalesce(arguments.state, sleep.state) AS state,
   arguments.sleep_ns,
   arguments.runqueue_ns,
-  coalesce(arguments.waited_for, callsite.wait) AS wait,
+  coalesce(arguments.waited_for, callsite.waited_for) AS waited_for,
   sleep.waker_tid,
   sleep.lock,
   poll.id AS poll_id,

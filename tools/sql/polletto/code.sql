@@ -308,7 +308,7 @@ CREATE PERFETTO TABLE polletto_callsites(
   -- What a thread waits for that sleeps there: `lock`, `timer`, `file`, `pipe`,
   -- `network`, `readiness`, `child process`, `page fault` or `other`. Told by
   -- the kernel's functions or, where they are not known, by the program's.
-  wait STRING
+  waited_for STRING
 )
 AS
 SELECT
@@ -328,7 +328,7 @@ SELECT
     WHEN walked.wait IS NOT NULL THEN walked.wait
     WHEN innermost.is_kernel THEN 'other'
     ELSE coalesce(walked.called, 'other')
-  END AS wait
+  END AS waited_for
 FROM stack_profile_callsite AS callsite
 JOIN _polletto_frames AS innermost ON innermost.frame_id = callsite.frame_id
 LEFT JOIN _polletto_outermost_first AS walked ON walked.id = callsite.id

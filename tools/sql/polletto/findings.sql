@@ -32,12 +32,12 @@ CREATE PERFETTO TABLE _polletto_weights AS
 SELECT
   seen.poll_id,
   seen.callsite_id,
-  coalesce(told.wait, callsite.wait) AS wait,
+  coalesce(told.wait, callsite.waited_for) AS wait,
   -- Where the program itself was. Samples seldom have the same callstack
   -- twice, but often the same function of the program's.
   coalesce(callsite.own_function, callsite.function, '') AS place,
   -- Of sleeps: where it is not known, what all programs call tells nothing.
-  coalesce(callsite.own_function, seen.callsite_id) AS slept_place,
+  coalesce(callsite.own_function, '#' || seen.callsite_id) AS slept_place,
   sum(seen.cpu_ns) AS cpu_ns,
   sum(seen.off_cpu_ns) AS off_cpu_ns
 FROM _polletto_samples_in_polls AS seen
@@ -96,7 +96,7 @@ WITH
       ) AS rank
     FROM summed
   )
-SELECT poll_id, callsite_id, wait, place_ns
+SELECT poll_id, callsite_id, wait, cast(place_ns AS INT) AS place_ns
 FROM ranked
 WHERE rank = 1
 ORDER BY poll_id;
