@@ -1,10 +1,6 @@
 //! `polletto record`
 
-use std::{
-    io::{IsTerminal, Write},
-    path::Path,
-    process::ExitCode,
-};
+use std::{io::IsTerminal, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use polletto_common::id::{Tgid, Tid};
@@ -12,6 +8,7 @@ use rustix::process::Signal;
 
 use super::{
     arguments::RecordArguments,
+    print_json,
     status::{ProgressLine, StatusLine},
     summary::Summary,
     tell,
@@ -62,9 +59,7 @@ fn record(arguments: &RecordArguments) -> Result<u8> {
     let command = outcome.command.take();
     let summary = Summary::new(&outcome);
     if arguments.json {
-        let mut out = std::io::stdout().lock();
-        serde_json::to_writer_pretty(&mut out, &summary)?;
-        writeln!(out)?;
+        print_json(&summary, &mut std::io::stdout().lock())?;
     } else if !arguments.quiet {
         tell(&summary);
     }

@@ -7,7 +7,6 @@ mod found;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    io::{self, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -22,6 +21,7 @@ use self::{
 };
 use super::{
     arguments::{FailOn, ReportArguments},
+    print,
     summary::{InBrackets, OtherLines, SleptThere, several},
     tell,
 };
@@ -60,14 +60,13 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
     let threshold_ns = nanoseconds(arguments.threshold);
     let limits = arguments.fail_on.iter().filter_map(FailOn::limit).map(nanoseconds);
     let least_ns = limits.min().unwrap_or(u64::MAX);
-    let mut out = io::stdout().lock();
     let (found, is_worse) = match &arguments.compare {
         Some(before) => {
             let least_ns = least_ns.min(comparison::least_ns(threshold_ns));
             let before = Recording::read(&processor, before, least_ns)?;
             let after = Recording::read(&processor, &arguments.trace, least_ns)?;
             let comparison = Comparison::new(&before, &after, threshold_ns);
-            print(&mut out, &comparison, arguments.json)?;
+            print(&comparison, arguments.json)?;
             (after.found, comparison.count(Verdict::Worse) > 0)
         }
         None => {
@@ -75,7 +74,7 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
                 found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
             let told: Vec<&Found> = findings.iter().filter(|found| found.kept_ns() >= threshold_ns).collect();
             let report = Report { threshold_ns, polls, groups: grouped(&told), findings: told, runtimes };
-            print(&mut out, &report, arguments.json)?;
+            print(&report, arguments.json)?;
             ensure!(
                 polls > 0 || arguments.fail_on.is_empty(),
                 "{}: {NO_POLLS}, so --fail-on can't tell",
@@ -96,16 +95,6 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
         }
     }
     Ok(code)
-}
-
-fn print<T: Serialize + fmt::Display>(out: &mut impl Write, told: &T, as_json: bool) -> Result<()> {
-    if as_json {
-        serde_json::to_writer_pretty(&mut *out, told)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{told}")?;
-    }
-    Ok(())
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -5,7 +5,7 @@ mod summary;
 
 use std::{
     cell::Cell,
-    io::{self, BufRead, Read, Write},
+    io::{self, BufRead, Read},
     path::Path,
     process::ExitCode,
 };
@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use self::{naming::Naming, summary::Summary};
-use super::{arguments::SymbolizeArguments, status::ProgressLine, tell};
+use super::{arguments::SymbolizeArguments, print_json, status::ProgressLine, tell};
 use crate::{
     session::Signals,
     symbols,
@@ -86,9 +86,7 @@ fn symbolize(arguments: &SymbolizeArguments) -> Result<bool> {
     let reports = resolved.with_context(|| format!("{} has the names that were found before", path.display()))?;
     summary.finish(reports.into_iter().chain(refused), &written, user.is_impatient());
     if arguments.json {
-        let mut out = io::stdout().lock();
-        serde_json::to_writer_pretty(&mut out, &summary)?;
-        writeln!(out)?;
+        print_json(&summary, &mut io::stdout().lock())?;
     } else if !arguments.quiet {
         tell(&summary);
     }

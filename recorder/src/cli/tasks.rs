@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use polletto_common::id::Tgid;
 use serde_json::{Value, json};
 
-use super::{arguments::TasksArguments, summary::several, tell};
+use super::{arguments::TasksArguments, summary::several, tell, unless_nobody_reads};
 use crate::{
     preflight::{self, Needs},
     session::{self, Inspection, LiveTask},
@@ -64,11 +64,7 @@ fn list(arguments: &TasksArguments) -> Result<()> {
     } else {
         write!(out, "{}", List { name: &found.name, process, inspection: &inspection, each: arguments.each })
     };
-    match written {
-        // Who reads no further has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("could not print the tasks"),
-    }
+    unless_nobody_reads(written).context("could not print the tasks")
 }
 
 fn state_name(state: TaskState) -> &'static str {
