@@ -32,6 +32,18 @@ const ANONYMOUS: &str = "[anon]";
 /// An address at which, as far as anyone knows, there is no code.
 const UNMAPPED: &str = "[unknown mapping]";
 
+/// Copies of instructions at which there are probes, ours among them: the kernel makes them, and threads run them instead. It is
+/// what `/proc/PID/maps` calls them.
+const UPROBES: &str = "[uprobes]";
+
+/// Whether the kernel keeps such copies at an address: in the last page that a program of x86_64 may have, with 47 bits or with
+/// 56. Nothing else is mapped there.
+fn is_of_uprobes(address: u64) -> bool {
+    const PAGE: u64 = 4096;
+    let last_page = |bits: u32| (1_u64 << bits) - 2 * PAGE..(1_u64 << bits) - PAGE;
+    cfg!(target_arch = "x86_64") && [47, 56].into_iter().any(|bits| last_page(bits).contains(&address))
+}
+
 /// The mapping of the kernel itself. Its modules have mappings of their own.
 const KERNEL: &str = "[kernel]";
 
@@ -115,6 +127,7 @@ impl Frames {
         addresses.iter().map(move |&address| {
             let (region, mapping) = match last.filter(|(region, _)| region.addresses().contains(&address)) {
                 Some(same) => same,
+                None if is_of_uprobes(address) => return self.named(UPROBES, new),
                 None => {
                     let Some(region) = space.and_then(|space| space.find(address)) else {
                         return self.named(UNMAPPED, new);

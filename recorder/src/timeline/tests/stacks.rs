@@ -502,3 +502,16 @@ fn a_thread_that_gets_the_id_of_another_is_not_that_thread() {
     let contexts: Vec<u64> = read.samples.iter().map(|(_, sample)| sample.task_context_iid()).collect();
     assert_ne!(contexts[0], contexts[1]);
 }
+
+#[test]
+fn copies_of_instructions_with_probes_are_the_kernels_and_not_the_programs() {
+    let mut recording = Recording::new();
+    let page = 0x7fff_ffff_e000;
+    let (tgid, bias) = (PROCESS, 0);
+    // As a list of what the process has mapped tells of it.
+    recording.timeline.map(Mapped { tgid, start: page, end: page + 0x1000, file_offset: 0, module: None, bias });
+    recording.stack(7, PROCESS, &[], &[page + 0x80, MAIN], StackEnding::ROOT, 0);
+    recording.sample(100, 7, PROCESS);
+    assert_eq!(recording.read().shown_samples()[0][1], "[uprobes]");
+    assert!(recording.timeline.addresses().keys().all(|code| matches!(code, Code::File(_))));
+}
