@@ -133,6 +133,8 @@ struct Group<'f> {
     about: BTreeMap<Option<&'f str>, u64>,
     /// Of lock convoys: how many threads stood there in the longest, and who held the lock.
     convoy: Option<&'f str>,
+    /// Of starved tasks: what kept the worker while the one waited that did so longest.
+    meanwhile: Option<&'f str>,
     /// Where the future is written, as `file:line`, if that is known.
     written_at: Option<&'f str>,
     /// The line of the function, as `file:line`, in which most of the time went by.
@@ -184,6 +186,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             category: None,
             about: BTreeMap::new(),
             convoy: None,
+            meanwhile: None,
             written_at: found.written_at.as_deref(),
             source: None,
             lines: BTreeMap::new(),
@@ -195,6 +198,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             group.longest_ns = found.dur;
             group.slept_there_ns = found.slept_there_ns;
             group.convoy = found.convoy();
+            group.meanwhile = found.meanwhile();
         }
         if let Some(source) = found.own_source.as_deref() {
             *group.lines.entry(source).or_default() += found.dur;
@@ -262,6 +266,9 @@ impl Report<'_> {
             }
             if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *longest_ns)) {
                 writeln!(out, "{:35}{told}", "")?;
+            }
+            if let Some(meanwhile) = group.meanwhile {
+                writeln!(out, "{:35}meanwhile {meanwhile}", "")?;
             }
             if let Some(convoy) = convoy {
                 writeln!(out, "{:35}{convoy}", "")?;
@@ -349,6 +356,7 @@ mod tests {
     fn of_what_was_in_no_function_it_is_told_where_the_future_is_written() {
         let starved = Found { function: None, ..found("starved task", 9_000_000, None) };
         let by_place = Found { future: "f.rs:7".to_owned(), ..starved.clone() };
+        assert_eq!(grouped(&[&starved])[0].meanwhile, Some("timer"));
         for (of, expected) in [(&starved, true), (&by_place, false)] {
             let findings = vec![of];
             let groups = grouped(&findings);

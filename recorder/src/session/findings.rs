@@ -249,6 +249,7 @@ mod tests {
             weights: Weights { off_cpu_ns, ..Weights::default() },
             callstack: Some(slept_with[0].0),
             slept_with: slept_with.to_vec(),
+            kept_by: None,
             convoy: None,
         };
         let others = slept_with[1..].iter().map(|&(address, slept_ns)| (frames(address), slept_ns));

@@ -1,6 +1,6 @@
 //! What is wrong with polls: those that keep a worker from all its other tasks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use polletto_common::id::Tid;
 use rustc_hash::FxHashMap;
@@ -84,8 +84,28 @@ pub struct Finding {
     pub callstack: Option<u64>,
     /// Of a poll that slept: the callstacks with which it did so for the same, and for how long with each, nanoseconds.
     pub slept_with: Vec<(u64, u64)>,
+    /// Of a starved task: the long poll of its runtime that took most of the time for which it waited, if there was one.
+    pub kept_by: Option<Keeper>,
     /// What is told besides of a convoy. The rest is then about the longest sleep in a poll.
     pub convoy: Option<ConvoyHeld>,
+}
+
+/// A poll that kept a worker from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    /// The worker.
+    pub poller: Poller,
+    /// What it polled.
+    pub future: Arc<Future>,
+    /// For how long, nanoseconds.
+    pub lasted_ns: u64,
+}
+
+/// As `polletto_findings` has it.
+impl fmt::Display for Keeper {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} polled {} for {:.1} ms", self.poller.name(), self.future.name, self.lasted_ns as f64 / 1e6)
+    }
 }
 
 /// A convoy, and what its lock's holder did.
@@ -243,6 +263,7 @@ mod tests {
             weights: Weights { cpu_ns, ..Weights::default() },
             callstack: None,
             slept_with: Vec::new(),
+            kept_by: None,
             convoy: None,
         };
         let mut findings = Findings::default();

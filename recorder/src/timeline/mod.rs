@@ -50,7 +50,7 @@ use crate::trace::PacketBuffer;
 
 pub use self::{
     convoys::{Convoy, Turn},
-    findings::{ConvoyHeld, Fault, Finding, Findings, Group},
+    findings::{ConvoyHeld, Fault, Finding, Findings, Group, Keeper},
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
     holders::Held,
     mappings::{Code, Mapped, Module},

@@ -8,6 +8,7 @@
 mod deeds;
 mod given_away;
 mod judging;
+mod keeping;
 mod presence;
 mod showing;
 mod workers;
@@ -24,6 +25,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
     given_away::{GivenAway, GivenWorkers},
+    keeping::LongPolls,
     presence::Presence,
     showing::{Extent, Part, Shown},
 };
@@ -89,6 +91,7 @@ pub struct Polls {
     wakes: Wakes,
     gaps: Gaps,
     holders: Holders,
+    long: LongPolls,
     closures_run: u64,
     without_worker: u64,
     /// What lasts as long is told as a finding, nanoseconds.
@@ -343,6 +346,7 @@ impl Polls {
         self.wakes.forget_process(tgid);
         self.gaps.forget_process(tgid);
         self.given.forget_process(tgid);
+        self.long.forget_process(tgid);
         self.tracks.forget_process(tgid);
         self.counters.forget_process(tgid);
     }

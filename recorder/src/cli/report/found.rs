@@ -95,6 +95,11 @@ impl Found {
         self.detail.as_deref().filter(|_| self.kind == Fault::Convoy.name())
     }
 
+    /// What was done instead of polling it, if it is a task that starved.
+    pub fn meanwhile(&self) -> Option<&str> {
+        self.detail.as_deref().filter(|_| self.kind == Fault::Starved.name())
+    }
+
     /// What was slept for, if that is what it is.
     pub fn waited_for(&self) -> Option<&str> {
         self.detail.as_deref().filter(|_| self.kind == Fault::Slept(Wait::Other).name())

@@ -8,7 +8,7 @@ use super::{Count, InBrackets, OtherLines, SleptThere, runtimes::RuntimeFound, s
 use crate::{
     session::{self, FindingSummary},
     symbols::Function,
-    timeline::{ConvoyHeld, Fault},
+    timeline::{ConvoyHeld, Fault, Keeper},
 };
 
 /// Places that people are told of.
@@ -79,8 +79,32 @@ struct Longest {
     tid: u32,
     worker: String,
     task_id: u64,
+    /// Of a starved task: the long poll of its runtime that took most of the time meanwhile; null if none did.
+    kept_by: Option<KeptBy>,
     /// Of a lock convoy: what is told besides of it. The rest is then about the longest sleep in a poll.
     convoy: Option<Convoy>,
+}
+
+/// A poll that kept a worker from others.
+#[derive(Debug, Serialize)]
+struct KeptBy {
+    worker: String,
+    future: String,
+    duration_ns: u64,
+    /// All of that, short.
+    #[serde(skip)]
+    words: String,
+}
+
+impl KeptBy {
+    fn of(keeper: &Keeper) -> KeptBy {
+        KeptBy {
+            worker: keeper.poller.name(),
+            future: keeper.future.full_name.clone(),
+            duration_ns: keeper.lasted_ns,
+            words: keeper.to_string(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -195,6 +219,7 @@ impl Alike {
                 tid: finding.tid.0,
                 worker: finding.poller.name(),
                 task_id: finding.task,
+                kept_by: finding.kept_by.as_ref().map(KeptBy::of),
                 convoy: finding.convoy.as_ref().map(|convoy| Convoy::of(convoy, place.held_in.as_ref())),
             },
             name: finding.future.name.clone(),
@@ -214,7 +239,10 @@ impl fmt::Display for Alike {
             (None, Some(place)) if *place != self.name => write!(out, ", written at {place}")?,
             (None, _) => {}
         }
-        let Longest { duration_ns, slept_there_ns, convoy, .. } = &self.longest;
+        let Longest { duration_ns, slept_there_ns, kept_by, convoy, .. } = &self.longest;
+        if let Some(KeptBy { words, .. }) = kept_by {
+            write!(out, "; meanwhile {words}")?;
+        }
         if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *duration_ns)) {
             write!(out, "; {told}")?;
         }

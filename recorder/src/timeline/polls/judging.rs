@@ -9,7 +9,7 @@ use super::{
 use crate::{
     timeline::{
         convoys::{Found, SleptIn, Turn},
-        findings::{ConvoyHeld, Fault, Finding},
+        findings::{ConvoyHeld, Fault, Finding, Keeper},
         tokio_tracks::Poller,
         vocabulary::Vocabulary,
     },
@@ -38,6 +38,7 @@ impl Polls {
             weights: Weights { off_cpu_ns: slept_ns, ..Weights::default() },
             callstack: Some(callstack),
             slept_with: Vec::new(),
+            kept_by: None,
             convoy: Some(ConvoyHeld { lasted_ns: until_ns.saturating_sub(since_ns), convoy, held: held.clone() }),
         };
         let track = self.tracks.findings(group.track, (since_ns, until_ns), out);
@@ -87,6 +88,7 @@ pub(super) fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<
         weights,
         callstack,
         slept_with: Vec::new(),
+        kept_by: None,
         convoy: None,
     };
     let mut findings = Vec::new();
@@ -137,6 +139,11 @@ pub(super) fn show_finding(
     arguments.extend(split(finding.weights, words, out));
     arguments.extend(finding.fault.wait().map(|wait| words.text("waited_for", wait.name(), out)));
     arguments.extend(finding.slept_there_ns().map(|slept_ns| words.number("slept_there_ns", slept_ns, out)));
+    if let Some(Keeper { poller, future, lasted_ns }) = &finding.kept_by {
+        arguments.push(words.text("kept_by", &future.full_name, out));
+        arguments.push(words.text("kept_by_worker", &poller.name(), out));
+        arguments.push(words.number("kept_by_ns", *lasted_ns, out));
+    }
     arguments.extend(finding.future.place.as_ref().map(|place| words.text("written_at", place, out)));
     let weight_ns = finding.duration_ns();
     let instant = SliceBegin {

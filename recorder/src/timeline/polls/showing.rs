@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     timeline::{
+        findings::Fault,
         seen::Seen,
         task_code::Future,
         task_lives::{End, Lived},
@@ -238,7 +239,11 @@ impl Polls {
             flows: &led.flows,
         };
         out.push_slice_begin(&slice);
-        for finding in findings(shown, poller, self.threshold_ns) {
+        for mut finding in findings(shown, poller, self.threshold_ns) {
+            match finding.fault {
+                Fault::Starved => finding.kept_by = self.kept_by(poller, (finding.since_ns, presence.since_ns)),
+                _ => self.keeps(poller, shown),
+            }
             show_finding(&finding, presence.since_ns, track, self.threshold_ns, words, out);
             self.findings.push(finding);
         }

@@ -213,3 +213,19 @@ fn samples_of_a_task_tell_whom_it_descends_from() {
     assert_eq!(of("#8").parent_iid, of("#7").iid);
     assert_eq!(contexts.len(), 3);
 }
+
+#[test]
+fn of_a_starved_task_it_is_told_which_long_poll_took_most_of_the_time_meanwhile() {
+    let mut recording = recording();
+    recording.timeline.find(std::time::Duration::from_nanos(100));
+    recording.wakes(500, 0, 8, NOTHING);
+    for (task, began_ns, ended_ns) in [(5, 100, 250), (6, 300, 620), (7, 650, 890), (9, 900, 930), (8, 950, 960)] {
+        recording.polls_from_to(task, began_ns, ended_ns);
+    }
+    let told = recording.told();
+    let starved: Vec<_> = told.iter().filter(|event| event.name == "starved task").collect();
+    let [starved] = starved[..] else { panic!("{told:?}") };
+    assert_eq!((starved.numbers["duration_ns"], starved.numbers["kept_by_ns"]), (450, 240));
+    let keeper = recording.timeline.findings().groups().find_map(|group| group.longest.kept_by.clone()).unwrap();
+    assert_eq!(keeper.to_string(), "worker 3 polled handler for 0.0 ms");
+}
