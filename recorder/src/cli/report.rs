@@ -25,6 +25,7 @@ use super::{
     summary::{InBrackets, OtherLines, SleptThere, several},
     tell,
 };
+use crate::symbols::told_place;
 
 /// The command line can't be followed.
 const USAGE: u8 = 2;
@@ -255,12 +256,12 @@ impl Report<'_> {
             match (alike.function, source) {
                 (Some(function), Some(source)) => {
                     let others = OtherLines(group.lines.len().saturating_sub(1));
-                    writeln!(out, "{:35}in {function} at {source}{others}", "")?;
+                    writeln!(out, "{:35}in {function} at {}{others}", "", told_place(source))?;
                 }
                 (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
                 // Where nothing else is known of a future, this is its name.
                 (None, _) if group.written_at.is_some_and(|at| at != alike.future) => {
-                    writeln!(out, "{:35}written at {}", "", group.written_at.unwrap_or_default())?;
+                    writeln!(out, "{:35}written at {}", "", told_place(group.written_at.unwrap_or_default()))?;
                 }
                 (None, _) => {}
             }
@@ -271,7 +272,9 @@ impl Report<'_> {
                 writeln!(out, "{:35}meanwhile {meanwhile}", "")?;
             }
             if let Some(convoy) = convoy {
-                writeln!(out, "{:35}{convoy}", "")?;
+                // The last that it says is where the lock was held.
+                let told = convoy.rsplit_once(" at ").map(|(held, place)| format!("{held} at {}", told_place(place)));
+                writeln!(out, "{:35}{}", "", told.as_deref().unwrap_or(convoy))?;
             }
         }
         match self.groups.len().checked_sub(TOLD) {

@@ -15,7 +15,7 @@ use super::{arguments::TasksArguments, summary::several, tell, unless_nobody_rea
 use crate::{
     preflight::{self, Needs},
     session::{self, Inspection, LiveTask},
-    symbols::{origin_of, short_file},
+    symbols::told_file,
     target::{self, SelectError, printable},
     tokio::{
         Await,
@@ -185,16 +185,16 @@ fn write_group(tasks: &[&LiveTask], out: &mut fmt::Formatter<'_>) -> fmt::Result
     }
     write!(out, "  {}  {}", state_name(first.state), printable(&future.short))?;
     if let Some((file, line)) = &future.place {
-        write!(out, "  {}:{line}", printable(&shortened(file)))?;
+        write!(out, "  {}:{line}", printable(&told_file(file)))?;
     }
     writeln!(out)?;
     if let Some((file, line)) = &first.spawned_at {
-        writeln!(out, "    spawned at {}:{line}", printable(&shortened(file)))?;
+        writeln!(out, "    spawned at {}:{line}", printable(&told_file(file)))?;
     }
     for (depth, Await { what, file, line }) in first.waits.awaits.iter().enumerate() {
         write!(out, "    {:indent$}{}", "", printable(what), indent = 2 * depth)?;
         if let (Some(file), Some(line)) = (file, line) {
-            write!(out, "  {}:{line}", printable(&shortened(file)))?;
+            write!(out, "  {}:{line}", printable(&told_file(file)))?;
         }
         writeln!(out)?;
     }
@@ -207,14 +207,4 @@ fn write_group(tasks: &[&LiveTask], out: &mut fmt::Formatter<'_>) -> fmt::Result
         writeln!(out, "    {}{more}", ids.join(", "))?;
     }
     Ok(())
-}
-
-/// Of a dependency's path its crate and what is in that, of others the end, by which people know them.
-fn shortened(file: &str) -> String {
-    const PARTS: usize = 3;
-    if origin_of(file).is_some() {
-        return short_file(file);
-    }
-    let cut = file.rmatch_indices('/').nth(PARTS - 1).map(|(at, _)| at + 1);
-    cut.map_or(file, |at| &file[at..]).to_owned()
 }

@@ -134,6 +134,36 @@ pub fn short_file(file: &str) -> String {
     format!("{folder}/{}", &file[origin.len()..])
 }
 
+/// A source file as people are told of it, wherever that is: of a dependency [`short_file`], of others what follows the package's
+/// folder. The same file has the same name then, however it was compiled: debug information has absolute paths, and what stands in
+/// stripped programs is relative to the package's folder, or to that of its workspace.
+///
+/// | path | told |
+/// | --- | --- |
+/// | `/home/user/app/src/main.rs`, `app/src/main.rs`, `src/main.rs` | `src/main.rs` |
+/// | `/home/user/app/tests/all.rs` | `tests/all.rs` |
+/// | `/tmp/main.rs`, `main.rs` | `main.rs` |
+pub fn told_file(file: &str) -> String {
+    /// Where cargo looks for a package's sources.
+    const FOLDERS: [&str; 4] = ["/src/", "/tests/", "/examples/", "/benches/"];
+    if origin_of(file).is_some() {
+        return short_file(file);
+    }
+    // So that a relative path's first folder is like any other.
+    let path = format!("/{file}");
+    let of_package = path.rfind(FOLDERS[0]).or_else(|| FOLDERS[1..].iter().find_map(|folder| path.find(folder)));
+    let begin = of_package.or_else(|| path.rfind('/')).unwrap_or_default();
+    path[begin + 1..].to_owned()
+}
+
+/// The same of `file:line`.
+pub fn told_place(place: &str) -> String {
+    match place.rsplit_once(':') {
+        Some((file, line)) => format!("{}:{line}", told_file(file)),
+        None => told_file(place),
+    }
+}
+
 /// The package that a file is of, as its folder is called: `sqlx-core`. None for the user's files and those of the
 /// standard library.
 pub fn package_of(file: &str) -> Option<&str> {

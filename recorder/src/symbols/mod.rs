@@ -25,7 +25,7 @@ pub(crate) use self::names::brackets;
 pub use self::{
     category::{Categories, Category, Unclear},
     kernel::KernelFunctions,
-    kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of, package_of, short_file},
+    kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of, package_of, short_file, told_file, told_place},
     module::{Means, Sink, name},
     names::{demangle, short},
     request::{Answer, Function, Missing, ModuleReport, NamesIn, Request, Symbols},

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Count, InBrackets, OtherLines, SleptThere, runtimes::RuntimeFound, several};
 use crate::{
     session::{self, FindingSummary},
-    symbols::Function,
+    symbols::{Function, told_file, told_place},
     timeline::{ConvoyHeld, Fault, Keeper},
 };
 
@@ -188,7 +188,7 @@ impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.function)?;
         match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(out, " at {file}:{line}"),
+            (Some(file), Some(line)) => write!(out, " at {}:{line}", told_file(file)),
             _ => Ok(()),
         }
     }
@@ -236,7 +236,7 @@ impl fmt::Display for Alike {
         match (self.own.as_ref().or(self.innermost.as_ref()), &self.written_at) {
             (Some(place), _) => write!(out, ", in {place}{}", OtherLines(self.lines.len().saturating_sub(1)))?,
             // Where nothing else is known of a future, this is its name.
-            (None, Some(place)) if *place != self.name => write!(out, ", written at {place}")?,
+            (None, Some(place)) if *place != self.name => write!(out, ", written at {}", told_place(place))?,
             (None, _) => {}
         }
         let Longest { duration_ns, slept_there_ns, kept_by, convoy, .. } = &self.longest;
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(
             told(&all, Some(&function)),
             "; 3 threads at once, thread 4711 held it for up to 12.3 ms, polling part::{async} #17, \
-             in app::part at /home/user/app/src/part.rs:33"
+             in app::part at src/part.rs:33"
         );
         let little = ConvoyHeld { held: timeline::Held::default(), ..all.clone() };
         assert_eq!(told(&little, None), "; 3 threads at once, thread 4711 held it for up to 12.3 ms");

@@ -126,3 +126,26 @@ fn places_in_dependencies_are_told_from_their_crate_on() {
     assert_eq!(short_file(registry), "hyper-util-0.1.21/src/rt/tokio.rs");
     assert_eq!(short_file("src/main.rs"), "src/main.rs");
 }
+
+#[test]
+fn a_file_is_told_in_one_way_however_it_was_compiled() {
+    for (told, paths) in [
+        (
+            "src/main.rs",
+            &["/home/user/app/src/main.rs", "app/src/main.rs", "src/main.rs", "/usr/src/app/src/main.rs"][..],
+        ),
+        ("src/bin/server/tests.rs", &["/home/user/app/src/bin/server/tests.rs", "src/bin/server/tests.rs"]),
+        ("tests/all.rs", &["/home/user/app/tests/all.rs", "tests/all.rs"]),
+        ("main.rs", &["/tmp/main.rs", "main.rs"]),
+        (
+            "axum-0.8.9/src/serve/mod.rs",
+            &["/home/user/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/axum-0.8.9/src/serve/mod.rs"],
+        ),
+        ("", &[""]),
+    ] {
+        for path in paths {
+            assert_eq!(super::told_file(path), told, "{path}");
+            assert_eq!(super::told_place(&format!("{path}:7")), format!("{told}:7"));
+        }
+    }
+}

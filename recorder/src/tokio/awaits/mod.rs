@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     families::ProgramFiles,
-    symbols::{file::ElfObject, origin_of, short_file},
+    symbols::{file::ElfObject, origin_of, told_file},
     target::Memory,
 };
 
@@ -61,7 +61,7 @@ impl fmt::Display for Waits {
         for (depth, Await { what, file, line }) in self.awaits.iter().enumerate() {
             write!(out, "{}{what}", if depth > 0 { " → " } else { "" })?;
             if let (Some(file), Some(line)) = (file, line) {
-                write!(out, " ({}:{line})", short_file(file))?;
+                write!(out, " ({}:{line})", told_file(file))?;
             }
         }
         self.ends_for.map_or(Ok(()), |reason| write!(out, " ({reason})"))
@@ -82,7 +82,9 @@ impl Waits {
                         parts.push("…".to_owned());
                     }
                 }
-                (Some(file), Some(line)) if !is_of_others(at) => parts.push(format!("{} ({file}:{line})", at.what)),
+                (Some(file), Some(line)) if !is_of_others(at) => {
+                    parts.push(format!("{} ({}:{line})", at.what, told_file(file)));
+                }
                 _ => parts.push(at.what.clone()),
             }
         }

@@ -103,7 +103,11 @@ fn without_debug_information_nothing_is_told() {
 
 #[test]
 fn in_short_a_chain_leaves_out_what_dependencies_await_within_themselves() {
-    let own = |what: &str, line| Await { what: what.into(), file: Some("src/main.rs".into()), line: Some(line) };
+    let own = |what: &str, line| Await {
+        what: what.into(),
+        file: Some("/home/user/app/src/main.rs".into()),
+        line: Some(line),
+    };
     let file = "/home/a/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.1/src/sync/mutex.rs";
     let of_tokio = |what: &str| Await { what: what.into(), file: Some(file.into()), line: Some(9) };
     let leaf = Await { what: "Acquire".into(), file: None, line: None };

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::{Change, Comparison, Polls, PollsOfFuture, Side, Span, ToldBy, Verdict};
-use crate::cli::summary::{InBrackets, several};
+use crate::{
+    cli::summary::{InBrackets, several},
+    symbols::told_place,
+};
 
 /// How many places of a verdict people are told of, and how many that are new or gone without being a change.
 const TOLD: usize = 10;
@@ -89,7 +92,7 @@ impl fmt::Display for Change {
         }
         let source = self.after.as_ref().or(self.before.as_ref()).and_then(|side| side.source.as_deref());
         match (&self.place.function, source) {
-            (Some(function), Some(source)) => writeln!(out, ", in {function} at {source}")?,
+            (Some(function), Some(source)) => writeln!(out, ", in {function} at {}", told_place(source))?,
             (Some(function), None) => writeln!(out, ", in {function}")?,
             (None, _) => writeln!(out)?,
         }
