@@ -105,12 +105,14 @@ impl PollSummary {
             }
         }
         if self.blocks_in_place > 0 {
-            let (times, without) = (
-                several(self.blocks_in_place, "time", "times"),
-                several(self.without_worker - self.workers_gone_unseen, "poll", "polls"),
-            );
+            let times = several(self.blocks_in_place, "time", "times");
+            lines.push(format!("{times} a thread blocked in place, and gave its worker to another"));
+        }
+        let stretches = self.without_worker.saturating_sub(self.workers_gone_unseen);
+        if stretches > 0 {
+            let stretches = several(stretches, "stretch", "stretches");
             lines.push(format!(
-                "{times} a thread blocked in place, and gave its worker away: {without} ended without, the others got it back"
+                "{stretches} of threads without their workers, which they had given away to block in place"
             ));
         }
         let Some(ProbeSummary { wakes, spawns, refused, .. }) = &self.poll_probes else { return lines };

@@ -86,6 +86,8 @@ impl Polls {
                 let last_ns = presence.last_ns.max(at_ns);
                 shown(presence.lasted(at_ns, last_ns), Extent::AtLeast, Part::InPlace)
             }
+            // By its ticks, it is only told what it did after that.
+            None if is_gone && polled.began_ns().is_none() => shown(presence, Extent::AtLeast, Part::InPlace),
             None if is_gone => {
                 seen.workers_gone_unseen += 1;
                 shown(presence, Extent::AtLeast, Part::SomewhereInPlace)

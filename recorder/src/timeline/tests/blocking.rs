@@ -137,7 +137,7 @@ fn a_worker_without_ticks_among_others_with_ticks_is_none_meanwhile() {
     };
     recording.push(left(200));
     recording.push(switch(300, 0, 0, 10, flags::NEXT_RECORDED));
-    assert_eq!(recording.brief(), on([(100, "handler", "worker 3"), (200, "handler", "thread 10")]));
+    assert_eq!(recording.brief(), on([(100, "handler", "worker 3"), (200, "block in place", "thread 10")]));
 }
 
 #[test]
@@ -229,4 +229,6 @@ fn a_worker_without_ticks_among_others_with_ticks_has_no_long_poll() {
     recording.leaves_at(200, 0, Polled { tick: 0, ..shown });
     recording.push(switch(400, 0, 0, 10, flags::NEXT_RECORDED));
     assert_eq!(recording.findings_at(900), 0);
+    let seen = recording.timeline.seen();
+    assert_eq!((seen.without_worker, seen.workers_gone_unseen), (1, 0));
 }
