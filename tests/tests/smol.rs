@@ -2,12 +2,13 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use polletto_tests::{
+    check::trace_processor,
     program,
     program::{Program, strip},
-    recorder::{Outcome, Record},
+    recorder::{Outcome, Record, polletto},
     trace::{Event, Nanoseconds, Trace, TrackSlice, the_number, the_text},
     turn::Turn,
 };
@@ -101,7 +102,22 @@ fn check(outcome: &Outcome, all: &[Ran], future_of: impl Fn(&str) -> Option<Stri
     }
     let places = outcome.summary()["findings"]["places"].clone();
     let places = places.as_array().expect("a list");
-    assert!(!places.is_empty() && places.iter().all(|place| place["task"].is_null()), "{places:?}");
+    assert!(!places.is_empty() && places.iter().all(|place| place["longest"]["task_id"].is_null()), "{places:?}");
+    asked(outcome);
+}
+
+/// A report finds in the trace what the recorder found, where there is a `trace_processor_shell` to ask.
+fn asked(outcome: &Outcome) {
+    if trace_processor().is_none() {
+        return;
+    }
+    let output = Command::new(polletto()).arg("report").arg(&outcome.output).arg("--json").output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let found = report["findings"].as_array().expect("a list");
+    let counts = outcome.summary()["findings"]["counts"].clone();
+    let told = counts.as_array().expect("a list").iter().filter_map(|of| of["count"].as_u64()).sum::<u64>();
+    assert_eq!(found.len() as u64, told, "{counts}");
 }
 
 #[test]

@@ -85,17 +85,37 @@ fn may_block(vtables: &[&TaskVtable], tasks: &[Task]) -> bool {
 
 /// What people have written, of what executors make of it.
 pub(super) fn inside(future: &str) -> &str {
+    /// More than executors put around one another.
+    const MAX_AROUND: usize = 4;
+    let mut inner = future;
+    for _ in 0..MAX_AROUND {
+        match unwrapped(inner) {
+            Some(within) => inner = within,
+            None => break,
+        }
+    }
+    inner
+}
+
+/// What an executor has put something around.
+fn unwrapped(future: &str) -> Option<&str> {
+    /// Types of which the first argument is the future's.
+    const TYPES: [&str; 2] = ["async_executor::AsyncCallOnDrop", "async_std::task::builder::SupportTaskLocals"];
     /// Functions whose blocks wait for a future, of the type that they are generic over in second place.
-    const AROUND: [(&str, &str); 2] = [("async_executor::", "::spawn_inner"), ("blocking::", "unblock")];
+    const BLOCKS: [(&str, &str); 2] = [("async_executor::", "::spawn_inner"), ("blocking::", "unblock")];
+    if TYPES.contains(&written::without_arguments(future)) {
+        let (arguments, _) = brackets::inside(future, future.find('<')?);
+        return Some(brackets::split_once(arguments, ",").map_or(arguments, |(first, _)| first).trim());
+    }
     let path = future.trim_start_matches('<');
-    let within = AROUND.iter().find_map(|(of, function)| {
+    BLOCKS.iter().find_map(|(of, function)| {
         let at = path.starts_with(of).then(|| path.find(function))??;
-        let generic = &path[at + function.len()..];
-        let (_, end) = brackets::inside(generic, generic.find('<')?);
+        let (before, generic) = (&path[..at], &path[at + function.len()..]);
+        let open = generic.find('<').filter(|_| !before.contains('<'))?;
+        let (_, end) = brackets::inside(generic, open);
         let [_, inner] = written::arguments(&generic[..end])?;
         Some(inner)
-    });
-    within.unwrap_or(future)
+    })
 }
 
 fn read_symbols(file: &ElfObject<'_>) -> Symbols {

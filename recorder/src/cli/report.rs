@@ -296,7 +296,7 @@ mod tests {
             dur,
             pid: None,
             tid: None,
-            task_id: 7,
+            task_id: Some(7),
             future: "app::f".to_owned(),
             name: None,
             extent: None,

@@ -3,7 +3,7 @@
 use crate::symbols::{brackets, short as short_path};
 
 /// What stands around a future and says nothing of it.
-const WRAPPERS: [&str; 10] = [
+const WRAPPERS: [&str; 8] = [
     "tokio::runtime::blocking::task::BlockingTask",
     "core::pin::Pin",
     "alloc::boxed::Box",
@@ -12,8 +12,6 @@ const WRAPPERS: [&str; 10] = [
     "futures_util::abortable::Abortable",
     "futures_util::future::future::catch_unwind::CatchUnwind",
     "tokio::task::coop::unconstrained::Unconstrained",
-    "async_executor::AsyncCallOnDrop",
-    "async_std::task::builder::SupportTaskLocals",
 ];
 
 /// Types that are inside of others without a name for them are followed so deep.

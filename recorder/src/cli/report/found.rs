@@ -21,7 +21,7 @@ pub struct Found {
     pub dur: u64,
     pub pid: Option<i64>,
     pub tid: Option<i64>,
-    pub task_id: i64,
+    pub task_id: Option<i64>,
     pub future: String,
     /// The same, short.
     pub name: Option<String>,

@@ -78,7 +78,8 @@ struct Longest {
     pid: u32,
     tid: u32,
     worker: String,
-    task_id: u64,
+    /// Null where tasks have none.
+    task_id: Option<u64>,
     /// Of a starved task: the long poll of its runtime that took most of the time meanwhile; null if none did.
     kept_by: Option<KeptBy>,
     /// Of a lock convoy: what is told besides of it. The rest is then about the longest sleep in a poll.
@@ -135,7 +136,7 @@ impl Convoy {
             at_once: convoy.at_once,
             held_by: convoy.held.map(|turn| turn.tid.0),
             held_ns: convoy.held.map_or(0, |turn| turn.held_ns()),
-            held_by_task_id: task.map(|(id, _)| *id),
+            held_by_task_id: task.filter(|(_, future)| future.family.has_ids()).map(|(id, _)| *id),
             held_by_future: task.map(|(_, future)| future.full_name.clone()),
             held_in: held_in.map(Place::of),
             held_by_name: task.map(|(_, future)| future.name.clone()),
@@ -148,8 +149,11 @@ impl fmt::Display for Convoy {
         write!(out, "; {} threads at once", self.at_once)?;
         let Some(tid) = self.held_by else { return Ok(()) };
         write!(out, ", thread {tid} held it for up to {:.1} ms", self.held_ns as f64 / 1e6)?;
-        if let (Some(name), Some(task)) = (&self.held_by_name, self.held_by_task_id) {
-            write!(out, ", polling {name} #{task}")?;
+        if let Some(name) = &self.held_by_name {
+            write!(out, ", polling {name}")?;
+        }
+        if let Some(task) = self.held_by_task_id {
+            write!(out, " #{task}")?;
         }
         self.held_in.as_ref().map_or(Ok(()), |place| write!(out, ", in {place}"))
     }
@@ -218,7 +222,7 @@ impl Alike {
                 pid: finding.poller.tgid().0,
                 tid: finding.tid.0,
                 worker: finding.poller.name(),
-                task_id: finding.task,
+                task_id: finding.future.family.has_ids().then_some(finding.task),
                 kept_by: finding.kept_by.as_ref().map(KeptBy::of),
                 convoy: finding.convoy.as_ref().map(|convoy| Convoy::of(convoy, place.held_in.as_ref())),
             },

@@ -52,7 +52,9 @@ impl Polls {
             arguments.push(words.number("held_ns", turn.held_ns(), out));
         }
         if let Some((task, future)) = &held.task {
-            arguments.push(words.number("held_by_task_id", *task, out));
+            if future.family.has_ids() {
+                arguments.push(words.number("held_by_task_id", *task, out));
+            }
             arguments.push(words.text("held_by_future", &future.full_name, out));
         }
         arguments.extend(finding_arguments(&finding, self.threshold_ns, words, out));
