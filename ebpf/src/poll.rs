@@ -86,17 +86,27 @@ pub fn probe(context: &ProbeContext) {
     if scope::contains(task) {
         // SAFETY: this program's context.
         let call = unsafe { Native::call(context.as_ptr()) };
-        match cookie.site() {
-            Site::Begin { pushed } => {
-                begins(task, Subject::Tells { header: call.argument }, call.sp.wrapping_add(pushed), since_ns);
-            }
+        let begun = match cookie.site() {
+            Site::Begin { pushed } => Some((Subject::Tells { header: call.argument }, pushed)),
             Site::BeginOwn { pushed, function, may_block } => {
-                let subject = Subject::Known { address: call.argument, function, may_block };
-                begins(task, subject, call.sp.wrapping_add(pushed), since_ns);
+                Some((Subject::Known { address: call.argument, function, may_block }, pushed))
             }
-            Site::End { return_address, popped } => ends(task, return_address, call.sp.wrapping_sub(popped as u64)),
-            Site::Wake { header } => wake::wakes(task, wake::value(context, header)),
-            Site::Spawn { header } => wake::spawns(task, wake::value(context, header)),
+            Site::End { return_address, popped } => {
+                ends(task, return_address, call.sp.wrapping_sub(popped as u64));
+                None
+            }
+            Site::Wake { header } => {
+                wake::wakes(task, wake::value(context, header));
+                None
+            }
+            Site::Spawn { header } => {
+                wake::spawns(task, wake::value(context, header));
+                None
+            }
+        };
+        // In one place, so that its code is there once.
+        if let Some((subject, pushed)) = begun {
+            begins(task, subject, call.sp.wrapping_add(pushed), since_ns);
         }
     }
     spend(allowance, cookie, ring::now().wrapping_sub(since_ns));
