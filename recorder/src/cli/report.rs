@@ -3,6 +3,7 @@
 mod asking;
 mod comparison;
 mod found;
+mod span;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,6 +19,7 @@ use self::{
     asking::Processor,
     comparison::{Comparison, Recording, Verdict},
     found::{Found, Read, RuntimeFound},
+    span::Span,
 };
 use super::{
     arguments::{FailOn, ReportArguments},
@@ -35,7 +37,7 @@ const FOUND: u8 = 3;
 
 /// Why nothing is found in some traces.
 const NO_POLLS: &str =
-    "no poll is in this trace: none was made, no program of Tokio's was recorded, or it was with --no-stacks";
+    "no poll is in this trace: none was made, or none could be told, as with --no-stacks, or of smol with --polls off";
 
 /// How many kinds of findings people are told of.
 const TOLD: usize = 20;
@@ -68,19 +70,16 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             let after = Recording::read(&processor, &arguments.trace, least_ns)?;
             let comparison = Comparison::new(&before, &after, threshold_ns);
             print(&comparison, arguments.json)?;
+            ensure_polls(arguments, after.has_polls())?;
             (after.found, comparison.count(Verdict::Worse) > 0)
         }
         None => {
-            let Read { findings, runtimes, polls } =
+            let Read { findings, runtimes, polls, span } =
                 found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
             let told: Vec<&Found> = findings.iter().filter(|found| found.kept_ns() >= threshold_ns).collect();
-            let report = Report { threshold_ns, polls, groups: grouped(&told), findings: told, runtimes };
+            let report = Report { threshold_ns, polls, span, groups: grouped(&told), findings: told, runtimes };
             print(&report, arguments.json)?;
-            ensure!(
-                polls > 0 || arguments.fail_on.is_empty(),
-                "{}: {NO_POLLS}, so --fail-on can't tell",
-                arguments.trace.display()
-            );
+            ensure_polls(arguments, polls > 0)?;
             (findings, false)
         }
     };
@@ -98,6 +97,13 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
     Ok(code)
 }
 
+/// Where no poll was told, nothing that must not be can be found.
+fn ensure_polls(arguments: &ReportArguments, has_polls: bool) -> Result<()> {
+    let trace = arguments.trace.display();
+    ensure!(has_polls || arguments.fail_on.is_empty(), "{trace}: {NO_POLLS}, so --fail-on can't tell");
+    Ok(())
+}
+
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -112,6 +118,9 @@ struct Report<'f> {
     threshold_ns: u64,
     /// Polls in the trace, long or not.
     polls: u64,
+    /// For how long they were observed.
+    #[serde(flatten)]
+    span: Span,
     /// Those that are alike, the group that took most first.
     groups: Vec<Group<'f>>,
     /// Each of them, the longest first.
@@ -237,10 +246,12 @@ impl Report<'_> {
         if self.polls == 0 {
             return writeln!(out, "{NO_POLLS}");
         }
+        let gap = self.span.gap().map(|gap| format!("; {gap}")).unwrap_or_default();
         if self.groups.is_empty() {
-            return writeln!(out, "nothing took {threshold} ms or more");
+            return writeln!(out, "nothing took {threshold} ms or more{gap}");
         }
-        writeln!(out, "{} of {threshold} ms or more\n", several(self.findings.len() as u64, "finding", "findings"))?;
+        let findings = several(self.findings.len() as u64, "finding", "findings");
+        writeln!(out, "{findings} of {threshold} ms or more{gap}\n")?;
         writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
         let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
         for group in self.groups.iter().take(TOLD) {
@@ -259,11 +270,11 @@ impl Report<'_> {
                     writeln!(out, "{:35}in {function} at {}{others}", "", told_place(source))?;
                 }
                 (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
-                // Where nothing else is known of a future, this is its name.
-                (None, _) if group.written_at.is_some_and(|at| at != alike.future) => {
-                    writeln!(out, "{:35}written at {}", "", told_place(group.written_at.unwrap_or_default()))?;
-                }
                 (None, _) => {}
+            }
+            // Where nothing else is known of a future, this is its name.
+            if let (None, Some(place)) = (source, group.written_at.filter(|at| *at != alike.future)) {
+                writeln!(out, "{:35}written at {}", "", told_place(place))?;
             }
             if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *longest_ns)) {
                 writeln!(out, "{:35}{told}", "")?;
@@ -333,7 +344,14 @@ mod tests {
             dur: 2_340_000_000,
             detail: "busy for 99 % of the time, the others for 3 %".to_owned(),
         }];
-        let report = Report { threshold_ns: 5_000_000, polls: 9, groups: grouped(&findings), findings, runtimes };
+        let report = Report {
+            threshold_ns: 5_000_000,
+            polls: 9,
+            span: Span::default(),
+            groups: grouped(&findings),
+            findings,
+            runtimes,
+        };
         let lines: Vec<String> = report.to_string().lines().map(|line| line.trim().to_owned()).collect();
         assert_eq!(
             lines,
@@ -345,6 +363,7 @@ mod tests {
                 "in burn at f.rs:2 (and 1 other line)",
                 "2       7.0 ms      12.0 ms  slept in poll (timer): app::f",
                 "in burn",
+                "written at f.rs:7",
                 "asleep there for 6.0 of the 7.0 ms",
                 "1       9.0 ms       9.0 ms  long poll (crypto): app::f",
                 "in burn at g.rs:1",
@@ -363,7 +382,14 @@ mod tests {
         for (of, expected) in [(&starved, true), (&by_place, false)] {
             let findings = vec![of];
             let groups = grouped(&findings);
-            let report = Report { threshold_ns: 5_000_000, polls: 9, groups, findings, runtimes: Vec::new() };
+            let report = Report {
+                threshold_ns: 5_000_000,
+                polls: 9,
+                span: Span::default(),
+                groups,
+                findings,
+                runtimes: Vec::new(),
+            };
             assert_eq!(report.to_string().contains("written at f.rs:7"), expected, "{report}");
         }
     }

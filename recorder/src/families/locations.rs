@@ -173,7 +173,7 @@ fn is_own(file: &str) -> bool {
 /// What every poll of a runtime goes through, and blocks of the runtime's own: nobody spawns these, but they are inlined
 /// into others. Where a future has no place of its own, since it never ends, such a place would be taken for it.
 fn is_of_runtime(file: &str) -> bool {
-    const RUNTIMES: [&str; 3] = ["tokio-", "async-task-", "async-executor-"];
+    const RUNTIMES: [&str; 4] = ["tokio-", "async-task-", "async-executor-", "blocking-"];
     let folder = origin_of(file).and_then(|origin| origin.trim_end_matches('/').rsplit('/').next());
     folder.is_some_and(|folder| {
         let mut rests = RUNTIMES.iter().filter_map(|name| folder.strip_prefix(name));

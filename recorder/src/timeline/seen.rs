@@ -84,6 +84,13 @@ pub struct Seen {
     pub walks_cut_short: u64,
 }
 
+impl Seen {
+    /// Polls that were told, in whatever way.
+    pub fn polls(&self) -> u64 {
+        self.polls_exact + self.polls_unfinished + self.polls_found
+    }
+}
+
 /// How often stacks ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endings([u64; ENDINGS]);

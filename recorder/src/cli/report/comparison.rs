@@ -25,6 +25,7 @@ use self::chance::{Sum, verdict};
 use super::{
     asking::Processor,
     found::{self, Found, MODULES},
+    span::{self, Span},
 };
 
 /// Of the threshold, how long what nearly reaches it lasts.
@@ -37,25 +38,6 @@ pub struct Recording {
     pub found: Vec<Found>,
     futures: Vec<Polls>,
     span: Span,
-}
-
-/// For how long a trace tells what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-struct Span {
-    /// The recording, nanoseconds.
-    recorded_ns: u64,
-    /// For how much of that polls were observed.
-    observed_ns: u64,
-    /// Polls were told exactly then, by probes.
-    #[serde(deserialize_with = "zero_or_one")]
-    is_exact: bool,
-}
-
-impl Span {
-    /// In which polls were observed, never none.
-    fn seconds(self) -> f64 {
-        self.observed_ns.max(1) as f64 / 1e9
-    }
 }
 
 /// All polls of a future, which may be findings or not.
@@ -81,11 +63,6 @@ enum Row {
     Span(Span),
 }
 
-/// SQLite has no booleans.
-fn zero_or_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    u8::deserialize(deserializer).map(|number| number != 0)
-}
-
 /// What must be asked for to compare what lasts that long.
 pub fn least_ns(threshold_ns: u64) -> u64 {
     (threshold_ns as f64 * MARGIN) as u64
@@ -103,6 +80,11 @@ impl Recording {
             }
         }
         Ok(recording)
+    }
+
+    /// Whether it tells of any poll.
+    pub fn has_polls(&self) -> bool {
+        !self.futures.is_empty()
     }
 
     /// Whether it is known where the program's own functions are written, as far as there is anything to be known.
@@ -132,15 +114,12 @@ fn query(least_ns: u64) -> String {
          'total_ns', sum(dur), 'p50_ns', CAST(percentile(dur, 50) AS INTEGER), \
          'p99_ns', CAST(percentile(dur, 99) AS INTEGER), 'longest_ns', max(dur)) AS object \
          FROM told GROUP BY future), \
-         recorded AS (SELECT coalesce((SELECT CAST(value AS INTEGER) FROM polletto_overhead \
-         WHERE name = 'recorded'), trace_dur()) AS ns), \
-         span AS (SELECT json_object('recorded_ns', ns, 'observed_ns', \
-         coalesce((SELECT max(recorded_ns - unobserved_ns) FROM polletto_observed JOIN probed USING (upid)), ns), \
-         'is_exact', EXISTS (SELECT 1 FROM probed)) AS object FROM recorded), \
+         span AS ({}), \
          found AS ({found}) \
          SELECT hex(json_object('found', json(object))) AS digits FROM found \
          UNION ALL SELECT hex(json_object('polls', json(object))) FROM futures \
-         UNION ALL SELECT hex(json_object('span', json(object))) FROM span"
+         UNION ALL SELECT hex(json_object('span', json(object))) FROM span",
+        span::QUERY
     )
 }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::asking::Processor;
+use super::{
+    asking::Processor,
+    span::{self, Span},
+};
 use crate::timeline::{Fault, Wait};
 
 /// Something that took too long.
@@ -72,6 +75,7 @@ enum Row {
     Runtime(RuntimeFound),
     /// How many polls there are.
     Polls(u64),
+    Span(Span),
 }
 
 /// What is wrong in a trace.
@@ -82,6 +86,8 @@ pub struct Read {
     pub runtimes: Vec<RuntimeFound>,
     /// Of how many polls. Of none nothing can be said.
     pub polls: u64,
+    /// For how long they were observed.
+    pub span: Span,
 }
 
 impl Found {
@@ -138,7 +144,9 @@ pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<Re
              UNION ALL SELECT hex(json_object('runtime', json_object('kind', of.kind, 'pid', process.pid, \
              'runtime', of.runtime, 'worker', of.worker, 'ts', of.ts, 'dur', of.dur, 'detail', of.detail))) \
              FROM polletto_runtime_findings AS of LEFT JOIN process USING (upid) \
-             UNION ALL SELECT hex(json_object('polls', (SELECT count() FROM polletto_polls)))"
+             UNION ALL SELECT hex(json_object('polls', (SELECT count() FROM polletto_polls))) \
+             UNION ALL SELECT hex(json_object('span', json(object))) FROM ({})",
+            span::QUERY
         ),
     )?;
     let mut read = Read::default();
@@ -147,6 +155,7 @@ pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<Re
             Row::Finding(found) => read.findings.push(*found),
             Row::Runtime(found) => read.runtimes.push(found),
             Row::Polls(polls) => read.polls = polls,
+            Row::Span(span) => read.span = span,
         }
     }
     Ok(read)

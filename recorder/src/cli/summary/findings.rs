@@ -17,6 +17,8 @@ const TOLD: usize = 10;
 /// The part of the summary about it.
 #[derive(Debug, Serialize)]
 pub struct Findings {
+    /// Polls that were told, long or not. Of none nothing can be said.
+    polls: u64,
     /// What lasted as long as that is told.
     threshold_ns: u64,
     /// How many of each kind there are.
@@ -237,11 +239,14 @@ impl fmt::Display for Alike {
         write!(out, "{times:>7} up to {:.1} ms: {}", self.longest.duration_ns as f64 / 1e6, self.kind)?;
         write!(out, "{}", InBrackets([self.waited_for, self.category.as_deref()]))?;
         write!(out, ", {}", self.name)?;
-        match (self.own.as_ref().or(self.innermost.as_ref()), &self.written_at) {
-            (Some(place), _) => write!(out, ", in {place}{}", OtherLines(self.lines.len().saturating_sub(1)))?,
-            // Where nothing else is known of a future, this is its name.
-            (None, Some(place)) if *place != self.name => write!(out, ", written at {}", told_place(place))?,
-            (None, _) => {}
+        let place = self.own.as_ref().or(self.innermost.as_ref());
+        if let Some(place) = place {
+            write!(out, ", in {place}{}", OtherLines(self.lines.len().saturating_sub(1)))?;
+        }
+        let has_line = self.own.as_ref().is_some_and(|own| own.line.is_some());
+        // Where nothing else is known of a future, this is its name.
+        if let Some(place) = self.written_at.as_ref().filter(|place| !has_line && **place != self.name) {
+            write!(out, ", written at {}", told_place(place))?;
         }
         let Longest { duration_ns, slept_there_ns, kept_by, convoy, .. } = &self.longest;
         if let Some(KeptBy { words, .. }) = kept_by {
@@ -255,8 +260,8 @@ impl fmt::Display for Alike {
 }
 
 impl Findings {
-    /// Takes them from an outcome; none where no program polls tasks, or nothing was to be found.
-    pub fn new(summary: Option<&FindingSummary>) -> Option<Findings> {
+    /// Takes them from an outcome in which so many polls were told; none where no program polls tasks, or nothing was to be found.
+    pub fn new(summary: Option<&FindingSummary>, polls: u64) -> Option<Findings> {
         let FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short } = summary?;
         let kind = |&(fault, count): &(Fault, u64)| Kind {
             fault,
@@ -265,6 +270,7 @@ impl Findings {
             count,
         };
         Some(Findings {
+            polls,
             threshold_ns: threshold.as_nanos() as u64,
             counts: counts.iter().map(kind).collect(),
             places: places.iter().map(Alike::of).collect(),
@@ -279,7 +285,10 @@ impl fmt::Display for Findings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let threshold = self.threshold_ns as f64 / 1e6;
         if self.counts.is_empty() {
-            writeln!(out, "  findings  nothing took {threshold} ms or more")?;
+            match self.polls {
+                0 => writeln!(out, "  findings  none can be told: no poll was")?,
+                _ => writeln!(out, "  findings  nothing took {threshold} ms or more")?,
+            }
             return self.write_runtimes(out);
         }
         let counted = |kind: &Kind| match kind.fault {
@@ -336,12 +345,29 @@ impl Findings {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use polletto_common::id::Tid;
 
     use super::*;
     use crate::{families::FamilyName, timeline};
+
+    #[test]
+    fn where_no_poll_was_told_nothing_is_said_to_be_well() {
+        let told = |polls| {
+            let summary = FindingSummary {
+                threshold: Duration::from_millis(5),
+                counts: Vec::new(),
+                places: Vec::new(),
+                runtimes: Vec::new(),
+                runtimes_not_kept: 0,
+                convoys_cut_short: 0,
+            };
+            Findings::new(Some(&summary), polls).map(|findings| findings.to_string())
+        };
+        assert_eq!(told(0).as_deref(), Some("  findings  none can be told: no poll was\n"));
+        assert_eq!(told(1).as_deref(), Some("  findings  nothing took 5 ms or more\n"));
+    }
 
     #[test]
     fn of_a_convoy_it_is_told_who_held_the_lock_longest_at_a_time_and_what_it_did() {

@@ -102,7 +102,10 @@ impl Summary {
             tasks: TaskSummary::new(outcome),
             task_walks: TaskWalks::new(outcome),
             awaits: AwaitSummary::new(outcome),
-            findings: Findings::new(outcome.findings.as_ref().filter(|_| !outcome.tasks.programs.is_empty())),
+            findings: Findings::new(
+                outcome.findings.as_ref().filter(|_| !outcome.tasks.programs.is_empty()),
+                outcome.seen.polls(),
+            ),
             names: NameSummary::new(&outcome.names),
             recorder_cpu_seconds: outcome.own_use.cpu.as_secs_f64(),
             recorder_peak_memory_bytes: outcome.own_use.peak_memory_bytes,

@@ -31,7 +31,8 @@ pub struct TaskWalks {
 impl TaskWalks {
     /// Takes the figures from an outcome. None where no program polls tasks.
     pub fn new(outcome: &Outcome) -> Option<TaskWalks> {
-        let walks = outcome.walks.as_ref().filter(|_| !outcome.tasks.programs.is_empty())?;
+        let walks =
+            outcome.walks.as_ref().filter(|_| outcome.tasks.programs.iter().any(|program| program.family.has_ids()))?;
         Some(TaskWalks {
             walks: walks.walks,
             tasks: outcome.seen.tasks_walked,
