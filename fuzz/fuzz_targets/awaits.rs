@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use polletto::{
-    target::{Excerpt, Memory},
     families::ProgramFiles,
+    target::{Excerpt, Memory},
     tokio::{name, scan, with_awaits},
 };
 

@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use polletto::{
-    target::image::Image,
     families::{NameTier, ProgramFiles},
+    target::image::Image,
     tokio::{Vtable, name, scan},
 };
 
