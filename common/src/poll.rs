@@ -221,7 +221,7 @@ pub struct OpenPoll {
     pub end_sp: u64,
     /// To where it returns.
     pub return_address: u64,
-    /// The address of the task's vtable.
+    /// The address of the task's vtable, or of the function that polls it, see [`Site::BeginOwn`].
     pub vtable: u64,
     /// What.
     pub kind: PollKind,

@@ -31,7 +31,7 @@ pub struct Poll {
     pub tid: Tid,
     /// Its process.
     pub tgid: Tgid,
-    /// The address of the task's vtable: what was polled.
+    /// What was polled: the address of the task's vtable, or of the function that polls, see [`crate::poll::Site::BeginOwn`].
     pub vtable: u64,
     /// Which task, and as which worker. [`Polled::began_ns`] is when the poll began.
     pub polled: Polled,

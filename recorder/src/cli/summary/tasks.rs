@@ -56,9 +56,13 @@ impl fmt::Display for TaskSummary {
         if self.tasks.len() > SHOWN_PROGRAMS {
             writeln!(out, "            {} programs more", self.tasks.len() - SHOWN_PROGRAMS)?;
         }
-        if let Some(workers) = self.workers_by_name {
-            let threads = several(workers, "thread is", "threads are");
-            writeln!(out, "            {threads} taken for workers by their names")?;
+        match self.workers_by_name {
+            None => {}
+            Some(0) => writeln!(out, "            no thread that polled has a name that begins as --workers says")?,
+            Some(workers) => {
+                let threads = several(workers, "thread is", "threads are");
+                writeln!(out, "            {threads} taken for workers by their names")?;
+            }
         }
         Ok(())
     }
