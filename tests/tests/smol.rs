@@ -80,7 +80,9 @@ fn check(outcome: &Outcome, all: &[Ran], future_of: impl Fn(&str) -> Option<Stri
         let may_block = ran.what == "blocking";
         assert_eq!(track.name.starts_with("worker "), !may_block, "{ran:?}: {track:?}");
         assert_eq!(poll.arguments.contains_key("kind"), may_block, "{ran:?}: {poll:?}");
-        assert_eq!(the_text(poll.arguments, "extent"), "exact");
+        // What a thread polled last had noted its end, and may not have come to it when the recording was over.
+        let is_last = all.iter().all(|other| other.tid != ran.tid || other.begin <= ran.begin);
+        assert!(the_text(poll.arguments, "extent") == "exact" || is_last, "{ran:?}: {poll:?}");
         assert!(!poll.arguments.contains_key("task_id"), "there are no ids: {poll:?}");
         if let Some(future) = future_of(&ran.what) {
             assert_eq!(poll.name, future, "{ran:?}");
