@@ -283,6 +283,9 @@ pub unsafe fn open(task: Task) -> Option<Polled> {
 /// Whether the poll that the thread is in began with a worker, and has given it away.
 #[inline(always)]
 pub fn has_given_worker_away(task: Task) -> bool {
+    if POLLS.load() == 0 {
+        return false;
+    }
     let Some(open) = OPEN_POLLS.get_ptr_mut(task.tid().0) else { return false };
     // SAFETY: a map's value that only this thread changes.
     let open = unsafe { &mut *open };

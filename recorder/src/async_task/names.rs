@@ -8,10 +8,11 @@ use rustc_hash::FxHashMap;
 
 use super::TaskVtable;
 use crate::{
-    code::Code,
-    families::{Calls, Locations, NameTier, Places, PolledFuture, by_address, by_futures, by_places, written},
+    families::{
+        Calls, FutureName, Locations, NameTier, Places, PolledFuture, by_address, by_futures, by_places, with_calls,
+        written,
+    },
     symbols::{brackets, demangle, file::ElfObject},
-    target::image::{Contents, Image, Pointers},
 };
 
 /// Symbols of one table that are read: several times what the largest programs have.
@@ -60,15 +61,25 @@ pub fn futures(vtables: &[TaskVtable], binary: &[u8]) -> Vec<PolledFuture> {
             Some(tasks) => (tasks.clone(), NameTier::Symbol),
             None => (found.map(|found| found.tasks.clone()).unwrap_or_default(), NameTier::DropGlue),
         };
-        let futures: Vec<&str> = tasks.iter().map(|task| inside(&task.future)).collect();
         let blocks = found.map(|found| &*found.blocks).unwrap_or_default();
         let by_places = || by_places(blocks).or_else(|| by_places(found?.near.as_slice()));
-        let name = by_futures(&futures, tier).or_else(by_places);
+        let name = by_tasks(&tasks, tier, vtables.len()).or_else(by_places);
         let mut name = name.unwrap_or_else(|| by_address(vtables[0].address));
         name.add_place(blocks);
         PolledFuture { key: run, name, may_block: may_block(&vtables, &tasks) }
     });
     named.collect()
+}
+
+/// A name by what symbols say of a function that polls for so many vtables.
+pub(super) fn by_tasks(tasks: &[Task], tier: NameTier, vtables: usize) -> Option<FutureName> {
+    let futures: Vec<&str> = tasks.iter().map(|task| inside(&task.future)).collect();
+    let mut name = by_futures(&futures, tier)?;
+    // Functions were made one, and not all of their names are left.
+    if vtables > tasks.len() {
+        name.leave_open();
+    }
+    Some(name)
 }
 
 /// Whether tasks are those that the crate `blocking` runs on threads of its own.
@@ -170,16 +181,11 @@ struct ByCode {
 
 /// Looks at what functions that poll call. Nothing for files whose code can't be read.
 fn by_code(binary: &[u8], runs: &[u64], symbols: &Symbols) -> Vec<ByCode> {
-    let read = || {
-        let image = Image::read(binary).ok()?;
-        let contents = Contents::new(&image, binary);
-        let pointers = Pointers::read(&image, binary, &contents).ok()?;
-        let code = Code::read(&image, binary, &contents, &pointers).ok()?;
-        let mut calls = Calls::new(&code, &contents, &pointers);
-        let reached: Vec<Vec<u64>> = runs.iter().map(|&run| guards_of(run, symbols, &mut calls)).collect();
+    let read = with_calls(binary, |calls| {
+        let reached: Vec<Vec<u64>> = runs.iter().map(|&run| guards_of(run, symbols, calls)).collect();
         let mut users: FxHashMap<u64, usize> = FxHashMap::default();
         reached.iter().flatten().for_each(|&guard| *users.entry(guard).or_default() += 1);
-        let mut locations = Locations::new(&mut calls);
+        let mut locations = Locations::new(calls);
         let one = |(&run, guards): (&u64, &Vec<u64>)| {
             let tasks = match guards[..] {
                 // Of a function that drops for several there must be a name for each.
@@ -189,9 +195,9 @@ fn by_code(binary: &[u8], runs: &[u64], symbols: &Symbols) -> Vec<ByCode> {
             let Places { blocks, near } = locations.of_future(run);
             ByCode { tasks, blocks, near }
         };
-        Some(runs.iter().zip(&reached).map(one).collect())
-    };
-    read().unwrap_or_default()
+        runs.iter().zip(&reached).map(one).collect()
+    });
+    read.unwrap_or_default()
 }
 
 /// What drops the guard of a function that polls: it may have several where another's was inlined.

@@ -4,7 +4,7 @@ use super::{names, *};
 use crate::{
     families::NameTier,
     target::image::{Contents, Image, ImageError, Pointers, Source},
-    tokio::example::{CODE, DATA, ExampleProgram, Relocations, Word},
+    tokio::example::{CODE, DATA, ExampleProgram, Relocations, Word, assert_broken_is_no_harm},
 };
 
 const SCHEDULE: u64 = CODE + 0x100;
@@ -83,15 +83,7 @@ fn what_no_task_can_have_is_no_vtable() {
 #[test]
 fn a_file_that_is_cut_or_lies_is_no_harm() {
     let whole = ExampleProgram { data: vtable(DATA, [8, 0x90, 0x28, 0x30, 0x30]), ..ExampleProgram::default() }.bytes();
-    for length in (0..whole.len()).step_by(997) {
-        let Ok(image) = Image::read(&whole[..length]) else { continue };
-        assert_eq!(scanned_in(&image, &whole[..length]).map(|found| found.len()).unwrap_or(0), 0);
-    }
-    let mut image = Image::read(&whole).unwrap();
-    for segment in &mut image.segments {
-        (segment.address, segment.file_size) = (u64::MAX - 3, u64::MAX);
-    }
-    assert_eq!(scanned_in(&image, &whole).unwrap(), []);
+    assert_broken_is_no_harm(&whole, scanned_in);
 }
 
 #[test]
@@ -107,6 +99,21 @@ fn functions_that_poll_are_named_once_and_by_their_vtables_where_nothing_is_know
     let told: Vec<_> = futures.iter().map(|future| (future.key, &*future.name.full, future.may_block)).collect();
     assert_eq!(told, [(RUN, "vtable 0x10", false), (CODE, "vtable 0x50", true)]);
     assert!(futures.iter().all(|future| future.name.tier == NameTier::Address));
+}
+
+#[test]
+fn where_functions_were_made_one_and_have_lost_a_name_that_is_told() {
+    let task = |future: &str| names::Task { future: future.to_owned(), schedule: String::new() };
+    let all = [task("app::run::{{closure}}"), task("app::walk::{{closure}}")];
+    for (tasks, vtables, expected) in [
+        (&all[..1], 1, Some(("run::{async}", false))),
+        (&all[..1], 2, Some(("run::{async} | …", true))),
+        (&all[..], 2, Some(("run::{async} | walk::{async}", true))),
+        (&all[..0], 1, None),
+    ] {
+        let name = names::by_tasks(tasks, NameTier::DropGlue, vtables);
+        assert_eq!(name.as_ref().map(|name| (&*name.short, name.ambiguous)), expected);
+    }
 }
 
 #[test]

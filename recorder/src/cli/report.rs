@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::{
     asking::Processor,
     comparison::{Comparison, Recording, Verdict},
-    found::{Found, Read, RuntimeFound},
+    found::{Found, Read, RuntimeFound, file_of},
     span::Span,
 };
 use super::{
@@ -166,11 +166,6 @@ struct Alike<'f> {
     function: Option<&'f str>,
     /// Where that is written, if it is the program's own.
     file: Option<&'f str>,
-}
-
-/// The file of `file:line`.
-fn file_of(source: &str) -> &str {
-    source.rsplit_once(':').map_or(source, |(file, _)| file)
 }
 
 /// A program without names has `FILE+0xADDRESS` for each of its functions, which are many where a name is one.

@@ -6,7 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     code::{Code, Reference},
-    target::image::{Contents, Pointers},
+    target::image::{Contents, Image, Pointers},
 };
 
 /// Functions whose instructions are read, of one program.
@@ -23,13 +23,18 @@ pub struct Calls<'c, 'a> {
     known: FxHashMap<u64, Rc<[Reference]>>,
 }
 
+/// Lets the code of a program's file be read as long as `use_it` lasts. None if it can't be.
+pub fn with_calls<T>(binary: &[u8], use_it: impl FnOnce(&mut Calls<'_, '_>) -> T) -> Option<T> {
+    let image = Image::read(binary).ok()?;
+    let contents = Contents::new(&image, binary);
+    let pointers = Pointers::read(&image, binary, &contents).ok()?;
+    let code = Code::read(&image, binary, &contents, &pointers).ok()?;
+    Some(use_it(&mut Calls::new(&code, &contents, &pointers)))
+}
+
 impl<'c, 'a> Calls<'c, 'a> {
     /// Nothing is read yet.
-    pub fn new(
-        code: &'c Code<'c, 'a, [u8]>,
-        contents: &'c Contents<'a, [u8]>,
-        pointers: &'c Pointers,
-    ) -> Calls<'c, 'a> {
+    fn new(code: &'c Code<'c, 'a, [u8]>, contents: &'c Contents<'a, [u8]>, pointers: &'c Pointers) -> Calls<'c, 'a> {
         Calls { code, contents, pointers, known: FxHashMap::default() }
     }
 

@@ -13,7 +13,7 @@ use std::{cell::OnceCell, fmt, ops::Range};
 
 pub use self::names::{FutureName, NameTier, ProgramFiles};
 pub(crate) use self::{
-    calls::Calls,
+    calls::{Calls, with_calls},
     locations::{Locations, Places},
     names::{by_address, by_futures, by_places},
 };
@@ -135,6 +135,14 @@ impl FamilyName {
     /// Whether a task's id is its own for as long as the program runs. Else it is the task's address, and when the task is
     /// gone another one has it.
     pub const fn has_ids(self) -> bool {
+        match self {
+            FamilyName::Tokio => true,
+            FamilyName::AsyncTask => false,
+        }
+    }
+
+    /// Whether its runtimes keep lists of all their tasks.
+    pub const fn has_lists(self) -> bool {
         match self {
             FamilyName::Tokio => true,
             FamilyName::AsyncTask => false,

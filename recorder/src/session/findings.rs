@@ -226,7 +226,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        families::FamilyName,
         symbols::Symbols,
         timeline::{Future, Module, Poller, Wait},
         trace::Weights,
@@ -291,13 +290,7 @@ mod tests {
     }
 
     fn future() -> Arc<Future> {
-        Arc::new(Future {
-            name: "f".into(),
-            full_name: "f".into(),
-            tier: "symbol",
-            place: None,
-            family: FamilyName::Tokio,
-        })
+        Arc::new(Future::example("f"))
     }
 
     #[test]

@@ -246,13 +246,7 @@ mod tests {
 
     #[test]
     fn all_are_counted_and_those_that_are_alike_are_a_group() {
-        let future = Future {
-            name: "f".into(),
-            full_name: "f".into(),
-            tier: "symbol",
-            place: None,
-            family: crate::families::FamilyName::Tokio,
-        };
+        let future = Future::example("f");
         let finding = |cpu_ns| Finding {
             fault: Fault::LongPoll,
             since_ns: 0,

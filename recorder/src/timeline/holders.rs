@@ -152,18 +152,11 @@ impl Holders {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::families::FamilyName;
 
     const HOLDER: Tid = Tid(9);
 
     fn future(name: &str) -> Arc<Future> {
-        Arc::new(Future {
-            name: name.into(),
-            full_name: name.into(),
-            tier: "symbol",
-            place: None,
-            family: FamilyName::Tokio,
-        })
+        Arc::new(Future::example(name))
     }
 
     fn task(held: &Held) -> Option<(u64, &str)> {

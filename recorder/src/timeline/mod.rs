@@ -353,18 +353,14 @@ impl Timeline {
     /// One that executes another program takes its leader's id, and gives it its own, while it runs. The leader may leave
     /// for ever only after that.
     fn leaver(&mut self, switch: &record::Switch) -> Tid {
-        let own = self.lane_index(switch.header.cpu);
-        let runs_elsewhere = |(at, lane): (usize, &Lane)| at != own && lane.running() == Some(switch.prev_tid);
-        match self.lanes[own].running() {
-            Some(leader)
-                if task_state::is_dead(switch)
-                    && self.threads.is_leader_of(leader, switch.prev_tid)
-                    && self.lanes.iter().enumerate().any(runs_elsewhere) =>
-            {
-                leader
-            }
-            _ => switch.prev_tid,
+        let record::Switch { header, prev_tid, .. } = *switch;
+        if !task_state::is_dead(switch) {
+            return prev_tid;
         }
+        let own = self.lane_index(header.cpu);
+        let runs_elsewhere = |(at, lane): (usize, &Lane)| at != own && lane.running() == Some(prev_tid);
+        let leader = self.lanes[own].running().filter(|&shown| self.threads.is_leader_of(shown, prev_tid));
+        leader.filter(|_| self.lanes.iter().enumerate().any(runs_elsewhere)).unwrap_or(prev_tid)
     }
 
     fn current(&mut self, current: &record::Current, out: &mut PacketBuffer) {

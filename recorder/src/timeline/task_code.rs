@@ -21,6 +21,15 @@ pub struct Future {
     pub family: FamilyName,
 }
 
+#[cfg(test)]
+impl Future {
+    /// One for tests, which is called that.
+    pub fn example(name: &str) -> Future {
+        let (name, full_name) = (name.to_owned(), format!("app::{name}"));
+        Future { name, full_name, tier: "symbol", place: None, family: FamilyName::Tokio }
+    }
+}
+
 /// Code that is on the stack while tasks of one kind are polled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollBody {
@@ -77,8 +86,7 @@ mod tests {
 
     #[test]
     fn an_address_is_found_inside_a_body_and_nowhere_else() {
-        let future =
-            Future { name: "f".into(), full_name: "f".into(), tier: "symbol", place: None, family: FamilyName::Tokio };
+        let future = Future::example("f");
         let body = |addresses: Range<u64>| PollBody { addresses, future: Arc::new(future.clone()), may_block: false };
         let code = TaskCode::new(vec![body(30..40), body(10..20), body(15..35)]);
         let found = [9, 10, 19, 20, 29, 30, 39, 40].map(|address| code.find(address).map(|body| body.addresses.start));

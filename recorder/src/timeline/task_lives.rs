@@ -351,13 +351,7 @@ mod tests {
     }
 
     fn body() -> Arc<PollBody> {
-        let future = Future {
-            name: "f".into(),
-            full_name: "f".into(),
-            tier: "symbol",
-            place: None,
-            family: crate::families::FamilyName::Tokio,
-        };
+        let future = Future::example("f");
         Arc::new(PollBody { addresses: 0..1, future: Arc::new(future), may_block: false })
     }
 

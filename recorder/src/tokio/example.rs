@@ -3,6 +3,7 @@
 use object::elf;
 
 use super::Vtable;
+use crate::target::image::{Image, ImageError};
 
 /// A file that is mapped in three parts: headers with unwind information, code, and data with its relocations.
 ///
@@ -57,6 +58,19 @@ impl Default for ExampleProgram {
             is_library: false,
         }
     }
+}
+
+/// Nothing may be found in a file that is cut, wherever that is, nor where its image lies; and that is no failure.
+pub(crate) fn assert_broken_is_no_harm<T>(whole: &[u8], scan: impl Fn(&Image, &[u8]) -> Result<Vec<T>, ImageError>) {
+    for length in (0..whole.len()).step_by(997) {
+        let Ok(image) = Image::read(&whole[..length]) else { continue };
+        assert_eq!(scan(&image, &whole[..length]).map(|found| found.len()).unwrap_or(0), 0);
+    }
+    let mut image = Image::read(whole).unwrap();
+    for segment in &mut image.segments {
+        (segment.address, segment.file_size) = (u64::MAX - 3, u64::MAX);
+    }
+    assert_eq!(scan(&image, whole).unwrap().len(), 0);
 }
 
 /// The words of a vtable whose functions follow one another from this one on.

@@ -12,10 +12,8 @@ mod types;
 use self::{evidence::Choice, symbols::Symbols, types::Types};
 use super::Vtable;
 use crate::{
-    code::Code,
-    families::{Calls, FutureName, Locations, NameTier, Places, ProgramFiles, by_address, by_futures, by_places},
+    families::{FutureName, Locations, NameTier, Places, ProgramFiles, by_address, by_futures, by_places, with_calls},
     symbols::file::ElfObject,
-    target::image::{Contents, Image, Pointers},
 };
 
 /// What a program's files say of its vtables, in their order.
@@ -113,22 +111,17 @@ struct ByCode {
 
 /// Names by what the functions of vtables call. Nothing for files whose code can't be read.
 fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<ByCode> {
-    let read = || {
-        let image = Image::read(binary).ok()?;
-        let contents = Contents::new(&image, binary);
-        let pointers = Pointers::read(&image, binary, &contents).ok()?;
-        let code = Code::read(&image, binary, &contents, &pointers).ok()?;
-        let mut calls = Calls::new(&code, &contents, &pointers);
-        let dropped = glue::futures(vtables, symbols, &mut calls);
-        let mut locations = Locations::new(&mut calls);
+    let read = with_calls(binary, |calls| {
+        let dropped = glue::futures(vtables, symbols, calls);
+        let mut locations = Locations::new(calls);
         let name = |(vtable, futures): (&Vtable, Vec<&str>)| {
             let Places { blocks, near } = locations.of_future(vtable.poll);
             let by_blocks = || by_places(&blocks).or_else(|| by_places(near.as_slice()));
             ByCode { name: by_futures(&futures, NameTier::DropGlue).or_else(by_blocks), blocks }
         };
-        Some(vtables.iter().zip(dropped).map(name).collect())
-    };
-    read().unwrap_or_default()
+        vtables.iter().zip(dropped).map(name).collect()
+    });
+    read.unwrap_or_default()
 }
 
 #[cfg(test)]

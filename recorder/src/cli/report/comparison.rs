@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use self::chance::{Sum, verdict};
 use super::{
     asking::Processor,
-    found::{self, Found, MODULES},
+    found::{self, Found, MODULES, file_of},
     span::{self, Span},
 };
 
@@ -245,7 +245,7 @@ impl Place {
             return kind;
         }
         let file = found.own_source.as_deref().map(|source| {
-            let path = source.rsplit_once(':').map_or(source, |(path, _)| path);
+            let path = file_of(source);
             path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()
         });
         Place {

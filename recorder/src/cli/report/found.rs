@@ -112,6 +112,11 @@ impl Found {
     }
 }
 
+/// The file of `file:line`.
+pub fn file_of(source: &str) -> &str {
+    source.rsplit_once(':').map_or(source, |(file, _)| file)
+}
+
 /// What the query takes.
 pub const MODULES: &str = "INCLUDE PERFETTO MODULE polletto.categories; INCLUDE PERFETTO MODULE polletto.findings;";
 

@@ -286,7 +286,7 @@ impl fmt::Display for Findings {
         let threshold = self.threshold_ns as f64 / 1e6;
         if self.counts.is_empty() {
             match self.polls {
-                0 => writeln!(out, "  findings  none can be told: no poll was")?,
+                0 => writeln!(out, "  findings  none: no poll was told")?,
                 _ => writeln!(out, "  findings  nothing took {threshold} ms or more")?,
             }
             return self.write_runtimes(out);
@@ -350,7 +350,7 @@ mod tests {
     use polletto_common::id::Tid;
 
     use super::*;
-    use crate::{families::FamilyName, timeline};
+    use crate::timeline;
 
     #[test]
     fn where_no_poll_was_told_nothing_is_said_to_be_well() {
@@ -365,7 +365,7 @@ mod tests {
             };
             Findings::new(Some(&summary), polls).map(|findings| findings.to_string())
         };
-        assert_eq!(told(0).as_deref(), Some("  findings  none can be told: no poll was\n"));
+        assert_eq!(told(0).as_deref(), Some("  findings  none: no poll was told\n"));
         assert_eq!(told(1).as_deref(), Some("  findings  nothing took 5 ms or more\n"));
     }
 
@@ -373,13 +373,7 @@ mod tests {
     fn of_a_convoy_it_is_told_who_held_the_lock_longest_at_a_time_and_what_it_did() {
         let turn = timeline::Turn { tid: Tid(4711), since_ns: 1_000, until_ns: 12_341_000 };
         let convoy = timeline::Convoy { lock: 0x7f00, threads: 4, at_once: 3, held: Some(turn) };
-        let future = timeline::Future {
-            name: "part::{async}".to_owned(),
-            full_name: "app::part::{async}".to_owned(),
-            tier: "symbol",
-            place: None,
-            family: FamilyName::Tokio,
-        };
+        let future = timeline::Future::example("part::{async}");
         let held = timeline::Held { task: Some((17, Arc::new(future))), callstack: Some(3) };
         let function = Function {
             name: "app::part".to_owned(),

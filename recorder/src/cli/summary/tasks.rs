@@ -106,4 +106,26 @@ mod tests {
         assert_eq!(told(3), "  tasks     none: there are no tasks of Tokio's or async-task's in 3 files of code\n");
         assert_eq!(told(0), "");
     }
+
+    #[test]
+    fn that_no_thread_has_the_name_of_a_worker_is_told() {
+        let told = |workers_by_name| {
+            let program = TaskProgram {
+                path: "app".to_owned(),
+                family: FamilyName::AsyncTask,
+                versions: Vec::new(),
+                futures: 2,
+                names: [("vtable", 1)].into(),
+                tasks_unseen: None,
+                workers_unseen: None,
+            };
+            TaskSummary { tasks: vec![program], samples_in_polls: 0, files: 1, workers_by_name }.to_string()
+        };
+        let without =
+            "  tasks     0 samples in polls\n            app: async-task, 2 kinds of tasks, 1 without a name\n";
+        assert_eq!(told(None), without);
+        let nobody = "            no thread that polled has a name that begins as --workers says\n";
+        assert_eq!(told(Some(0)), format!("{without}{nobody}"));
+        assert_eq!(told(Some(2)), format!("{without}            2 threads are taken for workers by their names\n"));
+    }
 }

@@ -29,10 +29,10 @@ pub struct TaskWalks {
 }
 
 impl TaskWalks {
-    /// Takes the figures from an outcome. None where no program polls tasks.
+    /// Takes the figures from an outcome. None where no program has lists of tasks.
     pub fn new(outcome: &Outcome) -> Option<TaskWalks> {
-        let walks =
-            outcome.walks.as_ref().filter(|_| outcome.tasks.programs.iter().any(|program| program.family.has_ids()))?;
+        let has_lists = outcome.tasks.programs.iter().any(|program| program.family.has_lists());
+        let walks = outcome.walks.as_ref().filter(|_| has_lists)?;
         Some(TaskWalks {
             walks: walks.walks,
             tasks: outcome.seen.tasks_walked,

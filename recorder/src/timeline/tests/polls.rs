@@ -7,7 +7,7 @@ use polletto_protos::{
 };
 
 use super::{stacks::Recording, *};
-use crate::{families::FamilyName, trace::Weights};
+use crate::trace::Weights;
 
 pub(super) const PROCESS: Tgid = Tgid(10);
 /// In the program of the recordings, whose addresses are 0x4fffbe00 lower in its file.
@@ -24,13 +24,7 @@ pub(super) const RUNTIME: u64 = 0x7777;
 const OWN: u64 = 2;
 
 pub(super) fn body(address: u64, name: &str, may_block: bool) -> PollBody {
-    let future = Future {
-        name: name.into(),
-        full_name: format!("app::{name}"),
-        tier: "symbol",
-        place: None,
-        family: FamilyName::Tokio,
-    };
+    let future = Future::example(name);
     PollBody { addresses: address - BIAS..address - BIAS + 0x100, future: Arc::new(future), may_block }
 }
 

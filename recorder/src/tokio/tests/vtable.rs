@@ -88,13 +88,5 @@ fn the_schedulers_size_tells_who_polls() {
 fn a_file_that_is_cut_or_lies_is_no_harm() {
     let data = vtable(POLL, 0x100, 0x20, 0x28);
     let whole = ExampleProgram { data, ..ExampleProgram::default() }.bytes();
-    for length in (0..whole.len()).step_by(997) {
-        let Ok(image) = Image::read(&whole[..length]) else { continue };
-        assert_eq!(scan(&image, &whole[..length]).map(|found| found.len()).unwrap_or(0), 0);
-    }
-    let mut image = Image::read(&whole).unwrap();
-    for segment in &mut image.segments {
-        (segment.address, segment.file_size) = (u64::MAX - 3, u64::MAX);
-    }
-    assert_eq!(scan(&image, &whole).unwrap(), []);
+    assert_broken_is_no_harm(&whole, scan);
 }
