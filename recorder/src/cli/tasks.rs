@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{arguments::TasksArguments, summary::several, tell, unless_nobody_reads};
 use crate::{
     preflight::{self, Needs},
-    session::{self, Inspection, LiveTask},
+    session::{self, GivingWay, Inspection, LiveTask},
     symbols::told_file,
     target::{self, SelectError, printable},
     tokio::{
@@ -40,11 +40,9 @@ pub fn run(arguments: &TasksArguments) -> ExitCode {
     }
 }
 
-/// The program's own threads go before: what they answer must not wait for a list. On a machine whose CPUs are all busy a list
-/// still gets a tenth of one.
-const NICENESS: i32 = 10;
-
 fn list(arguments: &TasksArguments) -> Result<()> {
+    // What the program does must not wait for a list.
+    let way = GivingWay::begin();
     let process = match (&arguments.name, arguments.pid) {
         (Some(name), _) => target::select(name)?.tgid,
         (None, pid) => Tgid(pid.unwrap_or_default()),
@@ -53,8 +51,6 @@ fn list(arguments: &TasksArguments) -> Result<()> {
     if let Some(check) = preflight::run(&Needs::default()).first_fatal() {
         anyhow::bail!("this machine does not allow it (`polletto doctor` checks everything)\n{check}");
     }
-    // All threads that come inherit it. Where it is refused, the list is made all the same.
-    rustix::process::setpriority_process(None, NICENESS).ok();
     let inspection = session::inspect(process, !arguments.no_awaits)?;
     let mut out = io::stdout().lock();
     let written = if arguments.json {
@@ -64,6 +60,8 @@ fn list(arguments: &TasksArguments) -> Result<()> {
     } else {
         write!(out, "{}", List { name: &found.name, process, inspection: &inspection, each: arguments.each })
     };
+    // Nor for the memory that was taken for it: the kernel takes it back when this process ends.
+    way.for_good();
     unless_nobody_reads(written).context("could not print the tasks")
 }
 

@@ -20,6 +20,8 @@ use super::{
     config::AwaitStacks,
     inspecting::{Inspected, Inspection, LiveTask, Look},
     modules::Unreadable,
+    own_use::thread_cpu_ns,
+    precedence::GivingWay,
 };
 use crate::{
     symbols::short_file,
@@ -80,7 +82,7 @@ pub struct AwaitedBy {
 
 /// What a thread tells.
 enum Told {
-    /// What was read, and how long that took.
+    /// What was read, and the CPU time that it took.
     Read(AwaitingProcess, Duration),
     /// The program does not tell what its tasks await, as most don't.
     Undescribed(&'static str),
@@ -273,8 +275,14 @@ impl Watcher {
         std::thread::Builder::new()
             .name("polletto-awaits".into())
             .spawn(move || {
+                let way = GivingWay::begin();
                 let inspected = Inspected::find(process);
-                let watched = inspected.and_then(|it| it.look(true, |look| watch(process, look, &asked, &tell))?);
+                let watched = inspected.and_then(|it| {
+                    it.look(true, |look| {
+                        drop(way);
+                        watch(process, look, &asked, &tell)
+                    })?
+                });
                 if let Err(error) = watched {
                     // Who asked may have given up.
                     tell.send(Told::Failed(format!("{error:#}"))).ok();
@@ -319,9 +327,9 @@ fn watch(process: Tgid, look: &mut Look<'_, '_, '_>, asked: &Receiver<()>, tell:
     }
     let mut words = Words::default();
     while asked.recv().is_ok() {
-        let began = Instant::now();
+        let (before_ns, _way) = (thread_cpu_ns(), GivingWay::begin());
         let read = words.process(process, &look.now()?);
-        if tell.send(Told::Read(read, began.elapsed())).is_err() {
+        if tell.send(Told::Read(read, Duration::from_nanos(thread_cpu_ns() - before_ns))).is_err() {
             break;
         }
     }

@@ -20,6 +20,7 @@ mod own_use;
 mod pipeline;
 mod polls;
 mod preamble;
+mod precedence;
 mod probing;
 mod reader;
 mod running;
@@ -54,6 +55,7 @@ pub use self::{
     modules::Unreadable,
     own_use::{NamingUse, OwnUse},
     polls::ProbeSummary,
+    precedence::GivingWay,
     running::Progress,
     symbolizing::NameWriter,
     tasks::{TaskProgram, TaskSummary},

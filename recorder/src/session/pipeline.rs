@@ -22,7 +22,7 @@ use super::{
     awaiting::{AwaitSummary, Awaiting},
     findings::FindingSummary,
     memory::{CodeSummary, Memory},
-    own_use, preamble,
+    own_use, preamble, precedence,
     running::{Progress, RunningPipeline, Stop},
     tasks::{Found, TaskSummary},
     walking::{WalkSummary, Walks},
@@ -51,10 +51,6 @@ const COUNTERS_PERIOD: Duration = Duration::from_secs(1);
 
 /// How often clocks are compared again.
 const CLOCKS_PERIOD: Duration = Duration::from_secs(10);
-
-/// Between nice 0 and the threads of the kernel: on a machine that is busy with what is recorded, neither the rings nor
-/// unwind tables must wait for their turn.
-const NICENESS: i32 = -15;
 
 /// What a pipeline did.
 #[derive(Debug)]
@@ -212,7 +208,7 @@ impl Pipeline {
     }
 
     fn run(mut self, stop: &Stop) -> Result<Finished> {
-        raise_priority();
+        precedence::go_first();
         let ended = self.record_until(stop);
         let Pipeline {
             attached,
@@ -462,10 +458,4 @@ fn description(undescribed: Undescribed, process: Process) -> ProcessDescription
         started_ns: undescribed.started_ns,
         is_kernel_thread: process.kind == Kind::KernelThread,
     }
-}
-
-/// Lets the calling thread, and those that it starts, go before others.
-pub(super) fn raise_priority() {
-    // Without CAP_SYS_NICE the recorder takes its turn like anyone, and shows what it loses.
-    rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS).ok();
 }

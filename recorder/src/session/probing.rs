@@ -15,8 +15,8 @@ use super::{
     changes::{Code, Follower},
     governor::Budget,
     modules::ModuleFile,
-    pipeline::raise_priority,
     polls::{ProbeSummary, Probing},
+    precedence::go_first,
 };
 use crate::{families::ProbedCode, kernel::PollProbes, timeline::PollNews};
 
@@ -51,7 +51,7 @@ pub fn follow(probes: PollProbes, budget: Budget, news: Sender<PollNews>) -> Res
 
 fn run(mut probing: Probing, orders: &Receiver<Order>) -> ProbeSummary {
     // What it does late, recorded programs pay for.
-    raise_priority();
+    go_first();
     let mut looked = Instant::now();
     loop {
         let order = match probing.next_look() {

@@ -19,7 +19,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     changes::{Change, Code, Follower},
     modules::{ModuleFile, Unreadable},
-    pipeline::raise_priority,
+    precedence::go_first,
 };
 use crate::{
     kernel::{Installed, UnwindMaps},
@@ -72,7 +72,7 @@ impl Worker {
     }
 
     fn run(mut self, coming: &Receiver<Change>) -> BTreeSet<Unreadable> {
-        raise_priority();
+        go_first();
         while let Ok(first) = coming.recv() {
             let (mut files, mut changed, mut waiting) = (Vec::new(), FxHashSet::default(), Vec::new());
             for change in std::iter::once(first).chain(coming.try_iter()) {

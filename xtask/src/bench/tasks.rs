@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -31,49 +31,48 @@ enum Window {
     Alone,
     /// Held against the other, it tells how far windows differ by themselves.
     AloneAgain,
+    /// One list after another.
     Listed,
-    /// By a process whose share of a CPU is the least: what differs is for want of CPUs.
-    ListedGivingWay,
+    /// As often as somebody who watches the program would.
+    ListedEachSecond,
 }
 
 impl Window {
-    const ALL: [Window; 4] = [Window::Alone, Window::AloneAgain, Window::Listed, Window::ListedGivingWay];
+    const ALL: [Window; 4] = [Window::Alone, Window::AloneAgain, Window::Listed, Window::ListedEachSecond];
 
     fn name(self) -> &'static str {
         match self {
             Window::Alone => "nobody",
             Window::AloneAgain => "nobody, again",
             Window::Listed => "polletto tasks, again and again",
-            Window::ListedGivingWay => "nice -n 19 polletto tasks, again and again",
+            Window::ListedEachSecond => "polletto tasks, once a second",
         }
     }
 
-    /// What is run again and again in it.
-    fn command(self, bench: &Bench, pid: u32) -> Option<Command> {
-        let mut command = match self {
-            Window::Alone | Window::AloneAgain => return None,
-            Window::Listed => bench.privilege.command(bench.program("polletto")),
-            Window::ListedGivingWay => {
-                let mut nice = bench.privilege.command("nice");
-                nice.args(["-n", "19"]).arg(bench.program("polletto"));
-                nice
-            }
-        };
-        command.args(["tasks", "-p", &pid.to_string()]).stdin(Stdio::null());
-        Some(command)
+    /// The time from the beginning of a list to that of the next, at least; none if there are no lists.
+    fn period(self) -> Option<Duration> {
+        match self {
+            Window::Alone | Window::AloneAgain => None,
+            Window::Listed => Some(Duration::ZERO),
+            Window::ListedEachSecond => Some(Duration::from_secs(1)),
+        }
     }
 
     /// Lets it pass. How often the tasks of the process were listed.
     fn pass(self, bench: &Bench, pid: u32) -> Result<f64> {
-        let Some(mut command) = self.command(bench, pid) else {
+        let Some(period) = self.period() else {
             thread::sleep(WINDOW);
             return Ok(0.0);
         };
+        let mut command = bench.privilege.command(bench.program("polletto"));
+        command.args(["tasks", "-p", &pid.to_string()]).stdin(Stdio::null());
         let begin = Instant::now();
         let mut lists = 0.0;
         while begin.elapsed() < WINDOW {
+            let listed = Instant::now();
             process::printed(&mut command)?;
             lists += 1.0;
+            thread::sleep(period.saturating_sub(listed.elapsed()));
         }
         Ok(lists)
     }
