@@ -5,7 +5,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{evidence::functions, symbols::Symbols};
+use super::{
+    evidence::functions,
+    symbols::{Glue, Symbols},
+};
 use crate::{families::Calls, tokio::Vtable};
 
 /// How deep functions that call each other are followed from those of the vtable.
@@ -14,9 +17,21 @@ const LEVELS: usize = 4;
 /// Those of [`functions`] that drop a task: `dealloc`, `drop_join_handle_slow` and `shutdown`.
 const DROPPING: [usize; 3] = [1, 3, 5];
 
-/// The futures whose tasks each vtable may drop, sorted.
+/// The futures whose tasks each vtable may drop, sorted. None of those of which that can't be told.
 pub fn futures<'s>(vtables: &[Vtable], symbols: &'s Symbols<'_>, calls: &mut Calls<'_, '_>) -> Vec<Vec<&'s str>> {
-    let reached: Vec<Vec<u64>> = vtables.iter().map(|vtable| glue_of(vtable, symbols, calls)).collect();
+    let mut told = dropped_by(vtables, &symbols.tasks_dropped, calls);
+    if told.iter().any(Vec::is_empty) {
+        let by_futures = dropped_by(vtables, &symbols.futures_dropped, calls);
+        for (told, by_futures) in told.iter_mut().zip(by_futures).filter(|(told, _)| told.is_empty()) {
+            *told = by_futures;
+        }
+    }
+    told
+}
+
+/// As [`futures`], by one kind of functions.
+fn dropped_by<'s>(vtables: &[Vtable], dropping: &'s Glue, calls: &mut Calls<'_, '_>) -> Vec<Vec<&'s str>> {
+    let reached: Vec<Vec<u64>> = vtables.iter().map(|vtable| glue_of(vtable, dropping, calls)).collect();
     // Vtables of the same scheduler are of different futures.
     let mut users: FxHashMap<(u64, u64), usize> = FxHashMap::default();
     for (vtable, glue) in vtables.iter().zip(&reached) {
@@ -27,7 +42,7 @@ pub fn futures<'s>(vtables: &[Vtable], symbols: &'s Symbols<'_>, calls: &mut Cal
     let choose = |(vtable, glue): (&Vtable, &Vec<u64>)| {
         let mut left: Option<Vec<&str>> = None;
         for &address in glue {
-            let futures = symbols.dropped_at(address);
+            let futures = dropping.dropped_at(address);
             let users = users.get(&(vtable.schedule, address)).copied().unwrap_or(0);
             if futures.len() < users {
                 return Vec::new();
@@ -43,14 +58,14 @@ pub fn futures<'s>(vtables: &[Vtable], symbols: &'s Symbols<'_>, calls: &mut Cal
     vtables.iter().zip(&reached).map(choose).collect()
 }
 
-/// The functions that drop a task which the functions of a vtable lead to.
-fn glue_of(vtable: &Vtable, symbols: &Symbols<'_>, calls: &mut Calls<'_, '_>) -> Vec<u64> {
+/// Those of the functions to which the functions of a vtable lead first.
+fn glue_of(vtable: &Vtable, dropping: &Glue, calls: &mut Calls<'_, '_>) -> Vec<u64> {
     let functions = functions(vtable);
     let mut glue = Vec::new();
     for function in DROPPING.map(|at| functions[at]) {
         let levels = calls.levels(function, LEVELS);
         let first = levels.iter().find_map(|level| {
-            let some: Vec<u64> = level.iter().copied().filter(|at| symbols.drops_at(*at)).collect();
+            let some: Vec<u64> = level.iter().copied().filter(|at| dropping.drops_at(*at)).collect();
             (!some.is_empty()).then_some(some)
         });
         glue.extend(first.unwrap_or_default());
