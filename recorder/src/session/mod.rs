@@ -9,7 +9,9 @@ mod awaiting;
 mod calibration;
 mod changes;
 mod config;
+mod digest;
 mod ending;
+mod every;
 mod findings;
 mod governor;
 mod inspecting;
@@ -38,10 +40,11 @@ use anyhow::{Context, Result};
 
 use self::{
     awaiting::Awaiting,
+    digest::Sources,
     ending::Waiter,
     findings::Locator,
     memory::Memory,
-    pipeline::{Finished, Pipeline, Sources},
+    pipeline::{Finished, Pipeline},
     tasks::WantedProbes,
     walking::Walks,
 };
