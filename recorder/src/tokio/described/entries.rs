@@ -1,8 +1,10 @@
 //! The entries of a unit, one after another, and the namespaces that each is in.
 
-use std::mem;
+use std::{ffi::CStr, mem};
 
-use gimli::{Attribute, AttributeSpecification, AttributeValue, DwTag, EntriesRaw, UnitOffset, UnitRef};
+use gimli::{
+    Attribute, AttributeSpecification, AttributeValue, DebugStrOffset, DwTag, EntriesRaw, Section, UnitOffset, UnitRef,
+};
 
 use super::namespaces::{Namespaces, PathHash};
 use crate::symbols::file::Slice;
@@ -107,7 +109,14 @@ impl<'u, 'a> Entries<'u, 'a> {
 
 /// The string that an attribute of a unit is.
 pub fn text<'a>(unit: UnitRef<'_, Slice<'a>>, attribute: AttributeValue<Slice<'a>>) -> Option<&'a [u8]> {
-    unit.attr_string(attribute).ok().map(|text| text.slice())
+    match attribute {
+        // As below, where the end is searched byte by byte. There are millions of these, and those of types are long.
+        AttributeValue::DebugStrRef(DebugStrOffset(offset)) => {
+            let strings = unit.dwarf.debug_str.reader().slice();
+            CStr::from_bytes_until_nul(strings.get(offset..)?).ok().map(CStr::to_bytes)
+        }
+        _ => unit.attr_string(attribute).ok().map(|text| text.slice()),
+    }
 }
 
 /// The file that an attribute is, of those that its unit's lines refer to.

@@ -6,7 +6,7 @@ mod namespaces;
 mod tests;
 mod types;
 
-use gimli::{Dwarf, SectionId, Unit, UnitType, constants::DW_TAG_variant_part};
+use gimli::{Abbreviations, DwTag, Dwarf, SectionId, Unit, UnitType, constants::DW_TAG_variant_part};
 use typed_arena::Arena;
 
 pub use self::{
@@ -48,12 +48,17 @@ pub fn has_variants(object: &ElfObject<'_>) -> bool {
     let mut headers = dwarf.units();
     while let Ok(Some(header)) = headers.next() {
         let Ok(abbreviations) = dwarf.abbreviations(&header) else { continue };
-        // Compilers count them.
-        if (1..).map_while(|code| abbreviations.get(code)).any(|entry| entry.tag() == DW_TAG_variant_part) {
+        if may_have(&abbreviations, DW_TAG_variant_part) {
             return true;
         }
     }
     false
+}
+
+/// Whether what these abbreviate can be of that kind.
+pub fn may_have(abbreviations: &Abbreviations, tag: DwTag) -> bool {
+    // Compilers count them.
+    (1..).map_while(|code| abbreviations.get(code)).any(|entry| entry.tag() == tag)
 }
 
 /// All units but those of types alone.

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     symbols::file::Slice,
-    tokio::described::{Entries, TypeAt, text},
+    tokio::described::{Entries, TypeAt, may_have, text},
 };
 
 /// A type's name, behind those of the modules that it is in.
@@ -19,6 +19,10 @@ impl Roots {
     /// Searches the unit, which is this one among all.
     pub fn find(unit: UnitRef<'_, Slice<'_>>, index: usize, names: &[Name]) -> Roots {
         let mut roots = Roots::default();
+        // Debug information of lines alone has no types.
+        if !may_have(&unit.abbreviations, gimli::DW_TAG_structure_type) {
+            return roots;
+        }
         // What was found before an error is as good as if there were none.
         roots.search(unit, index, names).ok();
         roots
