@@ -1,6 +1,6 @@
 //! `cargo xtask test`.
 
-use std::process::Command;
+use std::{env, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -21,12 +21,31 @@ pub fn run() -> Result<()> {
 /// build. They are told where it is: left to find it they would build it, which behind sudo would be as root.
 pub fn run_prepared(kernel: Privilege) -> Result<()> {
     build::release()?;
+    say_what_is_not_tried();
     let mut unit = workspace::cargo("test");
     unit.args(["--workspace", "--exclude", "polletto-tests", "--locked"]);
     for tests in [&mut unit, &mut end_to_end()] {
         run_with(kernel, tests)?;
     }
     Ok(())
+}
+
+/// Programs that tests use where they are on the PATH, and what is not tried without them. Tests that pass are silent.
+const ASKED: [(&str, &str); 2] = [
+    (
+        "trace_processor_shell",
+        "no trace is loaded into Perfetto, and neither `polletto report` nor the package of SQL is tried",
+    ),
+    ("chromium", "no browser fetches a trace from `polletto open`"),
+];
+
+fn say_what_is_not_tried() {
+    let path = env::var_os("PATH").unwrap_or_default();
+    for (program, not_tried) in ASKED {
+        if !env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+            println!("test: {program} is not on the PATH: {not_tried}");
+        }
+    }
 }
 
 /// Runs a scenario that takes too long for every run of the tests, and shows what it prints.
