@@ -17,6 +17,7 @@ mod code;
 mod convoys;
 mod named_workers;
 mod polls;
+mod recording;
 mod runtime_findings;
 mod runtimes;
 mod stacks;

@@ -4,7 +4,7 @@ use polletto_common::record::{Poll, PollLeft, Spawn};
 
 use super::{
     polls::{BLOCKING_VTABLE, PROCESS, RUNTIME, VTABLE, exact, recording},
-    stacks::Recording,
+    recording::Recording,
     wakes::{Event, awaits},
     *,
 };

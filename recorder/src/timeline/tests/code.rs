@@ -2,7 +2,7 @@
 
 use polletto_common::record::StackEnding;
 
-use super::{super::*, stacks::Recording};
+use super::{super::*, recording::Recording};
 
 const PROCESS: Tgid = Tgid(10);
 

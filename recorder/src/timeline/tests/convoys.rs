@@ -11,7 +11,7 @@ use polletto_protos::{
 
 use super::{
     polls::{PROCESS, RUNTIME, VTABLE, recording},
-    stacks::{Read, Recording},
+    recording::{Read, Recording},
     *,
 };
 

@@ -6,7 +6,7 @@ use polletto_protos::{
     track_event::{NameField, Type},
 };
 
-use super::{stacks::Recording, *};
+use super::{recording::Recording, *};
 use crate::trace::Weights;
 
 pub(super) const PROCESS: Tgid = Tgid(10);

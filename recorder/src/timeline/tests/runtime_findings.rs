@@ -8,7 +8,7 @@ use polletto_protos::{
 
 use super::{
     polls::{PROCESS, RUNTIME, VTABLE, recording},
-    stacks::Recording,
+    recording::Recording,
     *,
 };
 

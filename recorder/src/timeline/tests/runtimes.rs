@@ -2,7 +2,7 @@
 
 use polletto_protos::track_event::Type;
 
-use super::{stacks::Recording, *};
+use super::{recording::Recording, *};
 
 const PROCESS: Tgid = Tgid(10);
 const ONE: u64 = 0x1000;

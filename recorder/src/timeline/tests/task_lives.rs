@@ -8,7 +8,7 @@ use polletto_protos::{
 
 use super::{
     polls::{HANDLER, PROCESS, RUNTIME, body, polled, recording},
-    stacks::Recording,
+    recording::Recording,
     wakes::NOTHING,
     *,
 };

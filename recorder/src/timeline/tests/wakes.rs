@@ -7,7 +7,7 @@ use polletto_protos::{debug_annotation, track_event::Type};
 
 use super::{
     polls::{PROCESS, VTABLE, exact, polled, recording},
-    stacks::Recording,
+    recording::Recording,
     *,
 };
 
