@@ -369,7 +369,9 @@ impl Probing {
 
     /// Attaches probes to a process's code, where it is what the file has, and remembers them for when they are attached
     /// again: all of them where the process must not have any now. False if none can be.
-    fn attach(&mut self, process: Tgid, code: &Code, wanted: Vec<Wanted>) -> bool {
+    fn attach(&mut self, process: Tgid, code: &Code, mut wanted: Vec<Wanted>) -> bool {
+        // The kernel makes one after another. A poll whose end has no probe yet when it comes to it would seem to last.
+        wanted.sort_by_key(|wanted| !matches!(wanted.site, Site::End { .. }));
         if let Some(probed) = self.processes.get_mut(&process)
             && !matches!(probed.window, Window::Open(_))
         {
