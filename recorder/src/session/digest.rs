@@ -87,6 +87,13 @@ impl Digest {
         Ok(())
     }
 
+    /// Learns when polls were not observed. What the kernel has told since then is to be taken after that.
+    pub fn learn_of_polls(&mut self) {
+        for news in self.memory.poll_news() {
+            self.timeline.poll_news(&news, &mut self.packets);
+        }
+    }
+
     /// Takes what the kernel tells next.
     pub fn take(&mut self, taken: &Taken) {
         let Digest { timeline, memory, walks, awaiting, packets, .. } = self;
@@ -152,17 +159,10 @@ impl Digest {
         for Found { module, code } in self.memory.found() {
             self.timeline.knows_task_code(module, code);
         }
-        self.learn_of_polls();
         for (thread, task) in self.timeline.take_own_tasks() {
             attached.set_own_task(thread, task)?;
         }
         Ok(())
-    }
-
-    fn learn_of_polls(&mut self) {
-        for news in self.memory.poll_news() {
-            self.timeline.poll_news(&news, &mut self.packets);
-        }
     }
 
     /// Passes on what was read from processes' memory, and lets it be read again when it is time.

@@ -222,6 +222,7 @@ impl Pipeline {
     fn tick(&mut self) -> Result<()> {
         let Pipeline { attached, digest, output, progress, .. } = self;
         let mut records = 0;
+        digest.learn_of_polls();
         let now_ns = preamble::boottime_ns();
         attached.drain(now_ns, |taken| {
             records += u64::from(is_record(&taken));

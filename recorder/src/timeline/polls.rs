@@ -236,7 +236,9 @@ impl Polls {
             self.unfinished(tid, &polled);
             Extent::AtLeast
         };
-        let led = self.wakes.polled(task, began_ns);
+        let mut led = self.wakes.polled(task, began_ns);
+        // It may have been polled where nobody looked.
+        led.since_ns = led.since_ns.filter(|&since_ns| !self.gaps.meet(tgid, since_ns..began_ns));
         seen.wakes_polled += led.flows.len() as u64;
         let new = |since_ns| Presence::new(task, polled, since_ns);
         // Or it is within a poll that has given it away.

@@ -163,7 +163,8 @@ impl Gaps {
         self.unobserved.remove(&process);
     }
 
-    fn meet(&self, process: Tgid, range: Range<u64>) -> bool {
+    /// Whether polls of the process may be missing from any of that time.
+    pub fn meet(&self, process: Tgid, range: Range<u64>) -> bool {
         let is_unobserved = |gap: &Range<u64>| gap.start < range.end && range.start < gap.end;
         range.start < self.lost_until_ns
             || self.unobserved.get(&process).is_some_and(|gaps| gaps.iter().any(is_unobserved))

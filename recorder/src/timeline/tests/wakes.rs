@@ -215,6 +215,22 @@ fn samples_of_a_task_tell_whom_it_descends_from() {
 }
 
 #[test]
+fn a_task_that_may_have_been_polled_unobserved_has_not_starved() {
+    for (until_ns, expected) in [(600, 0), (500, 1)] {
+        let mut recording = recording();
+        recording.timeline.find(std::time::Duration::from_nanos(100));
+        let why = Unobserved::Budget;
+        let news = PollNews::Unobserved { process: PROCESS, since_ns: 400, until_ns, why };
+        recording.timeline.poll_news(&news, &mut recording.out);
+        // Probes were there already, but not all of them.
+        recording.wakes(500, 0, 8, NOTHING);
+        recording.polls_from_to(8, 950, 960);
+        let starved = recording.told().iter().filter(|event| event.name == "starved task").count();
+        assert_eq!(starved, expected, "not observed until {until_ns}");
+    }
+}
+
+#[test]
 fn of_a_starved_task_it_is_told_which_long_poll_took_most_of_the_time_meanwhile() {
     let mut recording = recording();
     recording.timeline.find(std::time::Duration::from_nanos(100));
