@@ -25,6 +25,12 @@ impl Open {
         let link = lines.map_while(Result::ok).find(|line| line.contains("https://")).expect("it tells a link");
         Open { process, link: link.trim().to_owned() }
     }
+
+    /// Where the trace is.
+    fn address(&self) -> &str {
+        let (_, from) = self.link.split_once("url=").expect("the link has an address");
+        from.split('&').next().expect("it begins")
+    }
 }
 
 impl Drop for Open {
@@ -51,13 +57,15 @@ fn a_trace_is_fetched_once_by_the_ui_and_by_nobody_else() {
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(at) >> 7) as u8).collect();
     fs::write(&trace, &bytes).expect("it can be written");
     let mut open = Open::start(&trace);
-    assert!(open.link.contains("url=http://127.0.0.1:9001/a%20trace.perfetto-trace&"), "{}", open.link);
+    let path = open.address().strip_prefix("http://127.0.0.1:9001").expect("it is on this machine").to_owned();
+    assert!(path.ends_with("/a%20trace.perfetto-trace"), "{path}");
     let second = Command::new(polletto()).args(["open", "--no-browser"]).arg(&trace).output().expect("polletto starts");
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("9001"), "{second:?}");
-    let path = "/a%20trace.perfetto-trace";
     for (path, origin, status) in [
-        (path, "https://example.com", "403"),
+        (&*path, "https://example.com", "403"),
+        // Who was not told the link.
+        ("/a%20trace.perfetto-trace", "https://ui.perfetto.dev", "404"),
         ("/etc/passwd", "https://ui.perfetto.dev", "404"),
         ("/../../etc/passwd", "https://ui.perfetto.dev", "404"),
     ] {
@@ -67,7 +75,7 @@ fn a_trace_is_fetched_once_by_the_ui_and_by_nobody_else() {
     }
     // Who connects and says nothing holds nobody up for ever.
     let _silent = TcpStream::connect(("127.0.0.1", 9001)).expect("it listens");
-    let answer = ask(path, "https://ui.perfetto.dev");
+    let answer = ask(&path, "https://ui.perfetto.dev");
     let body = answer.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
     let head = String::from_utf8_lossy(&answer[..body]);
     assert!(head.contains("Access-Control-Allow-Origin: https://ui.perfetto.dev\r\n"), "{head}");
@@ -83,7 +91,7 @@ fn a_browser_lets_the_ui_have_a_trace_and_no_other_page() {
     let trace = directory.path().join("x.perfetto-trace");
     fs::write(&trace, [7; 1_000_000]).expect("it can be written");
     let mut open = Open::start(&trace);
-    let address = "http://127.0.0.1:9001/x.perfetto-trace";
+    let address = &open.address().to_owned();
     let (ui, other) = ("https://ui.perfetto.dev", "https://example.com");
     assert_eq!(browser.fetch(&format!("{ui}/"), address), "TypeError: Failed to fetch", "its user was not asked");
     for origin in [other, ui] {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{arguments::TasksArguments, summary::several, tell, unless_nobody_reads};
 use crate::{
+    families::NameTier,
     preflight::{self, Needs},
     session::{self, GivingWay, Inspection, LiveTask},
     symbols::told_file,
@@ -182,7 +183,8 @@ fn write_group(tasks: &[&LiveTask], out: &mut fmt::Formatter<'_>) -> fmt::Result
         _ => write!(out, "{} ×", tasks.len())?,
     }
     write!(out, "  {}  {}", state_name(first.state), printable(&future.short))?;
-    if let Some((file, line)) = &future.place {
+    // In programs without symbols that is all that there is of a name.
+    if let Some((file, line)) = future.place.as_ref().filter(|_| future.tier != NameTier::Location) {
         write!(out, "  {}:{line}", printable(&told_file(file)))?;
     }
     writeln!(out)?;

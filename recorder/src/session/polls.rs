@@ -385,6 +385,8 @@ impl Probing {
         let (Bytes::File(descriptor), Some(image)) = (&file.source, &file.image) else { return false };
         let memory = match File::open(format!("/proc/{process}/mem")) {
             Ok(memory) => memory,
+            // It has ended meanwhile.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => return false,
             Err(error) => {
                 self.summary.refuse(wanted.len(), &format!("the memory of its process can't be read: {error}"));
                 return false;

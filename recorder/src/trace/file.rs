@@ -42,7 +42,7 @@ impl TraceFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 bail!("{} exists already: choose another file with -o, or overwrite it with --force", path.display())
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_in_directory(path) => {
                 let directory = path.parent().unwrap_or(path).display();
                 bail!(
                     "could not create {}: there is no directory {directory}; make it, or choose another file with -o",
@@ -127,6 +127,11 @@ impl TraceFile {
         }
         Ok(())
     }
+}
+
+/// Some have no room for files, as `/proc`.
+fn is_in_directory(path: &Path) -> bool {
+    path.parent().is_none_or(|parent| parent.as_os_str().is_empty() || parent.is_dir())
 }
 
 /// A trace to read, piece by piece.

@@ -44,7 +44,8 @@ impl Server {
             )
         })?;
         let name = trace.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        Ok(Server { listener, file, bytes: metadata.len(), path: format!("/{}", encoded(&name)) })
+        let path = format!("/{}/{}", secret().context("no random number can be had")?, encoded(&name));
+        Ok(Server { listener, file, bytes: metadata.len(), path })
     }
 
     /// Where the file is.
@@ -91,6 +92,13 @@ impl Server {
     }
 }
 
+/// What only those know who were given the link: any program of this machine may ask, whoever it belongs to.
+fn secret() -> io::Result<String> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
+}
+
 /// A text as it can stand in an address.
 pub fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -107,6 +115,13 @@ pub fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_of_32_digits_and_never_the_same() {
+        let [one, other] = [(); 2].map(|()| secret().unwrap());
+        assert!(one.len() == 32 && one.bytes().all(|digit| digit.is_ascii_hexdigit()), "{one}");
+        assert_ne!(one, other);
+    }
 
     #[test]
     fn a_name_may_hold_anything() {
