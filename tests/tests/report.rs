@@ -94,6 +94,36 @@ fn compared(blocking: &Path) {
     assert_eq!(output.status.code(), Some(2), "worse than nothing");
 }
 
+/// A poll that had not ended when the recording did is one with those before it in the same place.
+#[test]
+fn a_poll_that_is_cut_off_is_told_where_it_was_by_all() {
+    let _turn = Turn::alone();
+    let mut program = Program::start(program!("smol-mill"), &["--blocked", "300"]);
+    let recording = Record::new().process(program.pid()).start();
+    program.begin();
+    thread::sleep(Duration::from_millis(1_000));
+    let outcome = recording.stop().expect_success();
+    drop(program);
+    let summary = outcome.summary();
+    assert!(summary["polls_unfinished"].as_u64() > Some(0), "{summary:#}");
+    let places = summary["findings"]["places"].as_array().expect("a list");
+    let of_sleep = |found: &&Value| found["kind"] == "slept in poll" && found["waited_for"] == "timer";
+    let [sleeping] = places.iter().filter(of_sleep).collect::<Vec<_>>()[..] else { panic!("one place: {places:#?}") };
+    assert!(sleeping["own"]["function"].is_string(), "{sleeping:#}");
+    if trace_processor().is_none() {
+        return;
+    }
+    let told = json(&outcome.output, &["--json"]);
+    let groups = told["groups"].as_array().expect("a list");
+    let [group] = groups.iter().filter(of_sleep).collect::<Vec<_>>()[..] else { panic!("one place: {groups:#?}") };
+    assert_eq!((&group["count"], &group["function"]), (&sleeping["count"], &sleeping["own"]["function"]), "{group:#}");
+    let query = "INCLUDE PERFETTO MODULE polletto.findings; SELECT kind, detail, own_function FROM polletto_default_findings \
+                 WHERE extent = 'at least' AND kind = 'slept in poll'";
+    let rows = sql(&outcome.output, query).expect("there is one to ask");
+    let function = sleeping["own"]["function"].as_str().expect("a name");
+    assert_eq!(rows, [["slept in poll", "timer", function]], "{summary:#}");
+}
+
 /// By how much the recorder and the package of SQL may differ in how long something lasted, nanoseconds, and in percent.
 /// The one takes a thread for a worker once it is found to be one, the other knows it from the beginning.
 const SAME_NS: u64 = 100_000_000;

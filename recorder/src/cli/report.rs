@@ -24,7 +24,7 @@ use self::{
 use super::{
     arguments::{FailOn, ReportArguments},
     print,
-    summary::{InBrackets, OtherLines, SleptThere, several},
+    summary::{AtLeast, InBrackets, OtherLines, SleptThere, several},
     tell,
 };
 use crate::symbols::told_place;
@@ -134,6 +134,8 @@ struct Report<'f> {
 struct Group<'f> {
     count: u64,
     longest_ns: u64,
+    /// `exact` if both ends of that were seen, `at least` if it lasted longer, maybe; null if it is about no single poll.
+    extent: Option<&'f str>,
     /// For how much of the longest it slept there for that; null if they are no polls that slept.
     slept_there_ns: Option<u64>,
     total_ns: u64,
@@ -186,6 +188,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
         let group = groups.entry(alike.clone()).or_insert_with(|| Group {
             count: 0,
             longest_ns: 0,
+            extent: None,
             slept_there_ns: None,
             total_ns: 0,
             category: None,
@@ -201,6 +204,7 @@ fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
         group.total_ns += found.dur;
         if found.dur >= group.longest_ns {
             group.longest_ns = found.dur;
+            group.extent = found.extent.as_deref();
             group.slept_there_ns = found.slept_there_ns;
             group.convoy = found.convoy();
             group.meanwhile = found.meanwhile();
@@ -270,6 +274,9 @@ impl Report<'_> {
             // Where nothing else is known of a future, this is its name.
             if let (None, Some(place)) = (source, group.written_at.filter(|at| *at != alike.future)) {
                 writeln!(out, "{:35}written at {}", "", told_place(place))?;
+            }
+            if let Some(told) = group.extent.and_then(AtLeast::of) {
+                writeln!(out, "{:35}{told}", "")?;
             }
             if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *longest_ns)) {
                 writeln!(out, "{:35}{told}", "")?;
@@ -404,6 +411,24 @@ mod tests {
         assert!(is_over(found("long poll", 9_000_000, None)));
         assert!(!is_over(found("long poll", 8_999_999, None)));
         assert!(!is_over(found("slept in poll", 9_000_000, None)));
+    }
+
+    #[test]
+    fn that_the_end_of_the_longest_was_not_seen_is_told() {
+        let cut_off = Found { extent: Some("at least".to_owned()), ..found("long poll", 9_000_000, None) };
+        let exact = Found { extent: Some("exact".to_owned()), ..found("long poll", 7_000_000, None) };
+        for (all, expected) in [([&cut_off, &exact], true), ([&exact, &exact], false)] {
+            let report = Report {
+                threshold_ns: 5_000_000,
+                polls: 9,
+                span: Span::default(),
+                groups: grouped(&all),
+                findings: Vec::new(),
+                runtimes: Vec::new(),
+            };
+            let told = report.to_string();
+            assert_eq!(told.contains("the longest at least, since its end was not seen"), expected, "{told}");
+        }
     }
 
     #[test]

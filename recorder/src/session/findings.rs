@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::{
         symbols::Symbols,
-        timeline::{Future, Module, Poller, Wait},
+        timeline::{Extent, Future, Module, Poller, Wait},
         trace::Weights,
     };
 
@@ -241,6 +241,7 @@ mod tests {
         let longest = Finding {
             fault: Fault::Slept(Wait::Lock),
             since_ns: 0,
+            extent: Extent::Exact,
             poller: Poller::Thread { tgid: Tgid(1), tid: Tid(1) },
             tid: Tid(1),
             task: 7,

@@ -30,6 +30,16 @@ impl Absence {
         Absence { left_ns, woken_ns, returned_ns }
     }
 
+    /// The part of it that is before a moment.
+    pub fn until(self, time_ns: u64) -> Absence {
+        let Absence { left_ns, woken_ns, returned_ns } = self;
+        Absence {
+            left_ns: left_ns.min(time_ns),
+            woken_ns: woken_ns.min(time_ns),
+            returned_ns: returned_ns.min(time_ns),
+        }
+    }
+
     pub fn weights(self) -> Weights {
         Weights { cpu_ns: 0, off_cpu_ns: self.woken_ns - self.left_ns, run_queue_ns: self.returned_ns - self.woken_ns }
     }

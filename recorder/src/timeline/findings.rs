@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use polletto_common::id::Tid;
 use rustc_hash::FxHashMap;
 
-use super::{convoys::Convoy, holders::Held, task_code::Future, tokio_tracks::Poller, waits::Wait};
+use super::{convoys::Convoy, extent::Extent, holders::Held, task_code::Future, tokio_tracks::Poller, waits::Wait};
 use crate::trace::Weights;
 
 /// Groups of findings that are kept to be told: more than a program has places that block.
@@ -70,6 +70,8 @@ pub struct Finding {
     pub fault: Fault,
     /// When it began, CLOCK_BOOTTIME nanoseconds.
     pub since_ns: u64,
+    /// How well it is known how long it lasted.
+    pub extent: Extent,
     /// Who polled.
     pub poller: Poller,
     /// And on which thread.
@@ -250,6 +252,7 @@ mod tests {
         let finding = |cpu_ns| Finding {
             fault: Fault::LongPoll,
             since_ns: 0,
+            extent: Extent::Exact,
             poller: Poller::Thread { tgid: Tgid(1), tid: Tid(1) },
             tid: Tid(1),
             task: 7,

@@ -6,6 +6,7 @@
 
 mod blocked;
 mod convoys;
+mod extent;
 mod findings;
 mod frames;
 mod holders;
@@ -50,6 +51,7 @@ use crate::trace::PacketBuffer;
 
 pub use self::{
     convoys::{Convoy, Turn},
+    extent::Extent,
     findings::{ConvoyHeld, Fault, Finding, Findings, Group, Keeper},
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
     holders::Held,

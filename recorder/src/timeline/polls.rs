@@ -28,10 +28,11 @@ use self::{
     given_away::{GivenAway, GivenWorkers},
     keeping::LongPolls,
     presence::Presence,
-    showing::{Extent, Part, Shown},
+    showing::{Part, Shown},
 };
 use super::{
     blocked::Absence,
+    extent::Extent,
     findings::Findings,
     holders::Holders,
     named_workers::NamedWorkers,

@@ -1,10 +1,10 @@
 //! Tasks of smol, whose executor is built on async-task, and all their polls.
 //!
-//! `smol-mill [--polls 200] [--tasks 8]`
+//! `smol-mill [--polls 200] [--tasks 8] [--blocked 12]`
 //!
 //! Prints `ready PID`. When a line comes on standard input, it polls tasks on two threads: some that wake themselves until
-//! each has been polled so often, one that sleeps in its polls, one that computes in them, and closures that may block on
-//! threads of their own. In the end it prints a line of JSON for each poll, and one for each closure, and `done`. Ends when
+//! each has been polled so often, one that sleeps in its polls, one that computes in them, each so many milliseconds, and
+//! closures that may block on threads of their own. In the end it prints a line of JSON for each poll, and one for each closure, and `done`. Ends when
 //! standard input does.
 
 use std::{
@@ -18,9 +18,6 @@ use std::{
 };
 
 use polletto_tests::workload::{boottime, line_came, option, own_tid, say, spin, until_stdin_closes};
-
-/// What each poll of a task that blocks takes.
-const BLOCKED: Duration = Duration::from_millis(12);
 
 /// Polls of such a task, and closures.
 const BLOCKING: usize = 10;
@@ -51,9 +48,9 @@ fn noted(what: &'static str, book: &Book, run: impl FnOnce()) {
 }
 
 /// Is polled so often, and does this in each poll.
-async fn polled(what: &'static str, book: Book, mut left: usize, run: fn()) {
+async fn polled(what: &'static str, book: Book, mut left: usize, run: impl Fn()) {
     poll_fn(move |context| {
-        noted(what, &book, run);
+        noted(what, &book, &run);
         left -= 1;
         if left == 0 {
             return Poll::Ready(());
@@ -68,16 +65,17 @@ async fn yielding(book: Book, polls: usize) {
     polled("yielding", book, polls, || {}).await;
 }
 
-async fn sleeping(book: Book) {
-    polled("sleeping", book, BLOCKING, || thread::sleep(BLOCKED)).await;
+async fn sleeping(book: Book, blocked: Duration) {
+    polled("sleeping", book, BLOCKING, move || thread::sleep(blocked)).await;
 }
 
-async fn computing(book: Book) {
-    polled("computing", book, BLOCKING, || spin(BLOCKED)).await;
+async fn computing(book: Book, blocked: Duration) {
+    polled("computing", book, BLOCKING, move || spin(blocked)).await;
 }
 
 fn main() -> io::Result<()> {
     let (polls, tasks) = (option("--polls", 200), option("--tasks", 8));
+    let blocked = Duration::from_millis(option("--blocked", 12));
     // SAFETY: there is only this thread yet.
     unsafe { env::set_var("SMOL_THREADS", "2") };
     say(format_args!("ready {}", process::id()));
@@ -86,11 +84,11 @@ fn main() -> io::Result<()> {
     }
     let book = Book::default();
     let mut all: Vec<smol::Task<()>> = (0..tasks).map(|_| smol::spawn(yielding(Arc::clone(&book), polls))).collect();
-    all.push(smol::spawn(sleeping(Arc::clone(&book))));
-    all.push(smol::spawn(computing(Arc::clone(&book))));
+    all.push(smol::spawn(sleeping(Arc::clone(&book), blocked)));
+    all.push(smol::spawn(computing(Arc::clone(&book), blocked)));
     for _ in 0..BLOCKING {
         let book = Arc::clone(&book);
-        all.push(smol::unblock(move || noted("blocking", &book, || thread::sleep(BLOCKED))));
+        all.push(smol::unblock(move || noted("blocking", &book, || thread::sleep(blocked))));
     }
     all.into_iter().for_each(smol::block_on);
     book.lock().expect("no thread panics").iter().for_each(say);

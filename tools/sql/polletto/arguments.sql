@@ -22,6 +22,7 @@ SELECT
   max(iif(flat_key = 'debug.off_cpu_ns', int_value, NULL)) AS off_cpu_ns,
   max(iif(flat_key = 'debug.runqueue_ns', int_value, NULL)) AS runqueue_ns,
   max(iif(flat_key = 'debug.sleep_ns', int_value, NULL)) AS sleep_ns,
+  max(iif(flat_key = 'debug.slept_there_ns', int_value, NULL)) AS slept_there_ns,
   max(iif(flat_key = 'debug.state', string_value, NULL)) AS state,
   max(iif(flat_key = 'debug.waited_for', string_value, NULL)) AS waited_for,
   max(iif(flat_key = 'debug.records', int_value, NULL)) AS records,
@@ -40,7 +41,7 @@ WHERE
     'debug.off_cpu_ns', 'debug.runqueue_ns', 'debug.sleep_ns', 'debug.state',
     'debug.waited_for', 'debug.records', 'debug.polls', 'debug.begin',
     'debug.end', 'debug.spawned_at', 'debug.waits_for', 'debug.awaits',
-    'debug.kind'
+    'debug.kind', 'debug.slept_there_ns'
   )
 GROUP BY arg_set_id
 ORDER BY arg_set_id;

@@ -204,16 +204,21 @@ ORDER BY wakeup_id;
 CREATE PERFETTO INDEX _polletto_did_meanwhile_by_wakeup
 ON _polletto_did_meanwhile(wakeup_id);
 
--- What the recorder itself found a poll to have slept for.
-CREATE PERFETTO TABLE _polletto_told_waits AS
-SELECT slice.parent_id AS poll_id, max(arguments.waited_for) AS wait
+-- What the recorder itself found a poll to have slept for, and where it was:
+-- of one that was cut off, it may know only later.
+CREATE PERFETTO TABLE _polletto_told AS
+SELECT
+  slice.parent_id AS poll_id,
+  slice.name AS kind,
+  max(arguments.waited_for) AS wait,
+  max(callstack.callsite_id) AS callsite_id,
+  max(arguments.slept_there_ns) AS slept_there_ns
 FROM slice
 JOIN _polletto_arguments AS arguments USING (arg_set_id)
-WHERE
-  slice.category = 'finding'
-  AND slice.parent_id IS NOT NULL
-  AND arguments.waited_for IS NOT NULL
-GROUP BY slice.parent_id;
+LEFT JOIN __intrinsic_track_event_callstacks AS callstack
+  ON callstack.slice_id = slice.id
+WHERE slice.category = 'finding' AND slice.parent_id IS NOT NULL
+GROUP BY slice.parent_id, slice.name;
 
 -- What most of a poll's time went to, and by that what is wrong with it if it
 -- is long.
@@ -245,6 +250,9 @@ RETURNS TABLE(
   ts TIMESTAMP,
   -- How long it lasted.
   dur DURATION,
+  -- Of what is about one poll: `at least` if that lasted longer than shown, as
+  -- in `polletto_polls`. NULL for a starved task and for a lock convoy.
+  extent STRING,
   -- By what most of its time went to: `long poll` for one that ran,
   -- `slept in poll`, or `preempted in poll` for one that could have run but had
   -- no CPU. `starved task` for a task that was ready and not polled.
@@ -360,6 +368,7 @@ WITH
     SELECT
       long.ts,
       long.dur,
+      long.extent,
       long.kind,
       CASE long.kind
         WHEN 'slept in poll' THEN coalesce(told.wait, slept.wait)
@@ -371,20 +380,28 @@ WITH
       long.cpu_ns,
       long.off_cpu_ns,
       long.runqueue_ns,
-      iif(long.kind = 'slept in poll', slept.place_ns, NULL) AS slept_there_ns,
-      iif(long.kind = 'slept in poll', slept.callsite_id, ran.callsite_id)
-        AS callsite_id,
+      iif(
+        long.kind = 'slept in poll',
+        iif(slept.callsite_id IS NULL, told.slept_there_ns, slept.place_ns),
+        NULL
+      ) AS slept_there_ns,
+      coalesce(
+        iif(long.kind = 'slept in poll', slept.callsite_id, ran.callsite_id),
+        told.callsite_id
+      ) AS callsite_id,
       long.id AS poll_id,
       long.utid,
       long.upid
     FROM long
     LEFT JOIN _polletto_slept_most AS slept ON slept.poll_id = long.id
     LEFT JOIN _polletto_ran_most AS ran ON ran.poll_id = long.id
-    LEFT JOIN _polletto_told_waits AS told ON told.poll_id = long.id
+    LEFT JOIN _polletto_told AS told
+      ON told.poll_id = long.id AND told.kind = long.kind
     UNION ALL
     SELECT
       starved.ts,
       starved.dur,
+      NULL AS extent,
       'starved task' AS kind,
       coalesce(meanwhile.detail, did.did) AS detail,
       starved.task_id,
@@ -407,6 +424,7 @@ WITH
     SELECT
       convoy.ts,
       convoy.dur,
+      NULL AS extent,
       'lock convoy' AS kind,
       printf('%d threads at once', convoy.at_once)
       || iif(
@@ -446,6 +464,7 @@ WITH
 SELECT
   found.ts,
   found.dur,
+  found.extent,
   found.kind,
   found.detail,
   found.task_id,
@@ -472,6 +491,8 @@ CREATE PERFETTO VIEW polletto_default_findings(
   ts TIMESTAMP,
   -- How long it lasted.
   dur DURATION,
+  -- `at least` if a poll lasted longer than shown.
+  extent STRING,
   -- `long poll`, `slept in poll`, `preempted in poll`, `starved task` or
   -- `lock convoy`.
   kind STRING,

@@ -33,7 +33,6 @@ CREATE PERFETTO INDEX _polletto_samples_by_id ON _polletto_samples(id);
 CREATE PERFETTO TABLE _polletto_samples_in_polls AS
 SELECT
   overlap.id_0 AS poll_id,
-  overlap.id_1 AS sample_id,
   sample.callsite_id,
   sample.cpu_ns,
   sample.off_cpu_ns
@@ -49,4 +48,20 @@ FROM
     ),
     (utid)
   ) AS overlap
-JOIN _polletto_samples AS sample ON sample.id = overlap.id_1;
+JOIN _polletto_samples AS sample ON sample.id = overlap.id_1
+UNION ALL
+-- A sleep that outlasts what is shown of its poll has its sample too late, but
+-- is drawn in the poll as well.
+SELECT
+  poll.id AS poll_id,
+  callstack.callsite_id,
+  0 AS cpu_ns,
+  min(arguments.sleep_ns, slice.dur) AS off_cpu_ns
+FROM slice
+JOIN _polletto_poll_slices AS poll ON poll.id = slice.parent_id
+JOIN _polletto_arguments AS arguments ON arguments.arg_set_id = slice.arg_set_id
+JOIN __intrinsic_track_event_callstacks AS callstack
+  ON callstack.slice_id = slice.id
+WHERE
+  slice.category = 'blocked'
+  AND arguments.sleep_ns + arguments.runqueue_ns > slice.dur;

@@ -125,7 +125,7 @@ pub fn query(threshold_ns: u64) -> String {
     format!(
         "SELECT json_object('kind', found.kind, 'detail', found.detail, 'ts', found.ts, 'dur', found.dur, \
          'pid', process.pid, 'tid', thread.tid, 'task_id', found.task_id, 'future', found.future, \
-         'name', poll.name, 'extent', iif(found.kind IN ('starved task', 'lock convoy'), NULL, poll.extent), \
+         'name', poll.name, 'extent', found.extent, \
          'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
          'runqueue_ns', found.runqueue_ns, 'slept_there_ns', found.slept_there_ns, 'function', found.function, 'own_function', found.own_function, \
          'own_source', found.own_source, 'written_at', poll.written_at, 'category', about.category) AS object \

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt};
 
 use serde::Serialize;
 
-use super::{Count, InBrackets, OtherLines, SleptThere, runtimes::RuntimeFound, several};
+use super::{AtLeast, Count, InBrackets, OtherLines, SleptThere, runtimes::RuntimeFound, several};
 use crate::{
     session::{self, FindingSummary},
     symbols::{Function, told_file, told_place},
@@ -70,6 +70,8 @@ struct Alike {
 #[derive(Debug, Serialize)]
 struct Longest {
     duration_ns: u64,
+    /// `exact` if both its ends were seen, `at least` if it lasted longer, maybe.
+    extent: &'static str,
     cpu_ns: u64,
     off_cpu_ns: u64,
     runqueue_ns: u64,
@@ -216,6 +218,7 @@ impl Alike {
             lines: Line::all(place),
             longest: Longest {
                 duration_ns: finding.duration_ns(),
+                extent: finding.extent.name(),
                 cpu_ns: finding.weights.cpu_ns,
                 off_cpu_ns: finding.weights.off_cpu_ns,
                 runqueue_ns: finding.weights.run_queue_ns,
@@ -248,7 +251,10 @@ impl fmt::Display for Alike {
         if let Some(place) = self.written_at.as_ref().filter(|place| !has_line && **place != self.name) {
             write!(out, ", written at {}", told_place(place))?;
         }
-        let Longest { duration_ns, slept_there_ns, kept_by, convoy, .. } = &self.longest;
+        let Longest { duration_ns, extent, slept_there_ns, kept_by, convoy, .. } = &self.longest;
+        if let Some(told) = AtLeast::of(extent) {
+            write!(out, "; {told}")?;
+        }
         if let Some(KeptBy { words, .. }) = kept_by {
             write!(out, "; meanwhile {words}")?;
         }

@@ -18,7 +18,10 @@ use self::{
     awaits::AwaitSummary, findings::Findings, names::NameSummary, polls::PollSummary, stacks::StackSummary,
     tasks::TaskSummary, walks::TaskWalks,
 };
-use crate::session::{Ending, Outcome};
+use crate::{
+    session::{Ending, Outcome},
+    timeline::Extent,
+};
 
 /// The summary. Its fields are what `--json` prints: names stay, new ones may come.
 #[derive(Debug, Serialize)]
@@ -242,6 +245,22 @@ impl fmt::Display for SleptThere {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [slept, lasted] = [self.slept_ns, self.lasted_ns].map(|nanoseconds| nanoseconds as f64 / 1e6);
         write!(out, "asleep there for {slept:.1} of the {lasted:.1} ms")
+    }
+}
+
+/// That the end of the longest poll of several was not seen.
+pub struct AtLeast;
+
+impl AtLeast {
+    /// None if it was, by the extent of that poll as a trace has it.
+    pub fn of(extent: &str) -> Option<AtLeast> {
+        (extent == Extent::AtLeast.name()).then_some(AtLeast)
+    }
+}
+
+impl fmt::Display for AtLeast {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the longest at least, since its end was not seen")
     }
 }
 

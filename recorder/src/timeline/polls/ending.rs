@@ -8,10 +8,10 @@ use super::{
     MAX_UNDECIDED, Polls,
     given_away::GivenAway,
     presence::Presence,
-    showing::{Extent, Part, Shown},
+    showing::{Part, Shown},
 };
 use crate::{
-    timeline::{seen::Seen, vocabulary::Vocabulary, wakes::Led},
+    timeline::{extent::Extent, seen::Seen, vocabulary::Vocabulary, wakes::Led},
     trace::PacketBuffer,
 };
 

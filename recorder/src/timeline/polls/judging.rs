@@ -9,6 +9,7 @@ use super::{
 use crate::{
     timeline::{
         convoys::{Found, SleptIn, Turn},
+        extent::Extent,
         findings::{ConvoyHeld, Fault, Finding, Keeper},
         tokio_tracks::Poller,
         vocabulary::Vocabulary,
@@ -31,6 +32,7 @@ impl Polls {
         let finding = Finding {
             fault: Fault::Convoy,
             since_ns,
+            extent: Extent::Exact,
             poller,
             tid,
             task,
@@ -75,7 +77,7 @@ impl Polls {
 
 /// What is wrong with a poll, if what lasts as long as that is.
 pub(super) fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<Finding> {
-    let Shown { tid, presence, future, part, may_block, led, .. } = shown;
+    let Shown { tid, presence, future, extent, part, may_block, led } = shown;
     // Who has no worker keeps none from its other tasks.
     if threshold_ns == 0 || *may_block || !matches!(part, Part::Whole { .. }) {
         return Vec::new();
@@ -83,6 +85,7 @@ pub(super) fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<
     let finding = |fault, since_ns, weights, callstack| Finding {
         fault,
         since_ns,
+        extent: Extent::Exact,
         poller,
         tid: *tid,
         task: presence.task.id,
@@ -107,7 +110,8 @@ pub(super) fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<
         let heaviest = if fault.wait().is_some() { slept } else { presence.callstacks.heaviest(false) };
         let callstack = heaviest.map(|(callstack, _)| callstack);
         let slept_with = fault.wait().map(|wait| presence.callstacks.slept_for(wait)).unwrap_or_default();
-        findings.push(Finding { slept_with, ..finding(fault, presence.since_ns, weights, callstack) });
+        let finding = finding(fault, presence.since_ns, weights, callstack);
+        findings.push(Finding { slept_with, extent: *extent, ..finding });
     }
     findings
 }

@@ -1,5 +1,7 @@
 //! A thread in the middle of a poll.
 
+use std::collections::VecDeque;
+
 use polletto_common::polled::Polled;
 
 use super::TaskKey;
@@ -10,6 +12,10 @@ use crate::{
 
 /// Stretches of sleep that are shown within one poll.
 const MAX_STRETCHES: usize = 256;
+
+/// Times for which a thread was away that are remembered, the latest. That a poll was told until a moment is told some 20 ms
+/// after that.
+const MAX_LATEST: usize = 64;
 
 /// A poll that a thread was found in.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub(super) struct Presence {
     pub(super) has_given: bool,
     /// What it was away for; nothing of what it ran.
     away: Weights,
+    /// The latest of these.
+    latest: VecDeque<Absence>,
     pub(super) stretches: Vec<Stretch>,
     /// Where it was found.
     pub(super) callstacks: Callstacks,
@@ -58,6 +66,7 @@ impl Presence {
             left: None,
             has_given: false,
             away: Weights::default(),
+            latest: VecDeque::new(),
             stretches: Vec::new(),
             callstacks: Callstacks::default(),
         }
@@ -67,7 +76,14 @@ impl Presence {
     pub(super) fn lasted(mut self, since_ns: u64, last_ns: u64) -> Presence {
         // Who polls is back, even if nobody saw when.
         self.come_back(last_ns);
-        Presence { since_ns, last_ns, ..self }
+        // What came after that is not told of it.
+        for absence in &self.latest {
+            let (all, part) = (absence.weights(), absence.until(last_ns).weights());
+            self.away.off_cpu_ns -= all.off_cpu_ns - part.off_cpu_ns;
+            self.away.run_queue_ns -= all.run_queue_ns - part.run_queue_ns;
+        }
+        self.stretches.retain(|stretch| stretch.absence.left_ns < last_ns);
+        Presence { since_ns, last_ns, latest: VecDeque::new(), ..self }
     }
 
     /// The same poll, found before and after.
@@ -75,6 +91,7 @@ impl Presence {
         self.come_back(later.since_ns);
         self.away.off_cpu_ns += later.away.off_cpu_ns;
         self.away.run_queue_ns += later.away.run_queue_ns;
+        self.latest = later.latest;
         self.stretches.extend(later.stretches);
         self.stretches.truncate(MAX_STRETCHES);
         self.callstacks.add(later.callstacks);
@@ -101,9 +118,14 @@ impl Presence {
         let Some(Left { at_ns, is_asleep, woken_ns }) = self.left.take() else { return };
         // Who did not fall asleep could have gone on at once.
         let woken_ns = if is_asleep { woken_ns } else { at_ns };
-        let away = Absence::between(at_ns, woken_ns, time_ns).weights();
+        let absence = Absence::between(at_ns, woken_ns, time_ns);
+        let away = absence.weights();
         self.away.off_cpu_ns += away.off_cpu_ns;
         self.away.run_queue_ns += away.run_queue_ns;
+        if self.latest.len() == MAX_LATEST {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(absence);
         self.last_ns = self.last_ns.max(time_ns);
     }
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     timeline::{
+        extent::Extent,
         findings::Fault,
         seen::Seen,
         task_code::Future,
@@ -25,25 +26,6 @@ use crate::{
 
 /// What a thread does that gives its worker away, and the time in which it has none.
 const BLOCK_IN_PLACE: &str = "block in place";
-
-/// How long a poll lasted: as long as it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
-    Exact,
-    AtLeast,
-    /// Both ends were seen, of the part in which the thread had its worker.
-    UntilBlocked,
-}
-
-impl Extent {
-    fn name(self) -> &'static str {
-        match self {
-            Extent::Exact => "exact",
-            Extent::AtLeast => "at least",
-            Extent::UntilBlocked => "until block in place",
-        }
-    }
-}
 
 /// What a thread did to a task.
 pub(super) struct Deed {

@@ -332,6 +332,25 @@ fn a_poll_that_outlasts_its_window_is_shown_once() {
 }
 
 #[test]
+fn what_comes_after_a_poll_was_told_no_more_is_not_told_of_it() {
+    let mut recording = recording();
+    recording.timeline.find(Duration::from_nanos(100));
+    recording.falls_asleep(120, exact(7, 100));
+    recording.comes_back(150);
+    recording.slept(120, 150, exact(7, 100));
+    recording.falls_asleep(400, exact(7, 100));
+    recording.comes_back(900);
+    recording.slept(400, 900, exact(7, 100));
+    // It is told late that it was told until then.
+    recording.polled(300, flags::STILL_POLLING, VTABLE, exact(7, 100));
+    assert_eq!(recording.shown(), [poll(100, 300), named(120, 150, "blocked")]);
+    let findings: Vec<Finding> = recording.timeline.findings().groups().map(|group| group.longest.clone()).collect();
+    let [Finding { fault, weights, extent, .. }] = &findings[..] else { panic!("one: {findings:?}") };
+    let expected = Weights { cpu_ns: 170, off_cpu_ns: 30, run_queue_ns: 0 };
+    assert_eq!((*fault, *weights, *extent), (Fault::LongPoll, expected, Extent::AtLeast));
+}
+
+#[test]
 fn where_polls_are_not_observed_is_shown() {
     let mut recording = recording();
     for (since_ns, until_ns, why) in [(100, 200, Unobserved::NotYet), (500, 900, Unobserved::Budget)] {
