@@ -94,6 +94,25 @@ fn compared(blocking: &Path) {
     assert_eq!(output.status.code(), Some(2), "worse than nothing");
 }
 
+#[test]
+fn for_how_much_of_the_time_polls_were_observed_is_the_same_for_all() {
+    let _turn = Turn::alone();
+    let program = Program::start(program!("poll-mill"), &["--workers", "2", "--tasks", "3"]);
+    let recording = Record::new().process(program.pid()).arguments(["-d", "2", "--no-symbols"]);
+    let outcome = recording.run().expect_success();
+    drop(program);
+    let probes = outcome.summary()["poll_probes"].clone();
+    let [observed_ns, unobserved_ns] = ["observed_ns", "unobserved_ns"].map(|name| probes[name].as_f64().expect(name));
+    let expected = observed_ns / (observed_ns + unobserved_ns);
+    assert!(expected > 0.0 && expected < 0.9, "{probes}");
+    let query = "INCLUDE PERFETTO MODULE polletto.overhead; SELECT recorded_ns, unobserved_ns FROM polletto_observed";
+    let Some(rows) = sql(&outcome.output, query) else { return };
+    assert_eq!(rows, [[(observed_ns + unobserved_ns).to_string(), unobserved_ns.to_string()]]);
+    let told = json(&outcome.output, &["--json"]);
+    let [told_ns, of_ns] = ["observed_ns", "recorded_ns"].map(|name| told[name].as_f64().expect(name));
+    assert!((told_ns / of_ns - expected).abs() < 1e-6, "{told_ns} of {of_ns}, {probes}");
+}
+
 /// A poll that had not ended when the recording did is one with those before it in the same place.
 #[test]
 fn a_poll_that_is_cut_off_is_told_where_it_was_by_all() {

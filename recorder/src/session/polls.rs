@@ -197,6 +197,7 @@ impl Probing {
         if let Some(probed) = self.processes.get_mut(&process) {
             probed.since_ns = now_ns;
         }
+        self.tell(PollNews::ObservedFrom { process, time_ns: now_ns });
     }
 
     /// Attaches a process's probes again.
@@ -269,6 +270,7 @@ impl Probing {
         probed.since_ns = over_ns;
         probed.why = Unobserved::Budget;
         probed.places.clear();
+        self.tell(PollNews::ObservedUntil { process, time_ns: over_ns });
         self.allow(process, Allowance { over_ns, ..Allowance::default() });
         let given = given_away(process, &self.probes.open_with_worker(process));
         if let Some(probed) = self.processes.get_mut(&process) {

@@ -209,6 +209,8 @@ impl Timeline {
                 self.samples.unobserved(*process, *since_ns..*until_ns);
                 self.recorder.polls_unobserved(*process, *since_ns..*until_ns, *why, out);
             }
+            PollNews::ObservedFrom { process, time_ns } => self.recorder.polls_observed_from(*process, *time_ns, out),
+            PollNews::ObservedUntil { process, time_ns } => self.recorder.polls_observed_until(*process, *time_ns, out),
             PollNews::StillPolling(polls) => polls.iter().for_each(|poll| self.push(&Record::Poll(*poll), out)),
         }
     }

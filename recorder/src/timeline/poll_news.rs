@@ -16,6 +16,20 @@ pub enum PollNews {
         /// Why.
         why: Unobserved,
     },
+    /// Every poll of a process is told from now on.
+    ObservedFrom {
+        /// The process.
+        process: Tgid,
+        /// When that began, CLOCK_BOOTTIME nanoseconds.
+        time_ns: u64,
+    },
+    /// It is not any more.
+    ObservedUntil {
+        /// The process.
+        process: Tgid,
+        /// When that ended.
+        time_ns: u64,
+    },
     /// Polls that had begun, and had not ended when their ends were told no more.
     StillPolling(Vec<Poll>),
 }

@@ -138,21 +138,44 @@ impl RecorderTrack {
 
     /// Marks where polls of a process were not told from their begin to their end.
     pub fn polls_unobserved(&mut self, process: Tgid, time_ns: Range<u64>, why: Unobserved, out: &mut PacketBuffer) {
-        let uuid = POLLS_OF_PROCESS + u64::from(process.0);
+        let track = self.begin_of_polls(process, time_ns.start, "loss", why.name(), out);
+        out.push(Some(time_ns.end), event(track, Type::SliceEnd, None));
+    }
+
+    /// Shows that every poll of a process is told from now on. If the recorder is killed, it is until then.
+    pub fn polls_observed_from(&mut self, process: Tgid, time_ns: u64, out: &mut PacketBuffer) {
+        self.begin_of_polls(process, time_ns, "observed", "polls recorded", out);
+    }
+
+    /// It is not any more.
+    pub fn polls_observed_until(&mut self, process: Tgid, time_ns: u64, out: &mut PacketBuffer) {
+        out.push(Some(time_ns), event(polls_track(process), Type::SliceEnd, None));
+    }
+
+    /// Begins a slice of how much is told of a process's polls, on that track.
+    fn begin_of_polls(
+        &mut self,
+        process: Tgid,
+        time_ns: u64,
+        category: &str,
+        name: &str,
+        out: &mut PacketBuffer,
+    ) -> u64 {
+        let uuid = polls_track(process);
         if !self.described.contains(&uuid) {
             self.described.push(uuid);
-            describe(child(uuid, &format!("polls of process {process}"), 2), time_ns.start, out);
+            describe(child(uuid, &format!("polls of process {process}"), 2), time_ns, out);
         }
         let begin = TrackEvent {
             r#type: Some(Type::SliceBegin as i32),
             track_uuid: Some(uuid),
-            name_field: Some(track_event::NameField::Name(why.name().into())),
-            categories: vec!["loss".into()],
+            name_field: Some(track_event::NameField::Name(name.into())),
+            categories: vec![category.into()],
             debug_annotations: vec![number("pid", u64::from(process.0))],
             ..TrackEvent::default()
         };
-        out.push(Some(time_ns.start), Data::TrackEvent(begin));
-        out.push(Some(time_ns.end), event(uuid, Type::SliceEnd, None));
+        out.push(Some(time_ns), Data::TrackEvent(begin));
+        uuid
     }
 
     /// The track of what is missing on this CPU, described when it is first needed. Samples have one of their own, since
@@ -171,6 +194,10 @@ impl RecorderTrack {
     pub fn finish(&mut self, now_ns: u64, out: &mut PacketBuffer) {
         out.push(Some(now_ns), event(RECORDING, Type::SliceEnd, None));
     }
+}
+
+fn polls_track(process: Tgid) -> u64 {
+    POLLS_OF_PROCESS + u64::from(process.0)
 }
 
 fn child(uuid: u64, name: &str, rank: i32) -> TrackDescriptor {

@@ -62,12 +62,12 @@ LEFT JOIN _polletto_arguments AS arguments USING (arg_set_id)
 WHERE slice.category = 'loss' OR slice.name = 'task walk cut short'
 ORDER BY slice.ts;
 
--- How long each program's polls were told exactly. Of the rest only those are
--- there that samples and switches tell of.
+-- How long each program's polls were told exactly, as the summary counts it. Of
+-- the rest only those are there that samples and switches tell of.
 CREATE PERFETTO TABLE polletto_observed(
   -- The process.
   upid JOINID(process.id),
-  -- How long it was recorded.
+  -- How long it was recorded, from when it was known to poll.
   recorded_ns LONG,
   -- For how much of that no probe told of polls.
   unobserved_ns LONG,
@@ -82,15 +82,34 @@ WITH
     FROM polletto_losses
     WHERE name GLOB 'polls not recorded*' AND upid IS NOT NULL
     GROUP BY upid
+  ),
+  -- Without an end, the recorder was killed.
+  observed AS (
+    SELECT
+      (SELECT max(upid) FROM process WHERE pid = arguments.pid) AS upid,
+      sum(iif(slice.dur < 0, trace_end() - slice.ts, slice.dur)) AS dur
+    FROM slice
+    JOIN _polletto_arguments AS arguments USING (arg_set_id)
+    WHERE slice.category = 'observed'
+    GROUP BY arguments.pid
+  ),
+  -- Older traces only tell what is missing.
+  counted AS (
+    SELECT
+      missing.upid,
+      coalesce(missing.dur + observed.dur, recording.dur) AS recorded_ns,
+      missing.dur AS unobserved_ns
+    FROM missing
+    JOIN _polletto_recording AS recording
+    LEFT JOIN observed USING (upid)
   )
 SELECT
-  missing.upid,
-  recording.dur AS recorded_ns,
-  min(missing.dur, recording.dur) AS unobserved_ns,
-  max(0.0, 1.0 - missing.dur * 1.0 / recording.dur) AS share
-FROM missing
-JOIN _polletto_recording AS recording
-WHERE recording.dur > 0;
+  upid,
+  recorded_ns,
+  min(unobserved_ns, recorded_ns) AS unobserved_ns,
+  max(0.0, 1.0 - unobserved_ns * 1.0 / recorded_ns) AS share
+FROM counted
+WHERE recorded_ns > 0;
 
 -- What the recording cost and missed, each as one number.
 CREATE PERFETTO VIEW polletto_overhead(

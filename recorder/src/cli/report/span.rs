@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Span {
     /// The recording, nanoseconds.
     pub recorded_ns: u64,
-    /// For how much of that polls were observed.
+    /// For how much of that polls were observed: for as large a share as the summary says, of all processes that poll.
     pub observed_ns: u64,
     /// Polls were told exactly then, by probes.
     #[serde(deserialize_with = "zero_or_one")]
@@ -17,11 +17,12 @@ pub struct Span {
 }
 
 /// Asks for it: a table with the column `object`. Takes the module `polletto.findings`.
-pub const QUERY: &str = "WITH probed AS (SELECT DISTINCT upid FROM polletto_polls WHERE extent = 'exact'), \
+pub const QUERY: &str = "WITH probed AS (SELECT 1 FROM polletto_polls WHERE extent = 'exact' LIMIT 1), \
      recorded AS (SELECT coalesce((SELECT CAST(value AS INTEGER) FROM polletto_overhead \
      WHERE name = 'recorded'), trace_dur()) AS ns) \
      SELECT json_object('recorded_ns', ns, 'observed_ns', \
-     coalesce((SELECT max(recorded_ns - unobserved_ns) FROM polletto_observed JOIN probed USING (upid)), ns), \
+     coalesce(CAST(ns * (SELECT 1.0 - sum(unobserved_ns) * 1.0 / sum(recorded_ns) FROM polletto_observed \
+     WHERE EXISTS (SELECT 1 FROM probed)) AS INTEGER), ns), \
      'is_exact', EXISTS (SELECT 1 FROM probed)) AS object FROM recorded";
 
 impl Span {

@@ -351,10 +351,16 @@ fn what_comes_after_a_poll_was_told_no_more_is_not_told_of_it() {
 }
 
 #[test]
-fn where_polls_are_not_observed_is_shown() {
+fn where_polls_are_observed_and_where_not_is_shown() {
     let mut recording = recording();
-    for (since_ns, until_ns, why) in [(100, 200, Unobserved::NotYet), (500, 900, Unobserved::Budget)] {
-        let news = PollNews::Unobserved { process: PROCESS, since_ns, until_ns, why };
+    let process = PROCESS;
+    for news in [
+        PollNews::Unobserved { process, since_ns: 100, until_ns: 200, why: Unobserved::NotYet },
+        PollNews::ObservedFrom { process, time_ns: 200 },
+        PollNews::ObservedUntil { process, time_ns: 500 },
+        PollNews::Unobserved { process, since_ns: 500, until_ns: 900, why: Unobserved::Budget },
+        PollNews::ObservedFrom { process, time_ns: 900 },
+    ] {
         recording.timeline.poll_news(&news, &mut recording.out);
     }
     let read = recording.read();
@@ -365,8 +371,11 @@ fn where_polls_are_not_observed_is_shown() {
     let expected = [
         (100, Type::SliceBegin, name("polls not recorded: no probes yet")),
         (200, Type::SliceEnd, None),
+        (200, Type::SliceBegin, name("polls recorded")),
+        (500, Type::SliceEnd, None),
         (500, Type::SliceBegin, name("polls not recorded: budget")),
         (900, Type::SliceEnd, None),
+        (900, Type::SliceBegin, name("polls recorded")),
     ];
     assert_eq!(shown, expected);
 }
