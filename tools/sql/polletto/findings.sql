@@ -272,6 +272,8 @@ RETURNS TABLE(
   task_id LONG,
   -- The task's future.
   future STRING,
+  -- Where that is written, if that is known.
+  written_at STRING,
   -- The worker, or a thread that is not known as one. Of a starved task: the
   -- one that polled it in the end.
   worker STRING,
@@ -469,6 +471,7 @@ SELECT
   found.detail,
   found.task_id,
   found.future,
+  poll.written_at,
   found.worker,
   found.cpu_ns,
   found.off_cpu_ns,
@@ -483,6 +486,7 @@ SELECT
   found.upid
 FROM found
 LEFT JOIN polletto_callsites AS callsite USING (callsite_id)
+LEFT JOIN _polletto_poll_slices AS poll ON poll.id = found.poll_id
 ORDER BY found.ts;
 
 -- What is wrong, if what lasts 5 ms is.
@@ -503,6 +507,8 @@ CREATE PERFETTO VIEW polletto_default_findings(
   task_id LONG,
   -- The task's future.
   future STRING,
+  -- Where that is written, if that is known.
+  written_at STRING,
   -- The worker, or a thread that is not known as one.
   worker STRING,
   -- Time in which the thread ran.

@@ -128,7 +128,7 @@ pub fn query(threshold_ns: u64) -> String {
          'name', poll.name, 'extent', found.extent, \
          'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
          'runqueue_ns', found.runqueue_ns, 'slept_there_ns', found.slept_there_ns, 'function', found.function, 'own_function', found.own_function, \
-         'own_source', found.own_source, 'written_at', poll.written_at, 'category', about.category) AS object \
+         'own_source', found.own_source, 'written_at', found.written_at, 'category', about.category) AS object \
          FROM polletto_findings({threshold_ns}) AS found \
          LEFT JOIN polletto_categories AS about USING (callsite_id) \
          LEFT JOIN polletto_polls AS poll ON poll.id = found.poll_id \
