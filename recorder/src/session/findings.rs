@@ -134,21 +134,18 @@ impl FindingSummary {
         runtimes.sort_by_key(|finding| Reverse(finding.duration_ns));
         let Seen { runtimes_not_kept, convoys_cut_short, .. } = timeline.seen();
         let counts = findings.counts().collect();
-        let mut summary = FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short };
-        summary.put_together();
-        summary
+        FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short }
     }
 
-    /// Puts those together that are alike for all that is known.
-    fn put_together(&mut self) {
+    /// Puts those together that are alike for all that is known, once no more names will be. What has none is told by its future
+    /// alone, however many callstacks it has.
+    pub fn put_together(&mut self) {
         let mut together = FxHashMap::<_, Place>::default();
         for place in std::mem::take(&mut self.places) {
             let finding = &place.group.longest;
             let function = place.own.as_ref().or(place.innermost.as_ref());
             let at = function.map(|function| (function.name.clone(), function.file.clone()));
-            // Without a name, each callstack is a place.
-            let callstack = finding.callstack.filter(|_| at.is_none());
-            match together.entry((finding.fault, Arc::clone(&finding.future), at, callstack)) {
+            match together.entry((finding.fault, Arc::clone(&finding.future), at)) {
                 Entry::Vacant(new) => {
                     new.insert(place);
                 }
@@ -320,5 +317,16 @@ mod tests {
         assert_eq!(places.iter().map(|place| place.slept_there_ns).collect::<Vec<_>>(), [Some(55)]);
         let unnamed = located(vec![place(&future(), &longest)], &[]);
         assert_eq!(unnamed[0].slept_there_ns, Some(30));
+    }
+
+    #[test]
+    fn what_has_no_name_is_one_place_for_each_future() {
+        let [one, other] = ["f", "g"].map(|name| Arc::new(Future::example(name)));
+        let places = vec![place(&one, &[(1, 30)]), place(&one, &[(2, 25)]), place(&other, &[(1, 10)])];
+        let told: Vec<_> = located(places, &[])
+            .into_iter()
+            .map(|place| (place.group.longest.future.name.clone(), place.group.count, place.slept_there_ns))
+            .collect();
+        assert_eq!(told, [("f".to_owned(), 2, Some(30)), ("g".to_owned(), 1, Some(10))]);
     }
 }

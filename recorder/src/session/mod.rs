@@ -183,7 +183,10 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
             let locator = findings.as_mut().map(|findings| Locator::new(findings, &config.categories));
             naming::name(requests, options, &output, signals, observer, locator, peak_memory_bytes)
         }
-        None => Ok(Vec::new()),
+        None => {
+            findings.iter_mut().for_each(FindingSummary::put_together);
+            Ok(Vec::new())
+        }
     });
     let written = output.close().context("could not write the trace")?;
     let mut names = names.with_context(|| format!("{} holds what was recorded, without all names", path.display()))?;
