@@ -14,13 +14,26 @@ listed AS (
   FROM metadata
   WHERE name GLOB 'trace_attribute.polletto.frame_kind.path.*'
 ),
+named AS (
+  SELECT
+    substr(name, length('trace_attribute.polletto.frame_kind.crate.') + 1) AS crate,
+    str_value AS kind
+  FROM metadata
+  WHERE name GLOB 'trace_attribute.polletto.frame_kind.crate.*'
+  UNION
+  VALUES ('core', 'rust std'), ('alloc', 'rust std'), ('std', 'rust std')
+),
 kinds AS (
   SELECT
     innermost.id,
     CASE
       -- Kernel modules have mappings of their own.
       WHEN mapping.name GLOB '/[[]*' AND mapping.name NOT GLOB '/[[]anon:*' AND mapping.name <> '/[vdso]' THEN 'kernel'
-      WHEN symbol.source_file IS NULL THEN 'unknown'
+      -- Of the type, where this is a method: `<&crate::Type as crate::Trait>`.
+      WHEN symbol.source_file IS NULL THEN coalesce(
+        (SELECT max(kind) FROM named WHERE crate = regexp_extract(symbol.name, '^[<&*]*([a-z_][a-z0-9_]*)::')),
+        'unknown'
+      )
       WHEN symbol.source_file NOT GLOB '*.rs' THEN 'native'
       ELSE coalesce(
         (SELECT kind FROM listed WHERE substr(symbol.source_file, 1, length(path)) = path),

@@ -3,7 +3,8 @@
 use super::{Evidence, FrameKind};
 
 /// Those that come with the compiler, and are not to be had elsewhere.
-const STD: [&str; 11] = [
+const STD: [&str; 12] = [
+    "__rustc",
     "alloc",
     "compiler_builtins",
     "core",
@@ -21,11 +22,15 @@ const STD: [&str; 11] = [
 const BELOW_STD: [&str; 6] = ["addr2line", "adler2", "gimli", "hashbrown", "miniz_oxide", "rustc_demangle"];
 
 /// What polls tasks, and waits for their events, timers and blocking calls.
-const RUNTIMES: [&str; 18] = [
+const RUNTIMES: [&str; 22] = [
     "actix_rt",
     "async_executor",
+    "async_fs",
     "async_global_executor",
     "async_io",
+    "async_net",
+    "async_process",
+    "async_signal",
     "async_std",
     "async_task",
     "blocking",
@@ -43,16 +48,19 @@ const RUNTIMES: [&str; 18] = [
 ];
 
 /// What async programs are made of. Only where no path is known does it matter whether one is missing.
-const WELL_KNOWN: [&str; 96] = [
+const WELL_KNOWN: [&str; 106] = [
     "actix_http",
     "actix_web",
     "ahash",
     "aho_corasick",
     "anyhow",
     "arc_swap",
+    "async_broadcast",
     "async_channel",
+    "async_lock",
     "async_stream",
     "async_trait",
+    "atomic_waker",
     "aws_lc_rs",
     "axum",
     "axum_core",
@@ -63,6 +71,7 @@ const WELL_KNOWN: [&str; 96] = [
     "chrono",
     "clap",
     "clap_builder",
+    "concurrent_queue",
     "crossbeam",
     "crossbeam_channel",
     "crossbeam_deque",
@@ -74,6 +83,8 @@ const WELL_KNOWN: [&str; 96] = [
     "either",
     "env_logger",
     "event_listener",
+    "event_listener_strategy",
+    "fastrand",
     "flate2",
     "flume",
     "futures",
@@ -98,6 +109,7 @@ const WELL_KNOWN: [&str; 96] = [
     "itertools",
     "itoa",
     "jemallocator",
+    "kv_log_macro",
     "lazy_static",
     "libc",
     "lock_api",
@@ -108,9 +120,11 @@ const WELL_KNOWN: [&str; 96] = [
     "num_bigint",
     "once_cell",
     "openssl",
+    "parking",
     "parking_lot",
     "parking_lot_core",
     "pin_project_lite",
+    "piper",
     "prost",
     "quinn",
     "quinn_proto",
@@ -124,8 +138,8 @@ const WELL_KNOWN: [&str; 96] = [
     "regex_syntax",
     "reqwest",
     "ring",
-    "rustls",
     "rustix",
+    "rustls",
     "ryu",
     "serde",
     "serde_core",
@@ -140,6 +154,7 @@ const WELL_KNOWN: [&str; 96] = [
     "tonic",
     "tower",
     "tracing",
+    "waker_fn",
 ];
 
 /// More of [`WELL_KNOWN`], of names that begin alike.
