@@ -126,7 +126,10 @@ fn asked(outcome: &Outcome) {
 fn polls_of_smol_are_told_and_what_blocks_in_them_is_found() {
     let _turn = Turn::alone();
     let (outcome, all) = recorded(program!("smol-mill"));
-    check(&outcome, &all, |what| (what != "blocking").then(|| format!("{what}::{{async}}")));
+    check(&outcome, &all, |what| match what {
+        "blocking" => Some("main::{closure}".to_owned()),
+        _ => Some(format!("{what}::{{async}}")),
+    });
     let tasks = outcome.summary()["tasks"].clone();
     assert_eq!((&tasks[0]["family"], tasks.as_array().map(Vec::len)), (&"async-task".into(), Some(1)), "{tasks}");
 }

@@ -3,6 +3,8 @@
 //! Functions that are alike are made one, and so are those that drop what is alike: a name counts only where all are known
 //! that may be meant.
 
+use std::borrow::Cow;
+
 use object::{Object, ObjectSymbol, ObjectSymbolTable};
 use rustc_hash::FxHashMap;
 
@@ -73,8 +75,8 @@ pub fn futures(vtables: &[TaskVtable], binary: &[u8]) -> Vec<PolledFuture> {
 
 /// A name by what symbols say of a function that polls for so many vtables.
 pub(super) fn by_tasks(tasks: &[Task], tier: NameTier, vtables: usize) -> Option<FutureName> {
-    let futures: Vec<&str> = tasks.iter().map(|task| inside(&task.future)).collect();
-    let mut name = by_futures(&futures, tier)?;
+    let futures: Vec<Cow<'_, str>> = tasks.iter().map(|task| inside(&task.future)).collect();
+    let mut name = by_futures(&futures.iter().map(|future| &**future).collect::<Vec<_>>(), tier)?;
     // Functions were made one, and not all of their names are left.
     if vtables > tasks.len() {
         name.leave_open();
@@ -94,38 +96,49 @@ fn may_block(vtables: &[&TaskVtable], tasks: &[Task]) -> bool {
     }
 }
 
-/// What people have written, of what executors make of it.
-pub(super) fn inside(future: &str) -> &str {
+/// What people have written, of what executors make of it: a future, or `blocking::unblock<F>` of a closure that may block.
+pub(super) fn inside(future: &str) -> Cow<'_, str> {
     /// More than executors put around one another.
     const MAX_AROUND: usize = 4;
     let mut inner = future;
     for _ in 0..MAX_AROUND {
         match unwrapped(inner) {
-            Some(within) => inner = within,
+            Some((Around::Future, within)) => inner = within,
+            Some((Around::Closure, within)) => return Cow::Owned(format!("{}<{within}>", written::BLOCKING[1])),
             None => break,
         }
     }
-    inner
+    Cow::Borrowed(inner)
+}
+
+/// What executors put something around.
+#[derive(Clone, Copy)]
+enum Around {
+    Future,
+    /// It may block, and runs to its end.
+    Closure,
 }
 
 /// What an executor has put something around.
-fn unwrapped(future: &str) -> Option<&str> {
+fn unwrapped(future: &str) -> Option<(Around, &str)> {
     /// Types of which the first argument is the future's.
     const TYPES: [&str; 2] = ["async_executor::AsyncCallOnDrop", "async_std::task::builder::SupportTaskLocals"];
-    /// Functions whose blocks wait for a future, of the type that they are generic over in second place.
-    const BLOCKS: [(&str, &str); 2] = [("async_executor::", "::spawn_inner"), ("blocking::", "unblock")];
+    /// Functions whose blocks wait for a future, or run a closure, of the type that they are generic over in second place.
+    const BLOCKS: [(&str, &str, Around); 2] =
+        [("async_executor::", "::spawn_inner", Around::Future), ("blocking::", "unblock", Around::Closure)];
     if TYPES.contains(&written::without_arguments(future)) {
         let (arguments, _) = brackets::inside(future, future.find('<')?);
-        return Some(brackets::split_once(arguments, ",").map_or(arguments, |(first, _)| first).trim());
+        let first = brackets::split_once(arguments, ",").map_or(arguments, |(first, _)| first);
+        return Some((Around::Future, first.trim()));
     }
     let path = future.trim_start_matches('<');
-    BLOCKS.iter().find_map(|(of, function)| {
+    BLOCKS.iter().find_map(|(of, function, around)| {
         let at = path.starts_with(of).then(|| path.find(function))??;
         let (before, generic) = (&path[..at], &path[at + function.len()..]);
         let open = generic.find('<').filter(|_| !before.contains('<'))?;
         let (_, end) = brackets::inside(generic, open);
         let [_, inner] = written::arguments(&generic[..end])?;
-        Some(inner)
+        Some((*around, inner))
     })
 }
 

@@ -122,7 +122,8 @@ fn what_executors_put_around_a_future_is_left_out() {
         ("app::run::{{closure}}", "app::run::{{closure}}"),
         ("async_executor::Executor::spawn_inner<(),app::run::{{closure}}>::{{closure}}", "app::run::{{closure}}"),
         ("<async_executor::LocalExecutor>::spawn_inner::<u8, app::A<B, C>>::{closure#0}", "app::A<B, C>"),
-        ("blocking::unblock<(),app::read::{{closure}}>::{{closure}}", "app::read::{{closure}}"),
+        ("blocking::unblock<(),app::read::{{closure}}>::{{closure}}", "blocking::unblock<app::read::{{closure}}>"),
+        ("blocking::unblock::<u8, app::read::{closure#0}>::{closure#0}", "blocking::unblock<app::read::{closure#0}>"),
         (
             "async_executor::AsyncCallOnDrop<async_std::task::builder::SupportTaskLocals<app::run::{{closure}}>,async_\
              executor::Executor::spawn_inner<(),app::run::{{closure}}>::{{closure}}>",

@@ -22,6 +22,7 @@ fn futures_are_written_without_what_only_compilers_know() {
             "tokio::runtime::blocking::task::BlockingTask<app::run::{closure}>",
             "run::{closure}",
         ),
+        ("blocking::unblock<app::run::{{closure}}>", "blocking::unblock<app::run::{closure}>", "run::{closure}"),
         (
             "core::pin::Pin<alloc::boxed::Box<(dyn core::future::future::Future<Output=u8> + core::marker::Send), A>>",
             "core::pin::Pin<alloc::boxed::Box<(dyn core::future::future::Future<Output=u8> + core::marker::Send), A>>",

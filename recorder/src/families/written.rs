@@ -2,9 +2,13 @@
 
 use crate::symbols::{brackets, short as short_path};
 
+/// What stands around a closure that may block: Tokio's type, and the function of the crate `blocking`.
+pub const BLOCKING: [&str; 2] = ["tokio::runtime::blocking::task::BlockingTask", "blocking::unblock"];
+
 /// What stands around a future and says nothing of it.
-const WRAPPERS: [&str; 8] = [
-    "tokio::runtime::blocking::task::BlockingTask",
+const WRAPPERS: [&str; 9] = [
+    BLOCKING[0],
+    BLOCKING[1],
     "core::pin::Pin",
     "alloc::boxed::Box",
     "tracing::instrument::Instrumented",
@@ -45,7 +49,7 @@ pub fn without_arguments(of_type: &str) -> &str {
 /// The function that a task for blocking code runs.
 pub fn inside_of_blocking(of_type: &str) -> &str {
     match arguments::<1>(of_type) {
-        Some([inner]) if without_arguments(of_type) == WRAPPERS[0] => inner,
+        Some([inner]) if BLOCKING.contains(&without_arguments(of_type)) => inner,
         _ => of_type,
     }
 }
