@@ -65,6 +65,9 @@ impl NamedWorkers {
     /// Which worker of its process a thread is that polls a task which awaits; none if its name does not say that it is any.
     pub fn index(&mut self, tid: Tid) -> Option<u64> {
         let named = *self.threads.get(&tid)?;
+        if self.is_named_as_program(tid, named) {
+            return None;
+        }
         if named.index.is_none() {
             self.count(named.tgid);
         }
@@ -80,10 +83,18 @@ impl NamedWorkers {
         self.workers
     }
 
+    /// Whether a thread has such a name only because its program has: a process's first thread is called like that, and where
+    /// others have such names too, they are the workers.
+    fn is_named_as_program(&self, tid: Tid, named: Named) -> bool {
+        let has_others = || self.threads.iter().any(|(other, of)| of.tgid == named.tgid && *other != tid);
+        tid == named.tgid.leader() && !named.is_worker && has_others()
+    }
+
     /// Gives an index to each of a process's threads that has none: its own number if that is free, else the first free one,
     /// in the order of their ids.
     fn count(&mut self, process: Tgid) {
-        let own = self.threads.iter().filter(|(_, named)| named.tgid == process);
+        let of_process = self.threads.iter().filter(|(_, named)| named.tgid == process);
+        let own = of_process.filter(|(tid, named)| !self.is_named_as_program(**tid, **named));
         let mut taken: FxHashSet<u64> = own.clone().filter_map(|(_, named)| named.index).collect();
         let mut new: Vec<(Tid, Option<u64>)> =
             own.filter(|(_, named)| named.index.is_none()).map(|(tid, named)| (*tid, named.number)).collect();
@@ -142,6 +153,18 @@ mod tests {
         assert_eq!(workers.workers(), 3);
         workers.named(Tid(9), PROCESS, &comm("tokio-rt"));
         assert_eq!(indices(&mut workers, [9, 11]), [Some(3), Some(0)]);
+    }
+
+    #[test]
+    fn a_first_thread_that_is_named_as_its_program_is_a_worker_where_no_other_thread_has_such_a_name() {
+        let mut smol = workers("smol", &[(10, "smolecho"), (11, "smol-1"), (12, "smol")]);
+        assert_eq!(indices(&mut smol, [10, 11, 12]), [None, Some(1), Some(0)]);
+        assert_eq!(smol.workers(), 2);
+        let mut alone = workers("web", &[(10, "web-server"), (11, "other")]);
+        assert_eq!(indices(&mut alone, [10, 11]), [Some(0), None]);
+        // It stays one.
+        alone.named(Tid(12), PROCESS, &comm("web"));
+        assert_eq!(indices(&mut alone, [10, 12]), [Some(0), Some(1)]);
     }
 
     #[test]

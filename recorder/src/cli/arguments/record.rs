@@ -117,9 +117,10 @@ pub struct RecordArguments {
 
     /// Take threads whose names begin with PREFIX for workers, where their runtime does not tell; may be repeated
     ///
-    /// Of Tokio programs whose version or build is not known, threads can't be told apart as workers, and their polls are
-    /// shown by thread. With this they are shown as workers of their process, by the number that a thread's name ends with,
-    /// else in the order of their ids. The kernel keeps 15 bytes of a name; what a runtime tells itself comes first.
+    /// Of Tokio programs whose version or build is not known, and of those on smol or async-std, threads can't be told apart as
+    /// workers, and their polls are shown by thread. With this they are shown as workers of their process, by the number that a
+    /// thread's name ends with, else in the order of their ids. A process's first thread, which is named as the program, is one
+    /// only if none of the others has such a name. The kernel keeps 15 bytes of a name; what a runtime tells itself comes first.
     #[arg(long, value_name = "PREFIX", value_parser = NonEmptyStringValueParser::new())]
     pub workers: Vec<String>,
 
