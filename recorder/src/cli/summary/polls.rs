@@ -11,7 +11,7 @@ use crate::session::{Outcome, ProbeSummary};
 const NAMED_REASONS: usize = 5;
 
 /// The part of the summary about polls.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct PollSummary {
     /// Polls that are shown from their begin to their end.
     polls_exact: u64,
@@ -94,7 +94,7 @@ impl PollSummary {
             (self.polls_unfinished, "had not ended when their ends were told no more"),
             (self.polls_without_end, "whose end was not seen, most of them before it was known where it is"),
             (self.polls_found, "of which samples and switches tell how long they lasted at least"),
-            (self.polls_unnamed, "that lasted, by no known future"),
+            (self.polls_unnamed, "that lasted, of no known future: these are not in the trace"),
             (
                 self.workers_gone_unseen,
                 "in which a thread blocked in place, it is not known when: shown by their threads",
@@ -163,5 +163,17 @@ impl fmt::Display for Cost<'_> {
             write!(out, ": {:.1} µs at each of {} probes", each_ns as f64 / 1e3, Count(hits))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_polls_of_no_known_future_are_not_in_the_trace_is_told() {
+        let summary = PollSummary { polls_unnamed: 7, is_of_tasks: true, ..PollSummary::default() };
+        let told = "  polls     7 that lasted, of no known future: these are not in the trace\n";
+        assert_eq!(summary.to_string(), told);
     }
 }
