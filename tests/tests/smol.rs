@@ -134,6 +134,15 @@ fn polls_of_smol_are_told_and_what_blocks_in_them_is_found() {
     assert_eq!((&tasks[0]["family"], tasks.as_array().map(Vec::len)), (&"async-task".into(), Some(1)), "{tasks}");
 }
 
+#[test]
+fn that_its_tasks_are_in_no_list_is_told() {
+    let program = Program::start(program!("smol-mill"), &[]);
+    let mut command = Command::new(polletto());
+    let output = command.args(["tasks", "-p", &program.pid().to_string()]).output().expect("it starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("can't be listed: they are async-task's"), "{told}");
+}
+
 /// The places where futures panic are left.
 #[test]
 fn in_a_stripped_program_they_are_too() {

@@ -26,9 +26,19 @@ pub(crate) const POLL_CALL: PollCall =
 /// The family of all runtimes that spawn by async-task.
 pub struct AsyncTask;
 
+/// Whether a file can spawn such tasks.
+pub fn has_tasks(file: &CodeFile<'_>) -> bool {
+    vtables(file).is_some()
+}
+
+/// None if there are none.
+fn vtables(file: &CodeFile<'_>) -> Option<Vec<TaskVtable>> {
+    scan(&file.contents, file.pointers()?).ok().filter(|vtables| !vtables.is_empty())
+}
+
 impl Family for AsyncTask {
     fn examine(&self, file: &CodeFile<'_>, wanted: Wanted) -> Option<TaskFile> {
-        let vtables = scan(&file.contents, file.pointers()?).ok().filter(|vtables| !vtables.is_empty())?;
+        let vtables = vtables(file)?;
         let futures = names::futures(&vtables, file.bytes());
         let bodies = bodies(&futures, file).unwrap_or_default();
         let probed = wanted.probes.then(|| {

@@ -14,7 +14,8 @@ use super::{
     preamble::boottime_ns,
 };
 use crate::{
-    families::{FutureName, ProgramFiles},
+    async_task,
+    families::{CodeFile, FutureName, ProgramFiles},
     kernel,
     target::{self, Memory, ProcessMemory, image::FileCopy},
     tokio::{
@@ -145,7 +146,7 @@ fn program_of(process: Tgid) -> Result<Found> {
     let code = target::code_of(process).with_context(|| format!("could not read what process {process} runs"))?;
     let Some(code) = code else { bail!("process {process} has ended, or is the kernel's own") };
     let mut modules = Modules::default();
-    let mut unreadable = Vec::new();
+    let (mut unreadable, mut others) = (Vec::new(), Vec::new());
     for range in code {
         let file = match modules.read(process, &range) {
             Some(Ok(file)) => file,
@@ -160,6 +161,16 @@ fn program_of(process: Tgid) -> Result<Found> {
             let bias = file.bias(&range);
             return Ok(Found { file, program, bias });
         }
+        others.push(file);
+    }
+    let spawns = |file: &&Arc<ModuleFile>| {
+        file.image.as_ref().is_some_and(|image| async_task::has_tasks(&CodeFile::new(image, &file.source)))
+    };
+    if let Some(file) = others.iter().find(spawns) {
+        let path = &file.module.path;
+        bail!(
+            "the tasks of {path} can't be listed: they are async-task's, as on smol and async-std, and nothing lists those; their polls can be recorded"
+        );
     }
     match &unreadable[..] {
         [] => bail!("process {process} has no tasks of Tokio's in its code"),
