@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn that_no_thread_has_the_name_of_a_worker_is_told() {
-        let told = |workers_by_name| {
+        let summary = |workers_by_name| {
             let program = TaskProgram {
                 path: "app".to_owned(),
                 family: FamilyName::AsyncTask,
@@ -119,13 +119,15 @@ mod tests {
                 tasks_unseen: None,
                 workers_unseen: None,
             };
-            TaskSummary { tasks: vec![program], samples_in_polls: 0, files: 1, workers_by_name }.to_string()
+            TaskSummary { tasks: vec![program], samples_in_polls: 0, files: 1, workers_by_name }
         };
+        let told = |workers_by_name| summary(workers_by_name).to_string();
         let without =
             "  tasks     0 samples in polls\n            app: async-task, 2 kinds of tasks, 1 without a name\n";
         assert_eq!(told(None), without);
         let nobody = "            no thread that polled has a name that begins as --workers says\n";
         assert_eq!(told(Some(0)), format!("{without}{nobody}"));
+        assert_eq!(serde_json::json!(summary(Some(0)))["workers_by_name"], 0);
         assert_eq!(told(Some(2)), format!("{without}            2 threads are taken for workers by their names\n"));
     }
 }
