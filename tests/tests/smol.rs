@@ -93,8 +93,9 @@ fn check(outcome: &Outcome, all: &[Ran], future_of: impl Fn(&str) -> Option<Stri
         tracks.contains(&"async-task workers") && !tracks.iter().any(|name| name.starts_with("Tokio")),
         "{tracks:?}"
     );
-    // What computes may be preempted for longer than it runs.
-    for (what, kinds) in [("sleeping", &["slept in poll"][..]), ("computing", &["long poll", "preempted in poll"])] {
+    // Others may have the CPU for longer than it runs or sleeps.
+    for (what, kind) in [("sleeping", "slept in poll"), ("computing", "long poll")] {
+        let kinds = [kind, "preempted in poll"];
         for (_, poll) in shown.iter().filter(|(ran, _)| ran.what == what) {
             let of_poll = trace.events.iter().filter(|event| event.track == poll.track && event.at == poll.begin);
             let mut findings = of_poll.filter(|event| event.categories.iter().any(|of| of == "finding"));

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use procfs::process::{Process, Task};
+use procfs::process::Process;
 use rustix::{
     process::setpriority_process,
     thread::{Pid, gettid},
@@ -20,13 +20,13 @@ const FIRST: i32 = -15;
 /// A tenth of a CPU on a machine whose CPUs are all busy.
 const LAST: i32 = 10;
 
-/// How often it is looked whether a thread that gives way gets on.
-const LOOK_PERIOD: Duration = Duration::from_millis(50);
+/// How often it is looked whether threads that give way get on.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
-/// For how many of these it may stand still, one after another.
-const PATIENCE: usize = 4;
+/// For how many of these they may stand still, one after another. Much less than files are waited for.
+const PATIENCE: usize = 3;
 
-/// It stands still if it gets less of a CPU than `LAST` would get it: one part in so many.
+/// They stand still if they get less of a CPU than `LAST` would get them: one part in so many.
 const SHARE: u32 = 10;
 
 /// Lets the calling thread, and those that it starts, go before others.
@@ -56,7 +56,7 @@ impl GivingWay {
         let watcher = thread::Builder::new().name("polletto-way".into()).spawn(move || {
             // Who asks is gone only if it has panicked.
             tell.send(may_return_from_idle()).ok();
-            watch(thread, &is_over);
+            watch(&is_over);
         });
         // Where it is refused, all is done in turn with others.
         setpriority_process(Some(thread), LAST).ok();
@@ -96,38 +96,46 @@ impl Watched {
     }
 }
 
-/// Waits until it is over. If the thread is found to want a CPU and not to get it, it shall wait for its turn like others.
-fn watch(thread: Pid, is_over: &Receiver<()>) {
-    let Ok(thread) = Process::myself().and_then(|own| own.task_from_tid(thread.as_raw_nonzero().get())) else { return };
+/// Waits until it is over. If threads of ours are found to want a CPU and not to get it, all of them shall wait for their
+/// turns like others: one may wait for another.
+fn watch(is_over: &Receiver<()>) {
+    let Ok(own) = Process::myself() else { return };
     let mut before = Duration::ZERO;
     let mut stood_still = 0;
     while is_over.recv_timeout(LOOK_PERIOD) == Err(RecvTimeoutError::Timeout) {
-        let Ok((had, wants)) = use_of(&thread) else { return };
+        let Waiting { threads, had, wants } = waiting(&own);
         let gets_on = had.saturating_sub(before) >= LOOK_PERIOD / SHARE;
         stood_still = if gets_on || !wants { 0 } else { stood_still + 1 };
         before = had;
         if stood_still == PATIENCE {
-            take_turns();
+            // One that has ended needs nothing any more.
+            threads.into_iter().for_each(|thread| drop(schedule(thread, libc::SCHED_OTHER)));
             return;
         }
     }
 }
 
-/// The CPU time of a thread of ours, and whether it wants more.
-fn use_of(thread: &Task) -> procfs::ProcResult<(Duration, bool)> {
-    let had = Duration::from_nanos(thread.schedstat()?.sum_exec_runtime);
-    Ok((had, thread.stat()?.state == 'R'))
+/// Our threads that run when nobody else does.
+#[derive(Default)]
+struct Waiting {
+    threads: Vec<Pid>,
+    /// The CPU time of all of them.
+    had: Duration,
+    /// One of them could run.
+    wants: bool,
 }
 
-/// All of our threads that run when nobody else does are in the same need: one starts the others.
-fn take_turns() {
-    let threads = Process::myself().and_then(|own| own.tasks());
-    for thread in threads.into_iter().flatten().flatten() {
-        if let Some(thread) = Pid::from_raw(thread.tid).filter(|&thread| is_idle(thread)) {
-            // One that has ended needs nothing any more.
-            schedule(thread, libc::SCHED_OTHER).ok();
-        }
+fn waiting(own: &Process) -> Waiting {
+    let mut waiting = Waiting::default();
+    for task in own.tasks().into_iter().flatten().flatten() {
+        let Some(thread) = Pid::from_raw(task.tid).filter(|&thread| is_idle(thread)) else { continue };
+        // What can't be read has ended.
+        let (Ok(used), Ok(stat)) = (task.schedstat(), task.stat()) else { continue };
+        waiting.threads.push(thread);
+        waiting.had += Duration::from_nanos(used.sum_exec_runtime);
+        waiting.wants |= stat.state == 'R';
     }
+    waiting
 }
 
 /// Tries it on the calling thread, which may have to stay so.
@@ -206,14 +214,17 @@ mod tests {
             });
             scope.spawn(|| {
                 stay_on_one_cpu();
-                let own = gettid();
                 let way = GivingWay::begin();
-                let began = Instant::now();
-                while is_idle(own) && began.elapsed() < Duration::from_secs(20) {
-                    spin_loop();
-                }
+                // Which only waits for another that it has started.
+                let is_stuck = apart(|| {
+                    let (own, began) = (gettid(), Instant::now());
+                    while is_idle(own) && began.elapsed() < Duration::from_secs(20) {
+                        spin_loop();
+                    }
+                    is_idle(own)
+                });
                 is_over.store(true, Ordering::Relaxed);
-                assert!(!is_idle(own), "it still waits");
+                assert!(!is_stuck, "it still waits");
                 drop(way);
             });
         });
