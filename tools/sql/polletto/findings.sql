@@ -347,24 +347,31 @@ WITH
   ),
   -- Of the same runtime, and long themselves: else it was no single poll that
   -- starved the task.
-  meanwhile AS (
+  -- Seeks what overlaps: of all with all there are soon too many.
+  meanwhile AS MATERIALIZED (
     SELECT
-      starved.wakeup_id,
-      long.worker || ' polled ' || long.name || ' for '
-      || printf('%.1f ms', long.dur / 1e6) AS detail,
+      overlap.id_0 AS wakeup_id,
+      overlap.id_1 AS poll_id,
       row_number() OVER (
-        PARTITION BY starved.wakeup_id
-        ORDER BY
-          min(long.ts + long.dur, starved.poll_ts)
-          - max(long.ts, starved.ts) DESC,
-          long.id
+        PARTITION BY overlap.id_0
+        ORDER BY overlap.dur DESC, overlap.id_1
       ) AS rank
-    FROM starved
-    JOIN long
-      ON long.upid = starved.upid
-      AND long.runtime = starved.runtime
-      AND long.ts < starved.poll_ts
-      AND long.ts + long.dur > starved.ts
+    FROM
+      _interval_intersect!(
+        (
+          (
+            SELECT wakeup_id AS id, ts, dur, upid, runtime
+            FROM starved
+            WHERE dur > 0 AND runtime IS NOT NULL
+          ),
+          (
+            SELECT id, ts, dur, upid, runtime
+            FROM long
+            WHERE dur > 0 AND runtime IS NOT NULL
+          )
+        ),
+        (upid, runtime)
+      ) AS overlap
   ),
   found AS (
     SELECT
@@ -405,7 +412,11 @@ WITH
       starved.dur,
       NULL AS extent,
       'starved task' AS kind,
-      coalesce(meanwhile.detail, did.did) AS detail,
+      coalesce(
+        kept.worker || ' polled ' || kept.name || ' for '
+        || printf('%.1f ms', kept.dur / 1e6),
+        did.did
+      ) AS detail,
       starved.task_id,
       starved.future,
       starved.worker,
@@ -420,6 +431,7 @@ WITH
     FROM starved
     LEFT JOIN meanwhile
       ON meanwhile.wakeup_id = starved.wakeup_id AND meanwhile.rank = 1
+    LEFT JOIN _polletto_poll_slices AS kept ON kept.id = meanwhile.poll_id
     LEFT JOIN _polletto_did_meanwhile AS did
       ON did.wakeup_id = starved.wakeup_id
     UNION ALL
