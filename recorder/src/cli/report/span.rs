@@ -31,7 +31,7 @@ impl Span {
         self.observed_ns.max(1) as f64 / 1e9
     }
 
-    /// For how much of the time polls were observed, where that is worth a word: findings are missing from the rest.
+    /// For how much of the time polls were observed, where that is worth a word: of the rest findings may be missing.
     pub fn gap(self) -> Option<Gap> {
         /// Probes are not there in a recording's first moments.
         const NEARLY_ALL: f64 = 0.95;
@@ -50,7 +50,11 @@ pub struct Gap {
 impl fmt::Display for Gap {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (percent, seconds) = (100.0 * self.share, self.of.recorded_ns as f64 / 1e9);
-        write!(out, "polls were observed for {percent:.1} % of the {seconds:.1} s, and nothing is told of the rest")
+        write!(
+            out,
+            "polls were observed for {percent:.1} % of the {seconds:.1} s, and of the rest only what samples and switches \
+             tell"
+        )
     }
 }
 
@@ -69,7 +73,7 @@ mod tests {
             let span = Span { recorded_ns: 5_000_000_000, observed_ns, is_exact };
             span.gap().map(|gap| gap.to_string())
         };
-        let told = "polls were observed for 1.5 % of the 5.0 s, and nothing is told of the rest";
+        let told = "polls were observed for 1.5 % of the 5.0 s, and of the rest only what samples and switches tell";
         assert_eq!(gap(75_000_000, true).as_deref(), Some(told));
         assert_eq!(gap(4_950_000_000, true), None);
         assert_eq!(gap(75_000_000, false), None, "samples and switches tell of polls all the time");
