@@ -6,10 +6,12 @@
 use std::{
     collections::HashMap,
     fs,
+    io::{BufRead, BufReader},
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use polletto_tests::{
@@ -22,6 +24,7 @@ use polletto_tests::{
     trace::{Event, EventKind},
     turn::Turn,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn report(trace: &Path, arguments: &[&str]) -> Output {
@@ -67,6 +70,55 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("slept in poll (timer)"));
     }
     compared(&outcome.output);
+}
+
+#[test]
+fn a_report_that_is_ended_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [slow, trace] = ["slow", "trace"].map(|name| directory.path().join(name));
+    fs::write(&slow, "#!/bin/sh\necho $$ > \"$TMPDIR/reads\"\nexec sleep 600\n").expect("a script");
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).expect("a program");
+    fs::write(&trace, "").expect("a file");
+    let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::KILL];
+    let started = signals.map(|signal| {
+        let room = directory.path().join(format!("{signal:?}"));
+        fs::create_dir(&room).expect("a directory");
+        let mut command = Command::new(polletto());
+        command.arg("report").arg(&trace).arg("--trace-processor").arg(&slow).env("TMPDIR", &room);
+        (signal, room, command.stderr(Stdio::piped()).spawn().expect("polletto starts"))
+    });
+    for (signal, room, mut reporting) in started {
+        let mut told = String::new();
+        BufReader::new(reporting.stderr.as_mut().expect("a pipe")).read_line(&mut told).expect("words");
+        assert!(told.contains("still reads it"), "{told}");
+        let reads: i32 = fs::read_to_string(room.join("reads")).expect("it runs").trim().parse().expect("a number");
+        fs::remove_file(room.join("reads")).expect("it is there");
+        kill_process(Pid::from_child(&reporting), signal).expect("it runs");
+        assert_eq!(reporting.wait().expect("it ends").signal(), Some(signal.as_raw()));
+        // Who has ended has no arguments, even if nobody asked how it ended.
+        let runs = || fs::read(format!("/proc/{reads}/cmdline")).is_ok_and(|words| !words.is_empty());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while runs() {
+            assert!(Instant::now() < deadline, "{signal:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let left = fs::read_dir(&room).expect("a directory").count();
+        // Of what ends it on the spot nobody can tidy up but the processes.
+        assert_eq!(left, usize::from(signal == Signal::KILL), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_trace_that_cannot_be_read_is_told_in_words_of_our_own() {
+    if trace_processor().is_none() {
+        return;
+    }
+    for (trace, reason) in [("/nowhere", "No such file or directory"), ("/", "is a directory")] {
+        let output = report(Path::new(trace), &[]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.starts_with(&format!("polletto: {trace} can't be read: {reason}")), "{told}");
+    }
 }
 
 /// A program that blocks, with itself and with one that does not.

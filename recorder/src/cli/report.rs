@@ -2,6 +2,7 @@
 
 mod asking;
 mod comparison;
+mod ended;
 mod found;
 mod span;
 

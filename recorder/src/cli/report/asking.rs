@@ -1,19 +1,28 @@
 //! Perfetto's `trace_processor`, which reads traces for us, with our package of SQL.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+use super::{super::tell, ended, ended::Endings};
 use crate::symbols::Categories;
 
 /// What it may be called.
 const PROGRAMS: [&str; 2] = ["trace_processor_shell", "trace_processor"];
+
+/// After how long people are told what they wait for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there may be no package.
 const NO_ROOM: &str = "there is no room for the package of SQL";
@@ -58,12 +67,15 @@ impl Processor {
     /// The program at `asked`, or the one on the PATH, with a package that goes by these categories.
     pub fn new(asked: Option<&Path>, categories: &Categories) -> Result<Processor> {
         let program = find(asked)?;
+        // What ends the program waits until it is known what there is to remove.
+        let endings = Endings::hold().context("signals can't be caught")?;
         let processor = Processor { program, directory: tempfile::tempdir().context(NO_ROOM)? };
         fs::create_dir(processor.package()).context(NO_ROOM)?;
         let patterns = categories.sql();
         for (name, text) in PACKAGE.into_iter().chain([("patterns", &*patterns)]) {
             fs::write(processor.package().join(name).with_extension("sql"), text).context(NO_ROOM)?;
         }
+        endings.remove(processor.directory.path()).context("no thread can be started")?;
         Ok(processor)
     }
 
@@ -74,11 +86,12 @@ impl Processor {
 
     /// The rows of a query whose only column is `hex(json_object(…))`.
     pub fn ask<T: DeserializeOwned>(&self, trace: &Path, query: &str) -> Result<Vec<T>> {
-        fs::metadata(trace).with_context(|| format!("{} can't be read", trace.display()))?;
+        ensure_readable(trace).with_context(|| format!("{} can't be read", trace.display()))?;
         let mut command = Command::new(&self.program);
         command.arg("query").arg("--add-sql-package").arg(self.package()).arg(trace).arg(query).stdin(Stdio::null());
+        ended::end_with_us(&mut command);
         let program = self.program.display();
-        let output = command.output().with_context(|| format!("{program} does not start"))?;
+        let output = output(&mut command, trace).with_context(|| format!("{program} does not start"))?;
         if !output.status.success() {
             let told = String::from_utf8_lossy(&output.stderr);
             let told: Vec<&str> = told.lines().filter(|line| !line.contains("Loading trace")).collect();
@@ -89,6 +102,34 @@ impl Processor {
         let rows = text.lines().filter(|line| !line.is_empty()).skip(1);
         rows.map(row).collect::<Option<Vec<T>>>().context("trace_processor's answer is not what was asked for")
     }
+}
+
+/// What is wrong with a trace, before somebody else says it in words of their own.
+fn ensure_readable(trace: &Path) -> io::Result<()> {
+    let kind = fs::metadata(trace)?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    // Opening a pipe takes what is in it from who is to read it.
+    if kind.is_file() { File::open(trace).map(drop) } else { Ok(()) }
+}
+
+/// What a command answers about a trace. Says so if it takes long.
+fn output(command: &mut Command, trace: &Path) -> io::Result<Output> {
+    let (answered, answer) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if answer.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                tell(format_args!(
+                    "polletto: {} is large, or a low threshold finds much in it: trace_processor still reads it\n",
+                    trace.display()
+                ));
+            }
+        });
+        let output = command.output();
+        drop(answered);
+        output
+    })
 }
 
 /// The program to ask.
