@@ -79,7 +79,7 @@ pub struct ReportArguments {
 
     /// End with exit status 3 if there is any of that KIND that lasts as long; may be repeated
     ///
-    /// KIND is long-poll, slept-in-poll, preempted-in-poll or starved-task; MS are milliseconds, with or without `ms`. With
+    /// KIND is long-poll, slept-in-poll, preempted-in-poll, starved-task or lock-convoy; MS are milliseconds, with or without `ms`. With
     /// --compare it is about AFTER alone; `--fail-on worse` is about what got worse.
     #[arg(long, value_name = "KIND=MS", value_parser = fail_on)]
     pub fail_on: Vec<FailOn>,
@@ -121,8 +121,8 @@ pub struct OpenArguments {
 pub enum FailOn {
     /// A finding that lasts as long, or longer.
     Longer {
-        /// As findings call it.
-        kind: &'static str,
+        /// One of [`Fault::KINDS`].
+        kind: Fault,
         limit: Duration,
     },
     /// Something that got worse from one trace to the other.
@@ -135,17 +135,6 @@ impl FailOn {
         match self {
             FailOn::Longer { limit, .. } => Some(*limit),
             FailOn::Worse => None,
-        }
-    }
-}
-
-impl fmt::Display for FailOn {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FailOn::Longer { kind, limit } => {
-                write!(out, "there is a {kind} of {} ms or more", limit.as_secs_f64() * 1e3)
-            }
-            FailOn::Worse => out.write_str("something got worse"),
         }
     }
 }
@@ -280,7 +269,7 @@ fn fail_on(text: &str) -> Result<FailOn, String> {
         return Err(format!("`{name}` is no kind: those are {}", names.join(", ")));
     };
     let limit = milliseconds(limit.strip_suffix("ms").unwrap_or(limit))?;
-    Ok(FailOn::Longer { kind: Fault::KINDS[at].name(), limit })
+    Ok(FailOn::Longer { kind: Fault::KINDS[at], limit })
 }
 
 #[cfg(test)]
@@ -299,7 +288,7 @@ mod tests {
         let parse = |text: &str| Arguments::try_parse_from(["polletto", "report", "x", "--fail-on", text]);
         for text in ["starved-task=7.5", "starved-task=7.5ms"] {
             let Command::Report(arguments) = parse(text).unwrap().command else { panic!("{text}") };
-            let expected = FailOn::Longer { kind: "starved task", limit: Duration::from_micros(7_500) };
+            let expected = FailOn::Longer { kind: Fault::Starved, limit: Duration::from_micros(7_500) };
             assert_eq!(arguments.fail_on, [expected], "{text}");
         }
         for text in ["long-poll", "long-poll=", "poll=5", "long-poll=5s", "=5"] {

@@ -28,7 +28,7 @@ use super::{
     summary::{AtLeast, InBrackets, OtherLines, SleptThere, several},
     tell,
 };
-use crate::symbols::told_place;
+use crate::{symbols::told_place, timeline::Fault};
 
 /// The command line can't be followed.
 const USAGE: u8 = 2;
@@ -86,12 +86,12 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
     };
     let mut code = 0;
     for fail_on in &arguments.fail_on {
-        let is_so = match fail_on {
-            FailOn::Longer { kind, limit } => found.iter().any(|found| is_over(found, kind, *limit)),
-            FailOn::Worse => is_worse,
+        let told = match fail_on {
+            FailOn::Longer { kind, limit } => over(&found, *kind, *limit),
+            FailOn::Worse => is_worse.then(|| "something got worse".to_owned()),
         };
-        if is_so {
-            tell(format_args!("polletto: {fail_on}\n"));
+        if let Some(told) = told {
+            tell(format_args!("polletto: {told}\n"));
             code = FOUND;
         }
     }
@@ -109,8 +109,22 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn is_over(found: &Found, kind: &str, limit: Duration) -> bool {
-    found.kind == kind && found.kept_ns() >= nanoseconds(limit)
+/// What there is of a kind that lasts too long, in words; none if nothing does.
+fn over(found: &[Found], kind: Fault, limit: Duration) -> Option<String> {
+    let is_over = |found: &&Found| found.kind == kind.name() && found.kept_ns() >= nanoseconds(limit);
+    let lasted_ns: Vec<u64> = found.iter().filter(is_over).map(Found::kept_ns).collect();
+    let longest_ms = *lasted_ns.iter().max()? as f64 / 1e6;
+    let (one, more, did) = match kind {
+        Fault::LongPoll => ("poll", "polls", "ran"),
+        Fault::Slept(_) => ("poll", "polls", "slept"),
+        Fault::Preempted if lasted_ns.len() == 1 => ("poll", "polls", "was preempted"),
+        Fault::Preempted => ("poll", "polls", "were preempted"),
+        Fault::Starved => ("task", "tasks", "starved"),
+        Fault::Convoy => ("lock convoy", "lock convoys", "held a poll up"),
+    };
+    let (count, limit_ms) = (several(lasted_ns.len() as u64, one, more), limit.as_secs_f64() * 1e3);
+    let the_longest = if lasted_ns.len() == 1 { ":" } else { ", the longest" };
+    Some(format!("{count} {did} for {limit_ms} ms or more{the_longest} {longest_ms:.1} ms"))
 }
 
 /// What is told. Its fields are what `--json` prints.
@@ -408,10 +422,13 @@ mod tests {
 
     #[test]
     fn what_must_not_be_is_of_a_kind_and_as_long() {
-        let is_over = |found: Found| is_over(&found, "long poll", Duration::from_millis(9));
-        assert!(is_over(found("long poll", 9_000_000, None)));
-        assert!(!is_over(found("long poll", 8_999_999, None)));
-        assert!(!is_over(found("slept in poll", 9_000_000, None)));
+        let told = |all: &[Found]| over(all, Fault::LongPoll, Duration::from_micros(8_500));
+        let [long, longer] = [8_500_000, 11_720_000].map(|dur| found("long poll", dur, None));
+        assert_eq!(told(&[found("long poll", 8_499_999, None), found("slept in poll", 9_000_000, None)]), None);
+        let expected = "1 poll ran for 8.5 ms or more: 8.5 ms";
+        assert_eq!(told(std::slice::from_ref(&long)).as_deref(), Some(expected));
+        let expected = "2 polls ran for 8.5 ms or more, the longest 11.7 ms";
+        assert_eq!(told(&[long, longer]).as_deref(), Some(expected));
     }
 
     #[test]
@@ -448,7 +465,8 @@ mod tests {
     fn a_convoy_is_held_against_a_threshold_by_the_longest_sleep_in_a_poll() {
         let convoy = Found { off_cpu_ns: Some(9_000_000), ..found("lock convoy", 30_000_000, None) };
         for (limit_ms, expected) in [(9, true), (10, false)] {
-            assert_eq!(is_over(&convoy, "lock convoy", Duration::from_millis(limit_ms)), expected, "{limit_ms} ms");
+            let told = over(std::slice::from_ref(&convoy), Fault::Convoy, Duration::from_millis(limit_ms));
+            assert_eq!(told.is_some(), expected, "{limit_ms} ms");
         }
     }
 }
