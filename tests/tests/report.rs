@@ -7,7 +7,10 @@ use std::{
     collections::HashMap,
     fs,
     io::{BufRead, BufReader},
-    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    os::unix::{
+        fs::PermissionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
     path::Path,
     process::{Command, Output, Stdio},
     thread,
@@ -72,6 +75,28 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
     compared(&outcome.output);
 }
 
+/// Lets the signals end a program that end it in a terminal. What runs in the background may ignore some, and so do those
+/// that it starts.
+fn as_from_a_terminal(command: &mut Command) {
+    let by_default = || {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: a system call, by which no code of ours is to be run.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: it makes system calls, and takes neither memory nor locks.
+    unsafe { command.pre_exec(by_default) };
+}
+
+fn within_seconds(seconds: u64, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it takes longer than {seconds} s");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_report_that_is_ended_leaves_nothing_behind() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -85,6 +110,7 @@ fn a_report_that_is_ended_leaves_nothing_behind() {
         fs::create_dir(&room).expect("a directory");
         let mut command = Command::new(polletto());
         command.arg("report").arg(&trace).arg("--trace-processor").arg(&slow).env("TMPDIR", &room);
+        as_from_a_terminal(&mut command);
         (signal, room, command.stderr(Stdio::piped()).spawn().expect("polletto starts"))
     });
     for (signal, room, mut reporting) in started {
@@ -94,14 +120,10 @@ fn a_report_that_is_ended_leaves_nothing_behind() {
         let reads: i32 = fs::read_to_string(room.join("reads")).expect("it runs").trim().parse().expect("a number");
         fs::remove_file(room.join("reads")).expect("it is there");
         kill_process(Pid::from_child(&reporting), signal).expect("it runs");
+        within_seconds(5, || reporting.try_wait().expect("it is a child").is_some());
         assert_eq!(reporting.wait().expect("it ends").signal(), Some(signal.as_raw()));
         // Who has ended has no arguments, even if nobody asked how it ended.
-        let runs = || fs::read(format!("/proc/{reads}/cmdline")).is_ok_and(|words| !words.is_empty());
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while runs() {
-            assert!(Instant::now() < deadline, "{signal:?}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        within_seconds(5, || !fs::read(format!("/proc/{reads}/cmdline")).is_ok_and(|words| !words.is_empty()));
         let left = fs::read_dir(&room).expect("a directory").count();
         // Of what ends it on the spot nobody can tidy up but the processes.
         assert_eq!(left, usize::from(signal == Signal::KILL), "{signal:?}");
