@@ -9,7 +9,7 @@ use polletto_tests::{
     program,
     program::{Program, strip},
     recorder::{Outcome, Record, polletto},
-    trace::{Event, Nanoseconds, Trace, TrackSlice, the_number, the_text},
+    trace::{Event, Nanoseconds, Trace, TrackSlice, number, the_number, the_text},
     turn::Turn,
 };
 use serde_json::Value;
@@ -94,13 +94,13 @@ fn check(outcome: &Outcome, all: &[Ran], future_of: impl Fn(&str) -> Option<Stri
         "{tracks:?}"
     );
     // Others may have the CPU for longer than it runs or sleeps.
-    for (what, kind) in [("sleeping", "slept in poll"), ("computing", "long poll")] {
-        let kinds = [kind, "preempted in poll"];
+    for (what, kind, took) in [("sleeping", "slept in poll", "off_cpu_ns"), ("computing", "long poll", "cpu_ns")] {
         for (_, poll) in shown.iter().filter(|(ran, _)| ran.what == what) {
             let of_poll = trace.events.iter().filter(|event| event.track == poll.track && event.at == poll.begin);
             let mut findings = of_poll.filter(|event| event.categories.iter().any(|of| of == "finding"));
-            let is_of_kind = |event: &Event| kinds.iter().any(|kind| event.name.starts_with(kind));
-            assert!(findings.any(is_of_kind), "{what}: {poll:?}");
+            let [took_ns, had_no_cpu_ns] = [took, "runqueue_ns"].map(|name| number(poll.arguments, name));
+            let kind = if had_no_cpu_ns > took_ns { "preempted in poll" } else { kind };
+            assert!(findings.any(|event: &Event| event.name.starts_with(kind)), "{what}: {poll:?}");
         }
     }
     let places = outcome.summary()["findings"]["places"].clone();

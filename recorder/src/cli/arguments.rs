@@ -79,8 +79,8 @@ pub struct ReportArguments {
 
     /// End with exit status 3 if there is any of that KIND that lasts as long; may be repeated
     ///
-    /// KIND is long-poll, slept-in-poll, preempted-in-poll, starved-task or lock-convoy; MS are milliseconds, with or without `ms`. With
-    /// --compare it is about AFTER alone; `--fail-on worse` is about what got worse.
+    /// KIND is long-poll, slept-in-poll, preempted-in-poll, starved-task or lock-convoy; MS are milliseconds, with or
+    /// without `ms`. With --compare it is about AFTER alone; `--fail-on worse` is about what got worse.
     #[arg(long, value_name = "KIND=MS", value_parser = fail_on)]
     pub fail_on: Vec<FailOn>,
 

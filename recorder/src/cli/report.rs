@@ -341,6 +341,11 @@ mod tests {
         }
     }
 
+    fn report_of(findings: Vec<&Found>) -> Report<'_> {
+        let (groups, span, runtimes) = (grouped(&findings), Span::default(), Vec::new());
+        Report { threshold_ns: 5_000_000, polls: 9, span, groups, findings, runtimes }
+    }
+
     #[test]
     fn findings_of_a_kind_in_a_place_are_told_together_and_what_takes_most_first() {
         let all = [
@@ -361,14 +366,7 @@ mod tests {
             dur: 2_340_000_000,
             detail: "busy for 99 % of the time, the others for 3 %".to_owned(),
         }];
-        let report = Report {
-            threshold_ns: 5_000_000,
-            polls: 9,
-            span: Span::default(),
-            groups: grouped(&findings),
-            findings,
-            runtimes,
-        };
+        let report = Report { runtimes, ..report_of(findings) };
         let lines: Vec<String> = report.to_string().lines().map(|line| line.trim().to_owned()).collect();
         assert_eq!(
             lines,
@@ -397,16 +395,7 @@ mod tests {
         let by_place = Found { future: "f.rs:7".to_owned(), ..starved.clone() };
         assert_eq!(grouped(&[&starved])[0].meanwhile, Some("timer"));
         for (of, expected) in [(&starved, true), (&by_place, false)] {
-            let findings = vec![of];
-            let groups = grouped(&findings);
-            let report = Report {
-                threshold_ns: 5_000_000,
-                polls: 9,
-                span: Span::default(),
-                groups,
-                findings,
-                runtimes: Vec::new(),
-            };
+            let report = report_of(vec![of]);
             assert_eq!(report.to_string().contains("written at f.rs:7"), expected, "{report}");
         }
     }
@@ -436,15 +425,7 @@ mod tests {
         let cut_off = Found { extent: Some("at least".to_owned()), ..found("long poll", 9_000_000, None) };
         let exact = Found { extent: Some("exact".to_owned()), ..found("long poll", 7_000_000, None) };
         for (all, expected) in [([&cut_off, &exact], true), ([&exact, &exact], false)] {
-            let report = Report {
-                threshold_ns: 5_000_000,
-                polls: 9,
-                span: Span::default(),
-                groups: grouped(&all),
-                findings: Vec::new(),
-                runtimes: Vec::new(),
-            };
-            let told = report.to_string();
+            let told = report_of(all.to_vec()).to_string();
             assert_eq!(told.contains("the longest at least, since its end was not seen"), expected, "{told}");
         }
     }

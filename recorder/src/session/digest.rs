@@ -1,6 +1,6 @@
 //! What becomes of what the kernel tells: packets, by way of the timeline, and what is found out of processes meanwhile.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use polletto_common::record::{Task, flags};
@@ -22,9 +22,6 @@ use crate::{
     trace::PacketBuffer,
 };
 
-/// How often lists of tasks are walked where nobody says it.
-const WALK_PERIOD: Duration = Duration::from_secs(1);
-
 /// What is known of the recorded processes besides what the kernel records.
 pub struct Sources {
     /// What they have mapped.
@@ -43,7 +40,7 @@ pub struct Digest {
     pub awaiting: Option<Awaiting>,
     pub packets: PacketBuffer,
     needs_mappings: bool,
-    walk: Every,
+    walk: Option<Every>,
     await_stacks: Option<Every>,
 }
 
@@ -69,7 +66,7 @@ impl Digest {
             awaiting,
             packets,
             needs_mappings: config.needs_mappings(),
-            walk: Every::new(config.task_walk.unwrap_or(WALK_PERIOD)),
+            walk: config.task_walk.map(Every::new),
             await_stacks,
         })
     }
@@ -174,7 +171,7 @@ impl Digest {
                 awaiting.has_tasks(walked.tgid, walked.may_tell_awaits)?;
             }
         }
-        if self.walk.is_due() {
+        if self.walk.as_mut().is_some_and(Every::is_due) {
             walks.walk();
         }
         if walks.take_threads_wanted() {

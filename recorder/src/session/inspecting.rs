@@ -169,7 +169,8 @@ fn program_of(process: Tgid) -> Result<Found> {
     if let Some(file) = others.iter().find(spawns) {
         let path = &file.module.path;
         bail!(
-            "the tasks of {path} can't be listed: they are async-task's, as on smol and async-std, and nothing lists those; their polls can be recorded"
+            "the tasks of {path} can't be listed: they are async-task's, as on smol and async-std, and nothing lists \
+             those; their polls can be recorded"
         );
     }
     match &unreadable[..] {

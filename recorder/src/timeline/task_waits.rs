@@ -165,9 +165,10 @@ impl Gaps {
 
     /// Whether polls of the process may be missing from any of that time.
     pub fn meet(&self, process: Tgid, range: Range<u64>) -> bool {
-        let is_unobserved = |gap: &Range<u64>| gap.start < range.end && range.start < gap.end;
-        range.start < self.lost_until_ns
-            || self.unobserved.get(&process).is_some_and(|gaps| gaps.iter().any(is_unobserved))
+        let of_process = self.unobserved.get(&process).map(Vec::as_slice).unwrap_or_default();
+        // The latest first: what is asked for has mostly just happened, and there may be many.
+        let mut not_before = of_process.iter().rev().take_while(|gap| range.start < gap.end);
+        range.start < self.lost_until_ns || not_before.any(|gap| gap.start < range.end)
     }
 }
 

@@ -15,6 +15,7 @@ use super::*;
 mod blocking;
 mod code;
 mod convoys;
+mod findings;
 mod named_workers;
 mod polls;
 mod recording;

@@ -4,8 +4,8 @@
 //!
 //! Prints `ready PID`. When a line comes on standard input, it polls tasks on two threads: some that wake themselves until
 //! each has been polled so often, one that sleeps in its polls, one that computes in them, each so many milliseconds, and
-//! closures that may block on threads of their own. In the end it prints a line of JSON for each poll, and one for each closure, and `done`. Ends when
-//! standard input does.
+//! closures that may block on threads of their own. In the end it prints a line of JSON for each poll, and one for each
+//! closure, and `done`. Ends when standard input does.
 
 use std::{
     env, fmt,

@@ -266,7 +266,8 @@ impl fmt::Display for Alike {
 }
 
 impl Findings {
-    /// Takes them from an outcome in which so many polls were told; none where no program polls tasks, or nothing was to be found.
+    /// Takes them from an outcome in which so many polls were told; none where no program polls tasks, or nothing was to be
+    /// found.
     pub fn new(summary: Option<&FindingSummary>, polls: u64) -> Option<Findings> {
         let FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short } = summary?;
         let kind = |&(fault, count): &(Fault, u64)| Kind {
