@@ -18,6 +18,7 @@ use super::{
     governor::Budget,
     modules::ModuleFile,
     polls::ProbeSummary,
+    precedence::GivingWay,
     probing::{self, Order},
     walking::{News, WalkedProgram},
 };
@@ -157,7 +158,11 @@ impl Worker {
 
     fn apply(&mut self, change: Change, changed: &mut FxHashSet<Tgid>, waiting: &mut Vec<SyncSender<()>>) {
         match change {
-            Change::Prepare(file) => self.examine(&file),
+            Change::Prepare(file) => {
+                // Nothing is recorded yet that could be missed.
+                let _way = GivingWay::begin();
+                self.examine(&file);
+            }
             Change::Mapped { process, code } => {
                 self.add(process, &code);
                 self.order(Order::Mapped { process, code });
