@@ -1,6 +1,7 @@
 //! The command line: each flag, its help, its default and what it excludes, in one place.
 
 mod record;
+mod sql;
 mod tasks;
 
 use std::{fmt, fs::File, io::Read, path::PathBuf, time::Duration};
@@ -10,7 +11,7 @@ use clap::{
     builder::{PathBufValueParser, TypedValueParser},
 };
 
-pub use self::{record::RecordArguments, tasks::TasksArguments};
+pub use self::{record::RecordArguments, sql::SqlArguments, tasks::TasksArguments};
 use crate::{
     symbols::{self, Categories},
     timeline::Fault,
@@ -19,7 +20,7 @@ use crate::{
 
 /// Records what a running program does as a Perfetto trace, from outside, with nothing changed in the program.
 ///
-/// Open the trace in https://ui.perfetto.dev, or ask it SQL with trace_processor.
+/// Open the trace in https://ui.perfetto.dev, or ask it SQL with trace_processor and the package that `polletto sql` writes.
 #[derive(Debug, Parser)]
 #[command(name = "polletto", version, max_term_width = 100)]
 pub struct Arguments {
@@ -35,6 +36,7 @@ pub enum Command {
     Symbolize(SymbolizeArguments),
     Report(ReportArguments),
     Open(OpenArguments),
+    Sql(SqlArguments),
     Tasks(TasksArguments),
     Doctor(DoctorArguments),
     /// Read symbols for the process that started this one

@@ -3,8 +3,10 @@
 mod arguments;
 mod doctor;
 mod open;
+mod package;
 mod record;
 mod report;
+mod sql;
 mod status;
 mod summary;
 mod symbolize;
@@ -31,6 +33,7 @@ pub fn run() -> ExitCode {
         Command::Symbolize(arguments) => symbolize::run(&arguments),
         Command::Open(arguments) => open::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Sql(arguments) => sql::run(&arguments),
         Command::Tasks(arguments) => tasks::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments.json),
         // Nobody reads why it failed: whoever started it sees that it did.

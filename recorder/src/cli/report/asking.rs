@@ -15,7 +15,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use super::{super::tell, ended, ended::Endings};
+use super::{
+    super::{package, tell},
+    ended,
+    ended::Endings,
+};
 use crate::symbols::Categories;
 
 /// What it may be called.
@@ -26,34 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there may be no package.
 const NO_ROOM: &str = "there is no room for the package of SQL";
-
-/// The modules of our package, by the names of their files.
-macro_rules! modules {
-    ($($name:literal),* $(,)?) => {
-        [$(($name, include_str!(concat!("../../../../tools/sql/polletto/", $name, ".sql")))),*]
-    };
-}
-
-/// `tools/sql/polletto`, so that the command finds it wherever it is.
-///
-/// All but `patterns`, which is made for what it is asked with.
-const PACKAGE: [(&str, &str); 15] = modules![
-    "arguments",
-    "awaits",
-    "blocking",
-    "categories",
-    "code",
-    "convoys",
-    "findings",
-    "hotspots",
-    "overhead",
-    "polls",
-    "runtimes",
-    "samples",
-    "tasks",
-    "wakeups",
-    "workers",
-];
 
 /// What reads traces.
 #[derive(Debug)]
@@ -71,17 +47,16 @@ impl Processor {
         let endings = Endings::hold().context("signals can't be caught")?;
         let processor = Processor { program, directory: tempfile::tempdir().context(NO_ROOM)? };
         fs::create_dir(processor.package()).context(NO_ROOM)?;
-        let patterns = categories.sql();
-        for (name, text) in PACKAGE.into_iter().chain([("patterns", &*patterns)]) {
-            fs::write(processor.package().join(name).with_extension("sql"), text).context(NO_ROOM)?;
+        for module in package::modules(categories) {
+            module.write(&processor.package()).context(NO_ROOM)?;
         }
         endings.remove(processor.directory.path()).context("no thread can be started")?;
         Ok(processor)
     }
 
-    /// The folder's name is what modules begin with.
+    /// Where it is.
     fn package(&self) -> PathBuf {
-        self.directory.path().join("polletto")
+        self.directory.path().join(package::NAME)
     }
 
     /// The rows of a query whose only column is `hex(json_object(…))`.
