@@ -64,6 +64,7 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
         let difference = counted.abs_diff(count(&told, kind) as u64);
         assert!(difference <= unreported, "{kind}: {counted}, {told:#}");
     }
+    machine_comes_last(&summary, &told);
     let more = json(&outcome.output, &["--json", "--threshold", "1"]);
     let all = |report: &Value| report["findings"].as_array().map_or(0, Vec::len);
     assert!(all(&more) > all(&told), "{} and {}", all(&more), all(&told));
@@ -73,6 +74,23 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("slept in poll (timer)"));
     }
     compared(&outcome.output);
+}
+
+/// What tells of the machine is told by both after all that tells of the program.
+fn machine_comes_last(summary: &Value, report: &Value) {
+    for places in [&summary["findings"]["places"], &report["groups"]] {
+        let causes: Vec<&str> = places.as_array().expect("a list").iter().filter_map(|of| of["cause"].as_str()).collect();
+        let is_either = causes.iter().all(|cause| ["program", "machine"].contains(cause));
+        assert!(!causes.is_empty() && is_either && causes.is_sorted_by_key(|cause| *cause == "machine"), "{causes:?}");
+    }
+    for counted in summary["findings"]["counts"].as_array().expect("a list") {
+        let [all, of_machine] = ["count", "of_machine"].map(|name| counted[name].as_u64().expect(name));
+        match counted["kind"].as_str().expect("a kind") {
+            "preempted in poll" => assert_eq!(of_machine, all, "{counted}"),
+            "starved task" => assert!(of_machine <= all, "{counted}"),
+            _ => assert_eq!(of_machine, 0, "{counted}"),
+        }
+    }
 }
 
 /// Lets the signals end a program that end it in a terminal. What runs in the background may ignore some, and so do those

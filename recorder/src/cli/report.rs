@@ -4,14 +4,10 @@ mod asking;
 mod comparison;
 mod ended;
 mod found;
+mod groups;
 mod span;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fmt, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -19,16 +15,17 @@ use serde::Serialize;
 use self::{
     asking::Processor,
     comparison::{Comparison, Recording, Verdict},
-    found::{Found, Read, RuntimeFound, file_of},
+    found::{Found, Read, RuntimeFound},
+    groups::{Group, grouped},
     span::Span,
 };
 use super::{
     arguments::{FailOn, ReportArguments},
     print,
-    summary::{AtLeast, InBrackets, OtherLines, SleptThere, several},
+    summary::{OF_MACHINE, several},
     tell,
 };
-use crate::{symbols::told_place, timeline::Fault};
+use crate::timeline::{Cause, Fault};
 
 /// The command line can't be followed.
 const USAGE: u8 = 2;
@@ -40,8 +37,9 @@ const FOUND: u8 = 3;
 const NO_POLLS: &str =
     "no poll is in this trace: none was made, or none could be told, as with --no-stacks, or of smol with --polls off";
 
-/// How many kinds of findings people are told of.
+/// How many kinds of findings people are told of, and of those that tell of the machine.
 const TOLD: usize = 20;
+const TOLD_OF_MACHINE: usize = 5;
 
 /// Tells what is wrong in a trace, and returns the exit status.
 pub fn run(arguments: &ReportArguments) -> ExitCode {
@@ -136,107 +134,12 @@ struct Report<'f> {
     /// For how long they were observed.
     #[serde(flatten)]
     span: Span,
-    /// Those that are alike, the group that took most first.
+    /// Those that are alike: first those that tell of the program, of each cause the group that took most first.
     groups: Vec<Group<'f>>,
     /// Each of them, the longest first.
     findings: Vec<&'f Found>,
     /// What is wrong with runtimes as a whole.
     runtimes: Vec<RuntimeFound>,
-}
-
-/// Findings of one kind, in one function.
-#[derive(Debug, Serialize)]
-struct Group<'f> {
-    count: u64,
-    longest_ns: u64,
-    /// `exact` if both ends of that were seen, `at least` if it lasted longer, maybe; null if it is about no single poll.
-    extent: Option<&'f str>,
-    /// For how much of the longest it slept there for that; null if they are no polls that slept.
-    slept_there_ns: Option<u64>,
-    total_ns: u64,
-    /// What the callstacks are about that most of this went to.
-    category: Option<&'f str>,
-    #[serde(skip)]
-    about: BTreeMap<Option<&'f str>, u64>,
-    /// Of lock convoys: how many threads stood there in the longest, and who held the lock.
-    convoy: Option<&'f str>,
-    /// Of starved tasks: what kept the worker while the one waited that did so longest.
-    meanwhile: Option<&'f str>,
-    /// Where the future is written, as `file:line`, if that is known.
-    written_at: Option<&'f str>,
-    /// The line of the function, as `file:line`, in which most of the time went by.
-    source: Option<&'f str>,
-    /// How long they lasted that were in each line, nanoseconds.
-    lines: BTreeMap<&'f str, u64>,
-    #[serde(flatten)]
-    alike: Alike<'f>,
-}
-
-/// What makes findings alike.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-struct Alike<'f> {
-    kind: &'f str,
-    /// What a sleep was for.
-    waited_for: Option<&'f str>,
-    future: &'f str,
-    /// In the program's own code if that is known, else wherever the thread was.
-    function: Option<&'f str>,
-    /// Where that is written, if it is the program's own.
-    file: Option<&'f str>,
-}
-
-/// A program without names has `FILE+0xADDRESS` for each of its functions, which are many where a name is one.
-fn without_address(function: &str) -> &str {
-    function.split_once("+0x").map_or(function, |(file, _)| file)
-}
-
-fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
-    let mut groups = HashMap::<Alike<'f>, Group<'f>>::new();
-    for found in found {
-        let alike = Alike {
-            kind: &found.kind,
-            waited_for: found.waited_for(),
-            future: &found.future,
-            function: found.own_function.as_deref().or(found.function.as_deref().map(without_address)),
-            file: found.own_source.as_deref().map(file_of),
-        };
-        let group = groups.entry(alike.clone()).or_insert_with(|| Group {
-            count: 0,
-            longest_ns: 0,
-            extent: None,
-            slept_there_ns: None,
-            total_ns: 0,
-            category: None,
-            about: BTreeMap::new(),
-            convoy: None,
-            meanwhile: None,
-            written_at: found.written_at.as_deref(),
-            source: None,
-            lines: BTreeMap::new(),
-            alike,
-        });
-        group.count += 1;
-        group.total_ns += found.dur;
-        if found.dur >= group.longest_ns {
-            group.longest_ns = found.dur;
-            group.extent = found.extent.as_deref();
-            group.slept_there_ns = found.slept_there_ns;
-            group.convoy = found.convoy();
-            group.meanwhile = found.meanwhile();
-        }
-        if let Some(source) = found.own_source.as_deref() {
-            *group.lines.entry(source).or_default() += found.dur;
-        }
-        *group.about.entry(found.category.as_deref()).or_default() += found.dur;
-    }
-    for group in groups.values_mut() {
-        group.category = group.about.iter().max_by_key(|(_, ns)| **ns).and_then(|(category, _)| *category);
-        group.source = group.lines.iter().max_by_key(|(_, ns)| **ns).map(|(source, _)| *source);
-    }
-    let mut groups: Vec<Group<'f>> = groups.into_values().collect();
-    // The same order every time.
-    groups.sort_by(|a, b| (b.total_ns, a.alike.future, a.source).cmp(&(a.total_ns, b.alike.future, b.source)));
-    groups
 }
 
 impl fmt::Display for Report<'_> {
@@ -267,47 +170,23 @@ impl Report<'_> {
         let findings = several(self.findings.len() as u64, "finding", "findings");
         writeln!(out, "{findings} of {threshold} ms or more{gap}\n")?;
         writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
-        let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
-        for group in self.groups.iter().take(TOLD) {
-            let Group { count, longest_ns, slept_there_ns, total_ns, category, convoy, source, alike, .. } = group;
-            write!(
-                out,
-                "{count:>7} {:>12} {:>12}  {}",
-                milliseconds(*longest_ns),
-                milliseconds(*total_ns),
-                alike.kind
-            )?;
-            writeln!(out, "{}: {}", InBrackets([alike.waited_for, *category]), alike.future)?;
-            match (alike.function, source) {
-                (Some(function), Some(source)) => {
-                    let others = OtherLines(group.lines.len().saturating_sub(1));
-                    writeln!(out, "{:35}in {function} at {}{others}", "", told_place(source))?;
-                }
-                (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
-                (None, _) => {}
-            }
-            // Where nothing else is known of a future, this is its name.
-            if let (None, Some(place)) = (source, group.written_at.filter(|at| *at != alike.future)) {
-                writeln!(out, "{:35}written at {}", "", told_place(place))?;
-            }
-            if let Some(told) = group.extent.and_then(AtLeast::of) {
-                writeln!(out, "{:35}{told}", "")?;
-            }
-            if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *longest_ns)) {
-                writeln!(out, "{:35}{told}", "")?;
-            }
-            if let Some(meanwhile) = group.meanwhile {
-                writeln!(out, "{:35}meanwhile {meanwhile}", "")?;
-            }
-            if let Some(convoy) = convoy {
-                // The last that it says is where the lock was held.
-                let told = convoy.rsplit_once(" at ").map(|(held, place)| format!("{held} at {}", told_place(place)));
-                writeln!(out, "{:35}{}", "", told.as_deref().unwrap_or(convoy))?;
-            }
+        self.write_groups_of(Cause::Program, TOLD, out)?;
+        if self.groups.iter().any(|group| group.is_of(Cause::Machine)) {
+            writeln!(out, "\n{OF_MACHINE}:")?;
+            self.write_groups_of(Cause::Machine, TOLD_OF_MACHINE, out)?;
         }
-        match self.groups.len().checked_sub(TOLD) {
-            Some(more) if more > 0 => writeln!(out, "\nand {more} more kinds, which --json has"),
-            _ => Ok(()),
+        Ok(())
+    }
+
+    /// The first of them, and how many more there are.
+    fn write_groups_of(&self, cause: Cause, most: usize, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let groups = || self.groups.iter().filter(|group| group.is_of(cause));
+        for group in groups().take(most) {
+            write!(out, "{group}")?;
+        }
+        match groups().skip(most).count() as u64 {
+            0 => Ok(()),
+            more => writeln!(out, "\nand {}, which --json has", several(more, "more kind", "more kinds")),
         }
     }
 }
@@ -317,28 +196,7 @@ mod tests {
     use super::*;
 
     fn found(kind: &str, dur: u64, own_source: Option<&str>) -> Found {
-        Found {
-            kind: kind.to_owned(),
-            detail: Some("timer".to_owned()),
-            ts: 0,
-            dur,
-            pid: None,
-            tid: None,
-            task_id: Some(7),
-            future: "app::f".to_owned(),
-            name: None,
-            extent: None,
-            worker: None,
-            cpu_ns: None,
-            off_cpu_ns: None,
-            runqueue_ns: None,
-            slept_there_ns: (kind == "slept in poll").then(|| dur - 1_000_000),
-            category: (kind == "long poll").then(|| "crypto".to_owned()),
-            function: Some("burn".to_owned()),
-            own_function: None,
-            own_source: own_source.map(str::to_owned),
-            written_at: Some("f.rs:7".to_owned()),
-        }
+        Found::example(kind, dur, own_source)
     }
 
     fn report_of(findings: Vec<&Found>) -> Report<'_> {
@@ -393,20 +251,11 @@ mod tests {
     fn of_what_was_in_no_function_it_is_told_where_the_future_is_written() {
         let starved = Found { function: None, ..found("starved task", 9_000_000, None) };
         let by_place = Found { future: "f.rs:7".to_owned(), ..starved.clone() };
-        assert_eq!(grouped(&[&starved])[0].meanwhile, Some("timer"));
+        assert!(report_of(vec![&starved]).to_string().contains("meanwhile timer\n"));
         for (of, expected) in [(&starved, true), (&by_place, false)] {
             let report = report_of(vec![of]);
             assert_eq!(report.to_string().contains("written at f.rs:7"), expected, "{report}");
         }
-    }
-
-    #[test]
-    fn addresses_are_of_one_place_where_there_are_no_names() {
-        let at = |address| Found { function: Some(format!("/bin/app+0x{address}")), ..found("long poll", 7, None) };
-        let all = [at("115d6c"), at("115d9b")];
-        let findings: Vec<&Found> = all.iter().collect();
-        assert_eq!(grouped(&findings).len(), 1);
-        assert_eq!(grouped(&findings)[0].alike.function, Some("/bin/app"));
     }
 
     #[test]
@@ -431,23 +280,27 @@ mod tests {
     }
 
     #[test]
-    fn of_convoys_it_is_told_who_held_the_lock_in_the_longest() {
-        let convoy = |dur, holder: &str| {
-            let detail = Some(format!("3 threads at once, {holder} held it for 7.0 ms"));
-            Found { detail, ..found("lock convoy", dur, None) }
-        };
-        let all = [convoy(5, "one"), convoy(9, "other"), convoy(7, "third")];
-        let findings: Vec<&Found> = all.iter().collect();
-        assert_eq!(grouped(&findings)[0].convoy, Some("3 threads at once, other held it for 7.0 ms"));
-        assert_eq!(grouped(&[&found("long poll", 7, None)])[0].convoy, None);
-    }
-
-    #[test]
     fn a_convoy_is_held_against_a_threshold_by_the_longest_sleep_in_a_poll() {
         let convoy = Found { off_cpu_ns: Some(9_000_000), ..found("lock convoy", 30_000_000, None) };
         for (limit_ms, expected) in [(9, true), (10, false)] {
             let told = over(std::slice::from_ref(&convoy), Fault::Convoy, Duration::from_millis(limit_ms));
             assert_eq!(told.is_some(), expected, "{limit_ms} ms");
         }
+    }
+
+    #[test]
+    fn what_the_program_does_is_told_before_what_tells_of_the_machine() {
+        let mut all: Vec<Found> = (0..8).map(|at| found("preempted in poll", 90_000_000 + at, None)).collect();
+        all.iter_mut().zip(["a", "b", "c", "d", "e", "f", "g", "h"]).for_each(|(of, name)| of.future = name.to_owned());
+        all.push(found("long poll", 8_000_000, Some("f.rs:1")));
+        let told = report_of(all.iter().collect()).to_string();
+        let lines: Vec<&str> = told.lines().map(str::trim).collect();
+        assert_eq!(lines[3], "1       8.0 ms       8.0 ms  long poll (crypto): app::f");
+        assert_eq!(lines[5..7], ["", "of the machine, since other threads had the CPUs meanwhile:"]);
+        assert_eq!(lines[7], "1      90.0 ms      90.0 ms  preempted in poll: h");
+        assert_eq!(lines.iter().filter(|line| line.contains("preempted")).count(), TOLD_OF_MACHINE);
+        assert_eq!(lines.last(), Some(&"and 3 more kinds, which --json has"));
+        let of_program = report_of(vec![&all[8]]).to_string();
+        assert!(!of_program.contains("machine"), "{of_program}");
     }
 }

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     symbols::{Answer, Categories, FrameKind, Function, kind_of},
-    timeline::{Code, Fault, Finding, Group, RuntimeFinding, Seen, Timeline, path_of},
+    timeline::{Code, Counted, Fault, Finding, Group, RuntimeFinding, Seen, Timeline, path_of},
 };
 
 /// What was found in a recording.
@@ -20,8 +20,9 @@ pub struct FindingSummary {
     /// What lasted as long as that is told.
     pub threshold: Duration,
     /// How many of each kind there are.
-    pub counts: Vec<(Fault, u64)>,
-    /// Those that are alike, by the function that they are in once that has a name; the group that took most first.
+    pub counts: Vec<(Fault, Counted)>,
+    /// Those that are alike, by the function that they are in once that has a name: first what tells of the program, of each
+    /// cause the group that took most first.
     pub places: Vec<Place>,
     /// What is wrong with runtimes as a whole, what lasted longest first.
     pub runtimes: Vec<RuntimeFinding>,
@@ -145,7 +146,7 @@ impl FindingSummary {
             let finding = &place.group.longest;
             let function = place.own.as_ref().or(place.innermost.as_ref());
             let at = function.map(|function| (function.name.clone(), function.file.clone()));
-            match together.entry((finding.fault, Arc::clone(&finding.future), at)) {
+            match together.entry((finding.fault, finding.cause(), Arc::clone(&finding.future), at)) {
                 Entry::Vacant(new) => {
                     new.insert(place);
                 }
@@ -154,7 +155,10 @@ impl FindingSummary {
         }
         self.places = together.into_values().collect();
         self.places.iter_mut().for_each(Place::take_heaviest_line);
-        let key = |place: &Place| (Reverse(place.group.total_ns), place.group.longest.since_ns);
+        let key = |place: &Place| {
+            let Group { total_ns, longest, .. } = &place.group;
+            (longest.cause(), Reverse(*total_ns), longest.since_ns)
+        };
         self.places.sort_unstable_by_key(key);
     }
 }
@@ -246,7 +250,7 @@ mod tests {
             weights: Weights { off_cpu_ns, ..Weights::default() },
             callstack: Some(slept_with[0].0),
             slept_with: slept_with.to_vec(),
-            kept_by: None,
+            meanwhile: None,
             convoy: None,
         };
         let others = slept_with[1..].iter().map(|&(address, slept_ns)| (frames(address), slept_ns));

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use polletto_common::id::Tid;
 use rustc_hash::FxHashMap;
 
-use super::{convoys::Convoy, extent::Extent, holders::Held, task_code::Future, tokio_tracks::Poller, waits::Wait};
+use super::{
+    convoys::Convoy, doings::Doing, extent::Extent, holders::Held, task_code::Future, tokio_tracks::Poller, waits::Wait,
+};
 use crate::trace::Weights;
 
 /// Groups of findings that are kept to be told: more than a program has places that block.
@@ -63,6 +65,25 @@ impl Fault {
     }
 }
 
+/// What a finding tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// What the program did.
+    Program,
+    /// That others had the CPUs.
+    Machine,
+}
+
+impl Cause {
+    /// What summaries call it, and `polletto_findings`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Program => "program",
+            Cause::Machine => "machine",
+        }
+    }
+}
+
 /// Something that lasted too long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -86,10 +107,40 @@ pub struct Finding {
     pub callstack: Option<u64>,
     /// Of a poll that slept: the callstacks with which it did so for the same, and for how long with each, nanoseconds.
     pub slept_with: Vec<(u64, u64)>,
-    /// Of a starved task: the long poll of its runtime that took most of the time for which it waited, if there was one.
-    pub kept_by: Option<Keeper>,
+    /// Of a starved task: what was done while it waited.
+    pub meanwhile: Option<Meanwhile>,
     /// What is told besides of a convoy. The rest is then about the longest sleep in a poll.
     pub convoy: Option<ConvoyHeld>,
+}
+
+/// What was done while a task waited for its poll.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// The long poll of its runtime that took most of that time, if there was one.
+    Polled(Keeper),
+    /// Else what the thread did that polled it in the end.
+    Did(Doing),
+}
+
+impl Meanwhile {
+    /// What a task tells of that waited for so long.
+    fn cause(&self, waited_ns: u64) -> Cause {
+        match self {
+            Meanwhile::Polled(keeper) if 2 * keeper.preempted_ns >= waited_ns => Cause::Machine,
+            Meanwhile::Did(Doing::NoCpu) => Cause::Machine,
+            Meanwhile::Polled(_) | Meanwhile::Did(_) => Cause::Program,
+        }
+    }
+}
+
+/// As `polletto_findings` has it.
+impl fmt::Display for Meanwhile {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Meanwhile::Polled(keeper) => keeper.fmt(out),
+            Meanwhile::Did(doing) => doing.fmt(out),
+        }
+    }
 }
 
 /// A poll that kept a worker from others.
@@ -101,6 +152,8 @@ pub struct Keeper {
     pub future: Arc<Future>,
     /// For how long, nanoseconds.
     pub lasted_ns: u64,
+    /// For how much of the time in which the other task waited it had no CPU, if it was preempted; else 0. Nanoseconds.
+    pub preempted_ns: u64,
 }
 
 /// As `polletto_findings` has it.
@@ -122,6 +175,16 @@ pub struct ConvoyHeld {
 }
 
 impl Finding {
+    /// What it tells of.
+    pub fn cause(&self) -> Cause {
+        let of = |meanwhile: &Meanwhile| meanwhile.cause(self.duration_ns());
+        match self.fault {
+            Fault::Preempted => Cause::Machine,
+            Fault::Starved => self.meanwhile.as_ref().map_or(Cause::Program, of),
+            Fault::LongPoll | Fault::Slept(_) | Fault::Convoy => Cause::Program,
+        }
+    }
+
     /// How long it lasted, nanoseconds.
     pub fn duration_ns(&self) -> u64 {
         self.convoy.as_ref().map_or(self.weights.wall_ns(), |convoy| convoy.lasted_ns)
@@ -134,7 +197,7 @@ impl Finding {
     }
 }
 
-/// Findings of one kind, of one future, with one callstack.
+/// Findings of one kind and cause, of one future, with one callstack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// How many there are.
@@ -159,16 +222,28 @@ impl Group {
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// How many of each, in the order of [`Fault`].
-    counts: BTreeMap<Fault, u64>,
-    groups: FxHashMap<(Fault, Arc<Future>, Option<u64>), Group>,
+    /// In the order of [`Fault`].
+    counts: BTreeMap<Fault, Counted>,
+    groups: FxHashMap<(Fault, Cause, Arc<Future>, Option<u64>), Group>,
+}
+
+/// How many there are of a kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// All of them.
+    pub all: u64,
+    /// Those of them that tell of the machine.
+    pub of_machine: u64,
 }
 
 impl Findings {
     /// Takes one more.
     pub fn push(&mut self, finding: Finding) {
-        *self.counts.entry(finding.fault).or_default() += 1;
-        let alike = (finding.fault, Arc::clone(&finding.future), finding.callstack);
+        let cause = finding.cause();
+        let counted = self.counts.entry(finding.fault).or_default();
+        counted.all += 1;
+        counted.of_machine += u64::from(cause == Cause::Machine);
+        let alike = (finding.fault, cause, Arc::clone(&finding.future), finding.callstack);
         let own = Group { count: 1, total_ns: finding.duration_ns(), longest: finding };
         if let Some(group) = self.groups.get_mut(&alike) {
             group.add(&own);
@@ -178,7 +253,7 @@ impl Findings {
     }
 
     /// How many of each kind there are.
-    pub fn counts(&self) -> impl Iterator<Item = (Fault, u64)> {
+    pub fn counts(&self) -> impl Iterator<Item = (Fault, Counted)> {
         self.counts.iter().map(|(&fault, &count)| (fault, count))
     }
 
@@ -247,6 +322,24 @@ mod tests {
     }
 
     #[test]
+    fn a_task_starves_by_the_machine_if_its_worker_or_the_poll_that_kept_it_had_no_cpu() {
+        let polled = |preempted_ns| {
+            let (poller, future) = (Poller::Thread { tgid: Tgid(1), tid: Tid(1) }, Arc::new(Future::example("f")));
+            Meanwhile::Polled(Keeper { poller, future, lasted_ns: 9, preempted_ns })
+        };
+        for (meanwhile, expected) in [
+            (polled(0), Cause::Program),
+            (polled(4), Cause::Program),
+            (polled(5), Cause::Machine),
+            (Meanwhile::Did(Doing::NoCpu), Cause::Machine),
+            (Meanwhile::Did(Doing::Runs), Cause::Program),
+            (Meanwhile::Did(Doing::Unseen), Cause::Program),
+        ] {
+            assert_eq!(meanwhile.cause(10), expected, "{meanwhile}");
+        }
+    }
+
+    #[test]
     fn all_are_counted_and_those_that_are_alike_are_a_group() {
         let future = Future::example("f");
         let finding = |cpu_ns| Finding {
@@ -260,21 +353,24 @@ mod tests {
             weights: Weights { cpu_ns, ..Weights::default() },
             callstack: None,
             slept_with: Vec::new(),
-            kept_by: None,
+            meanwhile: None,
             convoy: None,
         };
         let mut findings = Findings::default();
         [3, 9, 5].into_iter().for_each(|cpu_ns| findings.push(finding(cpu_ns)));
         findings.push(Finding { callstack: Some(1), ..finding(7) });
         findings.push(Finding { fault: Fault::Starved, ..finding(20) });
-        assert_eq!(findings.counts().collect::<Vec<_>>(), [(Fault::LongPoll, 4), (Fault::Starved, 1)]);
+        let no_cpu = Some(Meanwhile::Did(Doing::NoCpu));
+        findings.push(Finding { fault: Fault::Starved, meanwhile: no_cpu, ..finding(30) });
+        let of = |all, of_machine| Counted { all, of_machine };
+        assert_eq!(findings.counts().collect::<Vec<_>>(), [(Fault::LongPoll, of(4, 0)), (Fault::Starved, of(2, 1))]);
         let mut groups: Vec<(u64, u64, u64)> =
             findings.groups().map(|group| (group.count, group.total_ns, group.longest.duration_ns())).collect();
         groups.sort_unstable();
-        assert_eq!(groups, [(1, 7, 7), (1, 20, 20), (3, 17, 9)]);
+        assert_eq!(groups, [(1, 7, 7), (1, 20, 20), (1, 30, 30), (3, 17, 9)]);
         (0..2 * MAX_GROUPS as u64).for_each(|at| findings.push(Finding { callstack: Some(at), ..finding(1) }));
         assert_eq!(findings.groups().count(), MAX_GROUPS);
-        assert_eq!(findings.counts().next(), Some((Fault::LongPoll, 4 + 2 * MAX_GROUPS as u64)));
+        assert_eq!(findings.counts().next(), Some((Fault::LongPoll, of(4 + 2 * MAX_GROUPS as u64, 0))));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod blocked;
 mod convoys;
+mod doings;
 mod extent;
 mod findings;
 mod frames;
@@ -51,8 +52,9 @@ use crate::trace::PacketBuffer;
 
 pub use self::{
     convoys::{Convoy, Turn},
+    doings::Doing,
     extent::Extent,
-    findings::{ConvoyHeld, Fault, Finding, Findings, Group, Keeper},
+    findings::{Cause, ConvoyHeld, Counted, Fault, Finding, Findings, Group, Keeper, Meanwhile},
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
     holders::Held,
     mappings::{Code, Mapped, Module},
@@ -396,6 +398,7 @@ impl Timeline {
                 self.seen.unreported += 1;
                 self.recorder.unreported(time_ns, cpu, out);
             }
+            self.samples.vanishes(time_ns, shown);
             task_state::after_unobserved(shown)
         };
         lane.switch(time_ns, state, running, lane::ORDINARY_PRIO, &self.threads);
@@ -422,6 +425,7 @@ impl Timeline {
             self.scan_wanted = true;
             return;
         }
+        self.samples.switches_lost();
         let at = self.lane_index(cpu);
         if self.lanes[at].lose(time_ns, &self.threads) == lane::Loss::First {
             self.tree.pseudo_thread(pseudo::unobserved(cpu), time_ns);

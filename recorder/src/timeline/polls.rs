@@ -32,6 +32,7 @@ use self::{
 };
 use super::{
     blocked::Absence,
+    doings::{Doing, Doings},
     extent::Extent,
     findings::Findings,
     holders::Holders,
@@ -93,6 +94,7 @@ pub struct Polls {
     wakes: Wakes,
     gaps: Gaps,
     holders: Holders,
+    doings: Doings,
     long: LongPolls,
     closures_run: u64,
     without_worker: u64,
@@ -120,6 +122,11 @@ impl Polls {
     /// What threads did that may have held a lock.
     pub fn holders(&mut self) -> &mut Holders {
         &mut self.holders
+    }
+
+    /// What threads that poll do.
+    pub fn doings(&mut self) -> &mut Doings {
+        &mut self.doings
     }
 
     /// The timer found a thread running with `body` on its stack. Tells which task it polled, if any.
@@ -158,6 +165,7 @@ impl Polls {
 
     /// A thread is woken.
     pub fn wakes(&mut self, time_ns: u64, tid: Tid) {
+        self.doings.wake(time_ns, tid);
         if let Some(presence) = self.innermost(tid) {
             presence.wake(time_ns);
         }
@@ -165,6 +173,7 @@ impl Polls {
 
     /// A thread runs again.
     pub fn back(&mut self, time_ns: u64, tid: Tid) {
+        self.doings.change(time_ns, tid, Doing::Runs);
         if let Some(presence) = self.innermost(tid) {
             presence.come_back(time_ns);
         }
@@ -203,6 +212,7 @@ impl Polls {
             return;
         }
         let Some(began_ns) = polled.began_ns() else { return };
+        self.doings.watch(header.time_ns, tid);
         self.given.seen(tgid, &polled);
         let found = self.take_exact(tid, &polled, words, seen, out);
         let is_finished = header.flags & flags::STILL_POLLING == 0;
@@ -341,6 +351,7 @@ impl Polls {
         self.unfinished.remove(&tid);
         self.given.forget_thread(tid);
         self.holders.forget_thread(tid);
+        self.doings.forget_thread(tid);
     }
 
     /// The process has ended or runs another program.

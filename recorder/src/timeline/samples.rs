@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use super::{
     blocked::Absence,
     convoys::{Convoys, Sleep, SleptIn},
+    doings::Doing,
     findings::Findings,
     polls::{Polls, TaskKey},
     runtime_findings::RuntimeFindings,
@@ -283,6 +284,17 @@ impl Samples {
     /// A thread leaves its CPU.
     pub fn leaves(&mut self, time_ns: u64, tid: Tid, is_asleep: bool) {
         self.runtimes.workers().leaves(time_ns, tid, is_asleep);
+        self.polls.doings().change(time_ns, tid, if is_asleep { Doing::Sleeps } else { Doing::NoCpu });
+    }
+
+    /// A thread has left its CPU by then, and nobody saw how.
+    pub fn vanishes(&mut self, time_ns: u64, tid: Tid) {
+        self.polls.doings().change(time_ns, tid, Doing::Unseen);
+    }
+
+    /// Switches are missing.
+    pub fn switches_lost(&mut self) {
+        self.polls.doings().lost();
     }
 
     /// A thread is woken.

@@ -267,6 +267,11 @@ RETURNS TABLE(
   -- longest at a time, in which task's poll, and where that was then. NULL for a
   -- long poll.
   detail STRING,
+  -- `program` if that is what it tells of, `machine` if others had the CPUs: of a
+  -- preempted poll, and of a starved task if the poll in `detail` was one and had
+  -- no CPU for half of the time or more, or if no poll is told but that its
+  -- worker had no CPU.
+  cause STRING,
   -- The task's number in its process. What follows is, of a lock convoy, about
   -- the poll that slept there longest.
   task_id LONG,
@@ -352,6 +357,7 @@ WITH
     SELECT
       overlap.id_0 AS wakeup_id,
       overlap.id_1 AS poll_id,
+      overlap.dur AS shared_ns,
       row_number() OVER (
         PARTITION BY overlap.id_0
         ORDER BY overlap.dur DESC, overlap.id_1
@@ -383,6 +389,7 @@ WITH
         WHEN 'slept in poll' THEN coalesce(told.wait, slept.wait)
         WHEN 'preempted in poll' THEN long.ran_meanwhile
       END AS detail,
+      iif(long.kind = 'preempted in poll', 'machine', 'program') AS cause,
       long.task_id,
       long.future,
       long.worker,
@@ -417,6 +424,16 @@ WITH
         || printf('%.1f ms', kept.dur / 1e6),
         did.did
       ) AS detail,
+      iif(
+        iif(
+          keeping.id IS NULL,
+          did.did = 'its worker had no CPU',
+          keeping.kind = 'preempted in poll'
+          AND 2 * min(keeping.runqueue_ns, meanwhile.shared_ns) >= starved.dur
+        ),
+        'machine',
+        'program'
+      ) AS cause,
       starved.task_id,
       starved.future,
       starved.worker,
@@ -432,6 +449,7 @@ WITH
     LEFT JOIN meanwhile
       ON meanwhile.wakeup_id = starved.wakeup_id AND meanwhile.rank = 1
     LEFT JOIN _polletto_poll_slices AS kept ON kept.id = meanwhile.poll_id
+    LEFT JOIN long AS keeping ON keeping.id = meanwhile.poll_id
     LEFT JOIN _polletto_did_meanwhile AS did
       ON did.wakeup_id = starved.wakeup_id
     UNION ALL
@@ -458,6 +476,7 @@ WITH
           ''
         )
       ) AS detail,
+      'program' AS cause,
       convoy.task_id,
       convoy.future,
       convoy.worker,
@@ -481,6 +500,7 @@ SELECT
   found.extent,
   found.kind,
   found.detail,
+  found.cause,
   found.task_id,
   found.future,
   poll.written_at,
@@ -515,6 +535,8 @@ CREATE PERFETTO VIEW polletto_default_findings(
   -- What a sleep was for, who ran meanwhile, what was polled meanwhile, or who
   -- held the lock.
   detail STRING,
+  -- `program` or `machine`: what it tells of.
+  cause STRING,
   -- The task's number in its process.
   task_id LONG,
   -- The task's future.

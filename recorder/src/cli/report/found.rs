@@ -18,6 +18,8 @@ pub struct Found {
     pub kind: String,
     /// What a sleep was for, or whose fault it is that a poll was preempted, a task starved, or threads stood at a lock.
     pub detail: Option<String>,
+    /// `program` if that is what it tells of, `machine` if others had the CPUs.
+    pub cause: String,
     /// When it began, as in the trace, nanoseconds.
     pub ts: i64,
     /// How long it lasted, nanoseconds.
@@ -112,6 +114,36 @@ impl Found {
     }
 }
 
+#[cfg(test)]
+impl Found {
+    /// One of `app::f`.
+    pub fn example(kind: &str, dur: u64, own_source: Option<&str>) -> Found {
+        Found {
+            kind: kind.to_owned(),
+            detail: Some("timer".to_owned()),
+            cause: if kind == "preempted in poll" { "machine" } else { "program" }.to_owned(),
+            ts: 0,
+            dur,
+            pid: None,
+            tid: None,
+            task_id: Some(7),
+            future: "app::f".to_owned(),
+            name: None,
+            extent: None,
+            worker: None,
+            cpu_ns: None,
+            off_cpu_ns: None,
+            runqueue_ns: None,
+            slept_there_ns: (kind == "slept in poll").then(|| dur - 1_000_000),
+            category: (kind == "long poll").then(|| "crypto".to_owned()),
+            function: Some("burn".to_owned()),
+            own_function: None,
+            own_source: own_source.map(str::to_owned),
+            written_at: Some("f.rs:7".to_owned()),
+        }
+    }
+}
+
 /// The file of `file:line`.
 pub fn file_of(source: &str) -> &str {
     source.rsplit_once(':').map_or(source, |(file, _)| file)
@@ -123,12 +155,12 @@ pub const MODULES: &str = "INCLUDE PERFETTO MODULE polletto.categories; INCLUDE 
 /// Everything that took as long, the longest first: a table with the column `object`.
 pub fn query(threshold_ns: u64) -> String {
     format!(
-        "SELECT json_object('kind', found.kind, 'detail', found.detail, 'ts', found.ts, 'dur', found.dur, \
-         'pid', process.pid, 'tid', thread.tid, 'task_id', found.task_id, 'future', found.future, \
-         'name', poll.name, 'extent', found.extent, \
-         'worker', found.worker, 'cpu_ns', found.cpu_ns, 'off_cpu_ns', found.off_cpu_ns, \
-         'runqueue_ns', found.runqueue_ns, 'slept_there_ns', found.slept_there_ns, 'function', found.function, 'own_function', found.own_function, \
-         'own_source', found.own_source, 'written_at', found.written_at, 'category', about.category) AS object \
+        "SELECT json_object('kind', found.kind, 'detail', found.detail, 'cause', found.cause, 'ts', found.ts, \
+         'dur', found.dur, 'pid', process.pid, 'tid', thread.tid, 'task_id', found.task_id, 'future', found.future, \
+         'name', poll.name, 'extent', found.extent, 'worker', found.worker, 'cpu_ns', found.cpu_ns, \
+         'off_cpu_ns', found.off_cpu_ns, 'runqueue_ns', found.runqueue_ns, 'slept_there_ns', found.slept_there_ns, \
+         'function', found.function, 'own_function', found.own_function, 'own_source', found.own_source, \
+         'written_at', found.written_at, 'category', about.category) AS object \
          FROM polletto_findings({threshold_ns}) AS found \
          LEFT JOIN polletto_categories AS about USING (callsite_id) \
          LEFT JOIN polletto_polls AS poll ON poll.id = found.poll_id \

@@ -1,18 +1,18 @@
 //! What was found to be wrong.
 
-use std::{cmp::Reverse, fmt};
+use std::fmt;
 
 use serde::Serialize;
 
-use super::{AtLeast, Count, InBrackets, OtherLines, SleptThere, runtimes::RuntimeFound, several};
+use super::{Count, OF_MACHINE, places::Alike, runtimes::RuntimeFound, several};
 use crate::{
-    session::{self, FindingSummary},
-    symbols::{Function, told_file, told_place},
-    timeline::{ConvoyHeld, Fault, Keeper},
+    session::FindingSummary,
+    timeline::{Cause, Counted, Fault},
 };
 
-/// Places that people are told of.
+/// Places that people are told of, and of those that tell of the machine.
 const TOLD: usize = 10;
+const TOLD_OF_MACHINE: usize = 3;
 
 /// The part of the summary about it.
 #[derive(Debug, Serialize)]
@@ -23,7 +23,7 @@ pub struct Findings {
     threshold_ns: u64,
     /// How many of each kind there are.
     counts: Vec<Kind>,
-    /// Those that are alike, what took most first.
+    /// Those that are alike: first those that tell of the program, of each cause what took most first.
     places: Vec<Alike>,
     /// What is wrong with runtimes as a whole, what lasted longest first.
     runtimes: Vec<RuntimeFound>,
@@ -41,228 +41,8 @@ struct Kind {
     /// What was slept for, if that is it.
     waited_for: Option<&'static str>,
     count: u64,
-}
-
-/// Findings of one kind, of one future, in one function.
-#[derive(Debug, Serialize)]
-struct Alike {
-    kind: &'static str,
-    waited_for: Option<&'static str>,
-    count: u64,
-    total_ns: u64,
-    future: String,
-    /// What the callstacks are about that most of the time went to: `compression`, `database` and the like.
-    category: Option<String>,
-    /// Where that stands in the source, if it is known: `file:line`.
-    written_at: Option<String>,
-    /// What the thread was in, and the first function in the program's own code.
-    innermost: Option<Place>,
-    own: Option<Place>,
-    /// The lines of that, or else of the innermost, that were reached, those first in which most of the time went by.
-    lines: Vec<Line>,
-    /// The longest of them.
-    longest: Longest,
-    /// The future, short.
-    #[serde(skip)]
-    name: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Longest {
-    duration_ns: u64,
-    /// `exact` if both its ends were seen, `at least` if it lasted longer, maybe.
-    extent: &'static str,
-    cpu_ns: u64,
-    off_cpu_ns: u64,
-    runqueue_ns: u64,
-    /// For how much of that it slept there for that; null if it is no poll that slept.
-    slept_there_ns: Option<u64>,
-    /// When it began, CLOCK_BOOTTIME nanoseconds, as in the trace.
-    since_ns: u64,
-    pid: u32,
-    tid: u32,
-    worker: String,
-    /// Null where tasks have none.
-    task_id: Option<u64>,
-    /// Of a starved task: the long poll of its runtime that took most of the time meanwhile; null if none did.
-    kept_by: Option<KeptBy>,
-    /// Of a lock convoy: what is told besides of it. The rest is then about the longest sleep in a poll.
-    convoy: Option<Convoy>,
-}
-
-/// A poll that kept a worker from others.
-#[derive(Debug, Serialize)]
-struct KeptBy {
-    worker: String,
-    future: String,
-    duration_ns: u64,
-    /// All of that, short.
-    #[serde(skip)]
-    words: String,
-}
-
-impl KeptBy {
-    fn of(keeper: &Keeper) -> KeptBy {
-        KeptBy {
-            worker: keeper.poller.name(),
-            future: keeper.future.full_name.clone(),
-            duration_ns: keeper.lasted_ns,
-            words: keeper.to_string(),
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Convoy {
-    /// The address on which threads slept.
-    lock: String,
-    /// How many there were, and how many at the same time, at most.
-    threads: u64,
-    at_once: u64,
-    /// The thread that held the lock longest at a time, if it was seen to let it go, and for how long.
-    held_by: Option<u32>,
-    held_ns: u64,
-    /// The task that it polled then, and where it was for most of that time, as far as known.
-    held_by_task_id: Option<u64>,
-    held_by_future: Option<String>,
-    held_in: Option<Place>,
-    /// The future, short.
-    #[serde(skip)]
-    held_by_name: Option<String>,
-}
-
-impl Convoy {
-    fn of(ConvoyHeld { convoy, held, .. }: &ConvoyHeld, held_in: Option<&Function>) -> Convoy {
-        let task = held.task.as_ref();
-        Convoy {
-            lock: format!("{:#x}", convoy.lock),
-            threads: convoy.threads,
-            at_once: convoy.at_once,
-            held_by: convoy.held.map(|turn| turn.tid.0),
-            held_ns: convoy.held.map_or(0, |turn| turn.held_ns()),
-            held_by_task_id: task.filter(|(_, future)| future.family.has_ids()).map(|(id, _)| *id),
-            held_by_future: task.map(|(_, future)| future.full_name.clone()),
-            held_in: held_in.map(Place::of),
-            held_by_name: task.map(|(_, future)| future.name.clone()),
-        }
-    }
-}
-
-impl fmt::Display for Convoy {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "; {} threads at once", self.at_once)?;
-        let Some(tid) = self.held_by else { return Ok(()) };
-        write!(out, ", thread {tid} held it for up to {:.1} ms", self.held_ns as f64 / 1e6)?;
-        if let Some(name) = &self.held_by_name {
-            write!(out, ", polling {name}")?;
-        }
-        if let Some(task) = self.held_by_task_id {
-            write!(out, " #{task}")?;
-        }
-        self.held_in.as_ref().map_or(Ok(()), |place| write!(out, ", in {place}"))
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Place {
-    function: String,
-    file: Option<String>,
-    line: Option<u32>,
-}
-
-/// A line of a function.
-#[derive(Debug, Serialize)]
-struct Line {
-    line: u32,
-    /// How long they lasted that were there.
-    total_ns: u64,
-}
-
-impl Line {
-    fn all(place: &session::Place) -> Vec<Line> {
-        let mut lines: Vec<Line> = place.lines.iter().map(|(&line, &total_ns)| Line { line, total_ns }).collect();
-        lines.sort_by_key(|line| Reverse(line.total_ns));
-        lines
-    }
-}
-
-impl Place {
-    fn of(function: &Function) -> Place {
-        Place { function: function.name.clone(), file: function.file.clone(), line: function.line }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}", self.function)?;
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(out, " at {}:{line}", told_file(file)),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Alike {
-    fn of(place: &session::Place) -> Alike {
-        let finding = &place.group.longest;
-        Alike {
-            kind: finding.fault.name(),
-            waited_for: finding.fault.wait().map(|wait| wait.name()),
-            count: place.group.count,
-            total_ns: place.group.total_ns,
-            future: finding.future.full_name.clone(),
-            category: place.category().map(str::to_owned),
-            written_at: finding.future.place.clone(),
-            innermost: place.innermost.as_ref().map(Place::of),
-            own: place.own.as_ref().map(Place::of),
-            lines: Line::all(place),
-            longest: Longest {
-                duration_ns: finding.duration_ns(),
-                extent: finding.extent.name(),
-                cpu_ns: finding.weights.cpu_ns,
-                off_cpu_ns: finding.weights.off_cpu_ns,
-                runqueue_ns: finding.weights.run_queue_ns,
-                slept_there_ns: place.slept_there_ns,
-                since_ns: finding.since_ns,
-                pid: finding.poller.tgid().0,
-                tid: finding.tid.0,
-                worker: finding.poller.name(),
-                task_id: finding.future.family.has_ids().then_some(finding.task),
-                kept_by: finding.kept_by.as_ref().map(KeptBy::of),
-                convoy: finding.convoy.as_ref().map(|convoy| Convoy::of(convoy, place.held_in.as_ref())),
-            },
-            name: finding.future.name.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Alike {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let times = format!("{} ×", self.count);
-        write!(out, "{times:>7} up to {:.1} ms: {}", self.longest.duration_ns as f64 / 1e6, self.kind)?;
-        write!(out, "{}", InBrackets([self.waited_for, self.category.as_deref()]))?;
-        write!(out, ", {}", self.name)?;
-        let place = self.own.as_ref().or(self.innermost.as_ref());
-        if let Some(place) = place {
-            write!(out, ", in {place}{}", OtherLines(self.lines.len().saturating_sub(1)))?;
-        }
-        let has_line = self.own.as_ref().is_some_and(|own| own.line.is_some());
-        // Where nothing else is known of a future, this is its name.
-        if let Some(place) = self.written_at.as_ref().filter(|place| !has_line && **place != self.name) {
-            write!(out, ", written at {}", told_place(place))?;
-        }
-        let Longest { duration_ns, extent, slept_there_ns, kept_by, convoy, .. } = &self.longest;
-        if let Some(told) = AtLeast::of(extent) {
-            write!(out, "; {told}")?;
-        }
-        if let Some(KeptBy { words, .. }) = kept_by {
-            write!(out, "; meanwhile {words}")?;
-        }
-        if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *duration_ns)) {
-            write!(out, "; {told}")?;
-        }
-        convoy.as_ref().map_or(Ok(()), |convoy| write!(out, "{convoy}"))
-    }
+    /// Those of them that tell of the machine.
+    of_machine: u64,
 }
 
 impl Findings {
@@ -270,11 +50,12 @@ impl Findings {
     /// found.
     pub fn new(summary: Option<&FindingSummary>, polls: u64) -> Option<Findings> {
         let FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short } = summary?;
-        let kind = |&(fault, count): &(Fault, u64)| Kind {
+        let kind = |&(fault, Counted { all, of_machine }): &(Fault, Counted)| Kind {
             fault,
             kind: fault.name(),
             waited_for: fault.wait().map(|wait| wait.name()),
-            count,
+            count: all,
+            of_machine,
         };
         Some(Findings {
             polls,
@@ -298,21 +79,16 @@ impl fmt::Display for Findings {
             }
             return self.write_runtimes(out);
         }
-        let counted = |kind: &Kind| match kind.fault {
-            Fault::LongPoll => several(kind.count, "long poll", "long polls"),
-            Fault::Starved => several(kind.count, "starved task", "starved tasks"),
-            Fault::Convoy => several(kind.count, "lock convoy", "lock convoys"),
-            Fault::Preempted => format!("{} preempted", several(kind.count, "poll", "polls")),
-            Fault::Slept(wait) => format!("{} that slept ({})", several(kind.count, "poll", "polls"), wait.name()),
-        };
-        let counts: Vec<String> = self.counts.iter().map(counted).collect();
-        writeln!(out, "  findings  of {threshold} ms or more: {}", counts.join(", "))?;
-        for alike in self.places.iter().take(TOLD) {
-            writeln!(out, "          {alike}")?;
+        write!(out, "  findings  of {threshold} ms or more: ")?;
+        match self.counted(|kind| kind.count - kind.of_machine) {
+            told if told.is_empty() => writeln!(out, "nothing that the program did")?,
+            told => writeln!(out, "{told}")?,
         }
-        let more = self.places.len().saturating_sub(TOLD) as u64;
-        if more > 0 {
-            writeln!(out, "            and in {} more", several(more, "place", "places"))?;
+        self.write_places(Cause::Program, TOLD, out)?;
+        let of_machine = self.counted(|kind| kind.of_machine);
+        if !of_machine.is_empty() {
+            writeln!(out, "            {OF_MACHINE}: {of_machine}")?;
+            self.write_places(Cause::Machine, TOLD_OF_MACHINE, out)?;
         }
         let counted: u64 = self.counts.iter().map(|kind| kind.count).sum();
         let placed: u64 = self.places.iter().map(|alike| alike.count).sum();
@@ -323,7 +99,37 @@ impl fmt::Display for Findings {
     }
 }
 
+impl Kind {
+    /// So many of them, in words.
+    fn counted(&self, count: u64) -> String {
+        match self.fault {
+            Fault::LongPoll => several(count, "long poll", "long polls"),
+            Fault::Starved => several(count, "starved task", "starved tasks"),
+            Fault::Convoy => several(count, "lock convoy", "lock convoys"),
+            Fault::Preempted => format!("{} preempted", several(count, "poll", "polls")),
+            Fault::Slept(wait) => format!("{} that slept ({})", several(count, "poll", "polls"), wait.name()),
+        }
+    }
+}
+
 impl Findings {
+    /// How many there are of each kind, of those that count.
+    fn counted(&self, count: impl Fn(&Kind) -> u64) -> String {
+        let counted = self.counts.iter().filter(|kind| count(kind) > 0).map(|kind| kind.counted(count(kind)));
+        counted.collect::<Vec<_>>().join(", ")
+    }
+
+    fn write_places(&self, cause: Cause, most: usize, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = || self.places.iter().filter(|alike| alike.cause == cause);
+        for alike in places().take(most) {
+            writeln!(out, "          {alike}")?;
+        }
+        match places().skip(most).count() as u64 {
+            0 => Ok(()),
+            more => writeln!(out, "            and in {}", several(more, "more place", "more places")),
+        }
+    }
+
     fn write_runtimes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for runtime in self.runtimes.iter().take(TOLD) {
             writeln!(out, "            {runtime}")?;
@@ -352,12 +158,10 @@ impl Findings {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
-
-    use polletto_common::id::Tid;
+    use std::time::Duration;
 
     use super::*;
-    use crate::timeline;
+    use crate::timeline::Wait;
 
     #[test]
     fn where_no_poll_was_told_nothing_is_said_to_be_well() {
@@ -376,27 +180,46 @@ mod tests {
         assert_eq!(told(1).as_deref(), Some("  findings  nothing took 5 ms or more\n"));
     }
 
-    #[test]
-    fn of_a_convoy_it_is_told_who_held_the_lock_longest_at_a_time_and_what_it_did() {
-        let turn = timeline::Turn { tid: Tid(4711), since_ns: 1_000, until_ns: 12_341_000 };
-        let convoy = timeline::Convoy { lock: 0x7f00, threads: 4, at_once: 3, held: Some(turn) };
-        let future = timeline::Future::example("part::{async}");
-        let held = timeline::Held { task: Some((17, Arc::new(future))), callstack: Some(3) };
-        let function = Function {
-            name: "app::part".to_owned(),
-            file: Some("/home/user/app/src/part.rs".to_owned()),
-            line: Some(33),
+    fn told(counts: &[(Fault, u64, u64)], places: &[(Cause, usize)]) -> String {
+        let kind = |&(fault, count, of_machine): &(Fault, u64, u64)| Kind {
+            fault,
+            kind: fault.name(),
+            waited_for: None,
+            count,
+            of_machine,
         };
-        let all = ConvoyHeld { lasted_ns: 30_000_000, convoy, held };
-        let told = |of: &ConvoyHeld, held_in| Convoy::of(of, held_in).to_string();
-        assert_eq!(
-            told(&all, Some(&function)),
-            "; 3 threads at once, thread 4711 held it for up to 12.3 ms, polling part::{async} #17, \
-             in app::part at src/part.rs:33"
-        );
-        let little = ConvoyHeld { held: timeline::Held::default(), ..all.clone() };
-        assert_eq!(told(&little, None), "; 3 threads at once, thread 4711 held it for up to 12.3 ms");
-        let least = ConvoyHeld { convoy: timeline::Convoy { held: None, ..convoy }, ..little };
-        assert_eq!(told(&least, None), "; 3 threads at once");
+        let places = places.iter().flat_map(|&(cause, count)| (0..count).map(move |_| Alike::example(cause)));
+        let findings = Findings {
+            polls: 100,
+            threshold_ns: 5_000_000,
+            counts: counts.iter().map(kind).collect(),
+            places: places.collect(),
+            runtimes: Vec::new(),
+            runtimes_not_kept: 0,
+            convoys_cut_short: 0,
+        };
+        findings.to_string()
+    }
+
+    #[test]
+    fn what_the_program_does_is_told_before_what_tells_of_the_machine() {
+        let counts = [(Fault::LongPoll, 8, 0), (Fault::Preempted, 4, 4), (Fault::Starved, 4, 1)];
+        let told = told(&counts, &[(Cause::Program, 12), (Cause::Machine, 4)]);
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[0], "  findings  of 5 ms or more: 8 long polls, 3 starved tasks");
+        assert_eq!(lines[TOLD + 1], "            and in 2 more places");
+        let expected =
+            "            of the machine, since other threads had the CPUs meanwhile: 4 polls preempted, 1 starved task";
+        assert_eq!(lines[TOLD + 2], expected);
+        assert_eq!(lines[TOLD + TOLD_OF_MACHINE + 3], "            and in 1 more place");
+        assert_eq!(lines.len(), TOLD + TOLD_OF_MACHINE + 4, "{told}");
+    }
+
+    #[test]
+    fn where_one_of_the_two_has_nothing_to_be_told_of_the_other_is_told_alone() {
+        let of_program = told(&[(Fault::Slept(Wait::File), 1, 0)], &[(Cause::Program, 1)]);
+        assert!(of_program.contains("1 poll that slept (file)") && !of_program.contains("machine"), "{of_program}");
+        let of_machine = told(&[(Fault::Preempted, 1, 1)], &[(Cause::Machine, 1)]);
+        assert!(of_machine.starts_with("  findings  of 5 ms or more: nothing that the program did\n"), "{of_machine}");
     }
 }

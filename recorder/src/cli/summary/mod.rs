@@ -3,6 +3,7 @@
 mod awaits;
 mod findings;
 mod names;
+mod places;
 mod polls;
 mod runtimes;
 mod stacks;
@@ -200,6 +201,9 @@ impl fmt::Display for Summary {
 pub fn several(count: u64, one: &str, more: &str) -> String {
     format!("{} {}", Count(count), if count == 1 { one } else { more })
 }
+
+/// What findings tell of that are not of the program's own doing. Their kinds follow, or places.
+pub const OF_MACHINE: &str = "of the machine, since other threads had the CPUs meanwhile";
 
 /// ` (file, database)`: what is known of two things, once if they are the same.
 pub struct InBrackets<'a>(pub [Option<&'a str>; 2]);

@@ -10,7 +10,7 @@ use crate::{
     timeline::{
         convoys::{Found, SleptIn, Turn},
         extent::Extent,
-        findings::{ConvoyHeld, Fault, Finding, Keeper},
+        findings::{ConvoyHeld, Fault, Finding, Keeper, Meanwhile},
         tokio_tracks::Poller,
         vocabulary::Vocabulary,
     },
@@ -40,7 +40,7 @@ impl Polls {
             weights: Weights { off_cpu_ns: slept_ns, ..Weights::default() },
             callstack: Some(callstack),
             slept_with: Vec::new(),
-            kept_by: None,
+            meanwhile: None,
             convoy: Some(ConvoyHeld { lasted_ns: until_ns.saturating_sub(since_ns), convoy, held: held.clone() }),
         };
         let track = self.tracks.findings(group.track, (since_ns, until_ns), out);
@@ -93,7 +93,7 @@ pub(super) fn findings(shown: &Shown, poller: Poller, threshold_ns: u64) -> Vec<
         weights,
         callstack,
         slept_with: Vec::new(),
-        kept_by: None,
+        meanwhile: None,
         convoy: None,
     };
     let mut findings = Vec::new();
@@ -145,7 +145,7 @@ pub(super) fn show_finding(
     arguments.extend(split(finding.weights, words, out));
     arguments.extend(finding.fault.wait().map(|wait| words.text("waited_for", wait.name(), out)));
     arguments.extend(finding.slept_there_ns().map(|slept_ns| words.number("slept_there_ns", slept_ns, out)));
-    if let Some(Keeper { poller, future, lasted_ns }) = &finding.kept_by {
+    if let Some(Meanwhile::Polled(Keeper { poller, future, lasted_ns, .. })) = &finding.meanwhile {
         arguments.push(words.text("kept_by", &future.full_name, out));
         arguments.push(words.text("kept_by_worker", &poller.name(), out));
         arguments.push(words.number("kept_by_ns", *lasted_ns, out));

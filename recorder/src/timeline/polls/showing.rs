@@ -223,8 +223,11 @@ impl Polls {
         out.push_slice_begin(&slice);
         for mut finding in findings(shown, poller, self.threshold_ns) {
             match finding.fault {
-                Fault::Starved => finding.kept_by = self.kept_by(poller, (finding.since_ns, presence.since_ns)),
-                _ => self.keeps(poller, shown),
+                Fault::Starved => {
+                    let waited = (finding.since_ns, presence.since_ns);
+                    finding.meanwhile = self.meanwhile(poller, *tid, waited);
+                }
+                fault => self.keeps(poller, shown, fault),
             }
             show_finding(&finding, presence.since_ns, track, self.threshold_ns, words, out);
             self.findings.push(finding);

@@ -121,7 +121,7 @@ fn what_a_poll_without_a_worker_takes_is_no_long_poll() {
         let polled = with_worker(7, 100);
         recording.gives(150, flags::GAVE_WORKER_AWAY, WORKER_VTABLE, 8, polled);
         recording.ends_at(400, gone, polled);
-        assert_eq!(recording.timeline.findings().counts().map(|(_, count)| count).sum::<u64>(), expected, "{gone}");
+        assert_eq!(recording.timeline.findings().counts().map(|(_, of)| of.all).sum::<u64>(), expected, "{gone}");
     }
 }
 
@@ -174,7 +174,7 @@ impl Recording {
 
     fn findings_at(&mut self, end_ns: u64) -> u64 {
         self.timeline.finish(end_ns, &mut self.out);
-        self.timeline.findings().counts().map(|(_, count)| count).sum()
+        self.timeline.findings().counts().map(|(_, counted)| counted.all).sum()
     }
 }
 

@@ -108,6 +108,21 @@ fn a_task_that_is_woken_and_not_polled_is_found() {
 }
 
 #[test]
+fn of_a_task_that_starves_it_is_told_what_its_worker_did_meanwhile() {
+    // Until when the worker has no CPU, while the task waits from 400 to 510.
+    for (until_ns, expected) in [(490, Doing::NoCpu), (420, Doing::Runs)] {
+        let mut recording = finding_recording();
+        recording.polled(20, 0, VTABLE, exact(9, 10));
+        recording.makes_room(390);
+        recording.wakes(400, 0, 7, Polled::default());
+        recording.comes_back(until_ns);
+        recording.polled(520, 0, VTABLE, exact(7, 510));
+        let starved = recording.timeline.findings().groups().next().unwrap().longest.clone();
+        assert_eq!((starved.fault, starved.meanwhile), (Fault::Starved, Some(Meanwhile::Did(expected))), "{until_ns}");
+    }
+}
+
+#[test]
 fn nothing_is_found_where_nothing_is_asked_for() {
     let mut recording = recording();
     recording.polled(9_000_000_000, 0, VTABLE, exact(7, 100));

@@ -100,6 +100,18 @@ impl Recording {
         }));
     }
 
+    /// In no poll, and not to sleep.
+    pub(super) fn makes_room(&mut self, time_ns: u64) {
+        self.push(Record::Switch(Switch {
+            header: header::<Switch>(time_ns, flags::PREV_RECORDED),
+            prev_tid: Tid(10),
+            next_tid: Tid::IDLE,
+            prev_state: 0,
+            prev_exit_state: 0,
+            next_prio: 120,
+        }));
+    }
+
     pub(super) fn comes_back(&mut self, time_ns: u64) {
         self.push(Record::Switch(Switch {
             header: header::<Switch>(time_ns, flags::NEXT_RECORDED),

@@ -5,8 +5,8 @@ const THRESHOLD: u64 = 5_000_000;
 /// As many as said, each as long, in milliseconds.
 fn found(kind: &str, function: &str, source: &str, count: usize, dur: f64) -> Vec<Found> {
     let found = serde_json::json!({
-        "kind": kind, "detail": "timer", "ts": 0, "dur": (dur * 1e6) as u64, "task_id": 7, "future": "app::serve",
-        "extent": "exact", "own_function": function, "own_source": source,
+        "kind": kind, "detail": "timer", "cause": "program", "ts": 0, "dur": (dur * 1e6) as u64, "task_id": 7,
+        "future": "app::serve", "extent": "exact", "own_function": function, "own_source": source,
     });
     vec![serde_json::from_value(found).expect("a finding"); count]
 }

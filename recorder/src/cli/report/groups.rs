@@ -1,0 +1,202 @@
+//! Findings that are alike.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
+
+use serde::Serialize;
+
+use super::{
+    super::summary::{AtLeast, InBrackets, OtherLines, SleptThere},
+    found::{Found, file_of},
+};
+use crate::{symbols::told_place, timeline::Cause};
+
+/// Findings of one kind and cause, in one function.
+#[derive(Debug, Serialize)]
+pub struct Group<'f> {
+    count: u64,
+    longest_ns: u64,
+    /// `exact` if both ends of that were seen, `at least` if it lasted longer, maybe; null if it is about no single poll.
+    extent: Option<&'f str>,
+    /// For how much of the longest it slept there for that; null if they are no polls that slept.
+    slept_there_ns: Option<u64>,
+    total_ns: u64,
+    /// What the callstacks are about that most of this went to.
+    category: Option<&'f str>,
+    #[serde(skip)]
+    about: BTreeMap<Option<&'f str>, u64>,
+    /// Of lock convoys: how many threads stood there in the longest, and who held the lock.
+    convoy: Option<&'f str>,
+    /// Of starved tasks: what kept the worker while the one waited that did so longest.
+    meanwhile: Option<&'f str>,
+    /// Where the future is written, as `file:line`, if that is known.
+    written_at: Option<&'f str>,
+    /// The line of the function, as `file:line`, in which most of the time went by.
+    source: Option<&'f str>,
+    /// How long they lasted that were in each line, nanoseconds.
+    lines: BTreeMap<&'f str, u64>,
+    #[serde(flatten)]
+    alike: Alike<'f>,
+}
+
+/// What makes findings alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Alike<'f> {
+    kind: &'f str,
+    /// `program` or `machine`: what they tell of.
+    cause: &'f str,
+    /// What a sleep was for.
+    waited_for: Option<&'f str>,
+    future: &'f str,
+    /// In the program's own code if that is known, else wherever the thread was.
+    function: Option<&'f str>,
+    /// Where that is written, if it is the program's own.
+    file: Option<&'f str>,
+}
+
+/// A program without names has `FILE+0xADDRESS` for each of its functions, which are many where a name is one.
+fn without_address(function: &str) -> &str {
+    function.split_once("+0x").map_or(function, |(file, _)| file)
+}
+
+/// Puts those together that are alike.
+pub fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
+    let mut groups = HashMap::<Alike<'f>, Group<'f>>::new();
+    for found in found {
+        let alike = Alike {
+            kind: &found.kind,
+            cause: &found.cause,
+            waited_for: found.waited_for(),
+            future: &found.future,
+            function: found.own_function.as_deref().or(found.function.as_deref().map(without_address)),
+            file: found.own_source.as_deref().map(file_of),
+        };
+        let group = groups.entry(alike.clone()).or_insert_with(|| Group {
+            count: 0,
+            longest_ns: 0,
+            extent: None,
+            slept_there_ns: None,
+            total_ns: 0,
+            category: None,
+            about: BTreeMap::new(),
+            convoy: None,
+            meanwhile: None,
+            written_at: found.written_at.as_deref(),
+            source: None,
+            lines: BTreeMap::new(),
+            alike,
+        });
+        group.count += 1;
+        group.total_ns += found.dur;
+        if found.dur >= group.longest_ns {
+            group.longest_ns = found.dur;
+            group.extent = found.extent.as_deref();
+            group.slept_there_ns = found.slept_there_ns;
+            group.convoy = found.convoy();
+            group.meanwhile = found.meanwhile();
+        }
+        if let Some(source) = found.own_source.as_deref() {
+            *group.lines.entry(source).or_default() += found.dur;
+        }
+        *group.about.entry(found.category.as_deref()).or_default() += found.dur;
+    }
+    for group in groups.values_mut() {
+        group.category = group.about.iter().max_by_key(|(_, ns)| **ns).and_then(|(category, _)| *category);
+        group.source = group.lines.iter().max_by_key(|(_, ns)| **ns).map(|(source, _)| *source);
+    }
+    let mut groups: Vec<Group<'f>> = groups.into_values().collect();
+    // The same order every time.
+    groups.sort_by(|a, b| {
+        let key = |of: &Group<'f>| (of.is_of(Cause::Machine), Reverse(of.total_ns), of.alike.future, of.source);
+        key(a).cmp(&key(b))
+    });
+    groups
+}
+
+impl Group<'_> {
+    /// Whether that is what they tell of.
+    pub fn is_of(&self, cause: Cause) -> bool {
+        self.alike.cause == cause.name()
+    }
+}
+
+/// In several lines, each with its end.
+impl fmt::Display for Group<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
+        let Group { count, longest_ns, slept_there_ns, total_ns, category, convoy, source, alike, .. } = self;
+        write!(out, "{count:>7} {:>12} {:>12}  {}", milliseconds(*longest_ns), milliseconds(*total_ns), alike.kind)?;
+        writeln!(out, "{}: {}", InBrackets([alike.waited_for, *category]), alike.future)?;
+        match (alike.function, source) {
+            (Some(function), Some(source)) => {
+                let others = OtherLines(self.lines.len().saturating_sub(1));
+                writeln!(out, "{:35}in {function} at {}{others}", "", told_place(source))?;
+            }
+            (Some(function), None) => writeln!(out, "{:35}in {function}", "")?,
+            (None, _) => {}
+        }
+        // Where nothing else is known of a future, this is its name.
+        if let (None, Some(place)) = (source, self.written_at.filter(|at| *at != alike.future)) {
+            writeln!(out, "{:35}written at {}", "", told_place(place))?;
+        }
+        if let Some(told) = self.extent.and_then(AtLeast::of) {
+            writeln!(out, "{:35}{told}", "")?;
+        }
+        if let Some(told) = slept_there_ns.and_then(|slept_ns| SleptThere::of(slept_ns, *longest_ns)) {
+            writeln!(out, "{:35}{told}", "")?;
+        }
+        if let Some(meanwhile) = self.meanwhile {
+            writeln!(out, "{:35}meanwhile {meanwhile}", "")?;
+        }
+        if let Some(convoy) = convoy {
+            // The last that it says is where the lock was held.
+            let told = convoy.rsplit_once(" at ").map(|(held, place)| format!("{held} at {}", told_place(place)));
+            writeln!(out, "{:35}{}", "", told.as_deref().unwrap_or(convoy))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(kind: &str, dur: u64, own_source: Option<&str>) -> Found {
+        Found::example(kind, dur, own_source)
+    }
+
+    #[test]
+    fn addresses_are_of_one_place_where_there_are_no_names() {
+        let at = |address| Found { function: Some(format!("/bin/app+0x{address}")), ..found("long poll", 7, None) };
+        let all = [at("115d6c"), at("115d9b")];
+        let findings: Vec<&Found> = all.iter().collect();
+        assert_eq!(grouped(&findings).len(), 1);
+        assert_eq!(grouped(&findings)[0].alike.function, Some("/bin/app"));
+    }
+
+    #[test]
+    fn of_convoys_it_is_told_who_held_the_lock_in_the_longest() {
+        let convoy = |dur, holder: &str| {
+            let detail = Some(format!("3 threads at once, {holder} held it for 7.0 ms"));
+            Found { detail, ..found("lock convoy", dur, None) }
+        };
+        let all = [convoy(5, "one"), convoy(9, "other"), convoy(7, "third")];
+        let findings: Vec<&Found> = all.iter().collect();
+        assert_eq!(grouped(&findings)[0].convoy, Some("3 threads at once, other held it for 7.0 ms"));
+        assert_eq!(grouped(&[&found("long poll", 7, None)])[0].convoy, None);
+    }
+
+    #[test]
+    fn a_task_that_starves_for_one_reason_and_for_another_is_two_groups() {
+        let starved = found("starved task", 7_000_000, None);
+        let by_machine = Found { cause: "machine".to_owned(), dur: 9_000_000, ..starved.clone() };
+        let groups: Vec<(bool, u64)> = grouped(&[&by_machine, &starved, &by_machine])
+            .iter()
+            .map(|of| (of.is_of(Cause::Machine), of.count))
+            .collect();
+        assert_eq!(groups, [(false, 1), (true, 2)]);
+    }
+}
