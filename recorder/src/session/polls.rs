@@ -5,6 +5,7 @@
 //! windows that its [`Account`] pays for.
 
 mod checking;
+mod estimate;
 mod file;
 mod process;
 mod summary;
@@ -134,7 +135,10 @@ impl Probing {
             let Some(probed) = self.processes.get(&process) else { continue };
             match &probed.window {
                 Window::Open(_) => match probed.account.left_ns().filter(|_| taken.over_ns.is_none()) {
-                    None => self.begin_to_close(process, taken),
+                    None => {
+                        self.cut_off(process);
+                        self.begin_to_close(process, taken);
+                    }
                     Some(left_ns) if taken.cpus > 0 => self.grant(process, left_ns, taken.cpus),
                     Some(_) => {}
                 },
@@ -162,7 +166,8 @@ impl Probing {
     pub fn forget(&mut self, process: Tgid) {
         self.begin_to_end(process);
         self.finish_closing(process);
-        if self.processes.remove(&process).is_some() {
+        if let Some(probed) = self.processes.remove(&process) {
+            self.summary.estimate(probed.taking.budget_for_all(self.budget));
             self.probes.forget(process);
         }
     }
@@ -173,7 +178,9 @@ impl Probing {
         // All at once, since each takes a while.
         processes.iter().for_each(|&process| self.begin_to_end(process));
         processes.iter().for_each(|&process| self.finish_closing(process));
-        self.processes.clear();
+        for (_, probed) in self.processes.drain() {
+            self.summary.estimate(probed.taking.budget_for_all(self.budget));
+        }
         self.files.clear();
     }
 
@@ -251,11 +258,20 @@ impl Probing {
         self.summary.spent_ns += spent_ns;
         let Some(probed) = self.processes.get_mut(&process) else { return Taken::default() };
         probed.account.spend(boottime_ns(), spent_ns);
-        if hits > 0 && !matches!(probed.window, Window::Open(_)) {
+        let is_open = matches!(probed.window, Window::Open(_));
+        probed.taking.spent_ns += if is_open { spent_ns } else { 0 };
+        if hits > 0 && !is_open {
             let over_ns = probed.since_ns;
             self.allow(process, Allowance { over_ns, ..Allowance::default() });
         }
         Taken { cpus: on_cpus.len(), over_ns }
+    }
+
+    /// A process has spent everything that it had.
+    fn cut_off(&mut self, process: Tgid) {
+        if let Some(probed) = self.processes.get_mut(&process) {
+            probed.taking.was_cut_off = true;
+        }
     }
 
     /// From now on, or from when it had spent everything, nothing is told of a process. Removing its probes takes a while.
@@ -267,7 +283,9 @@ impl Probing {
         let Window::Open(links) = std::mem::replace(&mut probed.window, Window::Closed) else { return };
         // Everything may have been spent while the last probes were still being attached.
         let over_ns = taken.over_ns.unwrap_or_else(boottime_ns).max(probed.since_ns);
-        self.summary.observed_ns += over_ns.saturating_sub(probed.since_ns);
+        let observed_ns = over_ns.saturating_sub(probed.since_ns);
+        self.summary.observed_ns += observed_ns;
+        probed.taking.observed_ns += observed_ns;
         probed.since_ns = over_ns;
         probed.why = Unobserved::Budget;
         probed.places.clear();

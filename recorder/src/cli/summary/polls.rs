@@ -89,6 +89,7 @@ impl PollSummary {
             lines.push(format!("{} from begin to end", several(self.polls_exact, "poll", "polls")));
             lines.push(format!("by probes in {begins} places where polls begin, and {ends} where they have ended"));
             lines.extend(Cost::of(probes).map(|cost| cost.to_string()));
+            lines.extend(probes.budget_for_all.map(enough));
         }
         for (count, what) in [
             (self.polls_unfinished, "had not ended when their ends were told no more"),
@@ -142,6 +143,16 @@ impl fmt::Display for PollSummary {
     }
 }
 
+/// What would have told all polls, by an estimate of its budget in percent.
+fn enough(budget: u64) -> String {
+    /// What `--budget` takes.
+    const MOST: u64 = 100;
+    match budget {
+        ..=MOST => format!("by an estimate, --budget {budget} would observe all of the time"),
+        _ => format!("by an estimate, --polls all would take {budget} % of a CPU, and no --budget is enough"),
+    }
+}
+
 /// What telling polls took of the programs' time.
 struct Cost<'a>(&'a ProbeSummary);
 
@@ -169,6 +180,19 @@ impl fmt::Display for Cost<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_budget_would_be_enough_is_told_as_an_estimate() {
+        for (budget, expected) in [
+            (Some(14), "by an estimate, --budget 14 would observe all of the time\n"),
+            (Some(140), "by an estimate, --polls all would take 140 % of a CPU, and no --budget is enough\n"),
+            (None, "where they have ended\n"),
+        ] {
+            let probes = ProbeSummary { begins: 1, budget_for_all: budget, ..ProbeSummary::default() };
+            let summary = PollSummary { poll_probes: Some(probes), is_of_tasks: true, ..PollSummary::default() };
+            assert!(summary.to_string().ends_with(expected), "{summary}");
+        }
+    }
 
     #[test]
     fn that_polls_of_no_known_future_are_not_in_the_trace_is_told() {

@@ -8,6 +8,7 @@ use polletto_common::{
 };
 use rustc_hash::FxHashSet;
 
+use super::estimate::Taking;
 use crate::{
     code::Place,
     kernel::PollLink,
@@ -31,6 +32,7 @@ pub(super) struct Probed {
     /// Addresses that polls return to, and about which nothing can be done.
     pub(super) refused: FxHashSet<u64>,
     pub(super) account: Account,
+    pub(super) taking: Taking,
     pub(super) window: Window,
     /// Polls that had given their workers away, to block, when the last window closed: threads and [`polletto_common::polled::Polled::tick`].
     pub(super) given: FxHashSet<(Tid, u64)>,
@@ -84,6 +86,7 @@ impl Probed {
             ever: FxHashSet::default(),
             refused: FxHashSet::default(),
             account: Account::new(budget, now_ns),
+            taking: Taking::default(),
             window: Window::Closed,
             given: FxHashSet::default(),
             since_ns: now_ns,

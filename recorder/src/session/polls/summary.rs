@@ -32,6 +32,9 @@ pub struct ProbeSummary {
     pub spent_ns: u64,
     /// CPU time of the recorder for attaching and removing them, nanoseconds. The budget pays for it too.
     pub attaching_ns: u64,
+    /// The budget that would have been enough to observe all polls of the process that needs most, whole percent of a CPU: an
+    /// estimate by what its probes took while they were there. None if all were, or it is not known.
+    pub budget_for_all: Option<u64>,
     /// What one takes besides the kernel program, as it was measured; nothing before it was.
     pub cost: ProbeCost,
 }
@@ -51,6 +54,11 @@ impl ProbeSummary {
             Site::Spawn { .. } => &mut self.spawns,
         };
         *places += 1;
+    }
+
+    /// A process is of no interest any more, for which that budget would have been enough.
+    pub(super) fn estimate(&mut self, budget: Option<u64>) {
+        self.budget_for_all = self.budget_for_all.max(budget);
     }
 
     /// So many places have none.
