@@ -14,6 +14,7 @@ use clap::{
 pub use self::{record::RecordArguments, sql::SqlArguments, tasks::TasksArguments};
 use crate::{
     symbols::{self, Categories},
+    target::NAME_RULE,
     timeline::Fault,
     trace::Compression,
 };
@@ -238,6 +239,11 @@ impl NameArguments {
     }
 }
 
+/// The help of a NAME of a process, of which this is done.
+fn name_help(done: &str) -> String {
+    format!("Process to {done}: {NAME_RULE}")
+}
+
 fn directory(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.is_dir() { Ok(path) } else { Err("there is no such directory") }
 }
@@ -283,6 +289,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_means_the_same_wherever_one_is_taken() {
+        let mut command = Arguments::command();
+        for name in ["record", "tasks"] {
+            let help = command.find_subcommand_mut(name).expect("it is there").render_help().to_string();
+            let words: Vec<&str> = help.split_whitespace().collect();
+            assert!(words.join(" ").contains(NAME_RULE), "{help}");
+        }
     }
 
     #[test]

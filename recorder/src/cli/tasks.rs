@@ -59,7 +59,7 @@ fn list(arguments: &TasksArguments) -> Result<()> {
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out))
     } else {
-        write!(out, "{}", List { name: &found.name, process, inspection: &inspection, each: arguments.each })
+        write!(out, "{}", List { name: &found.whole_name(), process, inspection: &inspection, each: arguments.each })
     };
     // Nor for the memory that was taken for it: the kernel takes it back when this process ends.
     way.for_good();

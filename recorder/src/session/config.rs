@@ -207,7 +207,8 @@ fn join(items: impl IntoIterator<Item: ToString>) -> String {
 }
 
 fn default_file(subject: &Subject, processes: &[Tgid]) -> PathBuf {
-    let name_of = |process: &Tgid| Process::read(*process).map(|process| process.name).unwrap_or_default();
+    let read = |process: &Tgid| Process::read(*process).ok();
+    let name_of = |process: &Tgid| read(process).map(|process| process.whole_name().into_owned()).unwrap_or_default();
     let name = match subject {
         Subject::System => return "system.perfetto-trace".into(),
         Subject::Command(command) => {
@@ -246,6 +247,15 @@ mod tests {
         for (name, file) in [("../../etc/x", "_.._etc_x"), ("a b\n", "a_b_"), ("-rf", "rf"), ("naïve", "naïve")] {
             assert_eq!(harmless(name), file);
         }
+    }
+
+    #[test]
+    fn a_trace_has_the_whole_name_of_its_program() {
+        let own = std::env::current_exe().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        let process = Tgid(std::process::id());
+        assert!(own.len() > 15, "{own} is one that the kernel cuts off");
+        let expected = format!("{own}-{process}.perfetto-trace");
+        assert_eq!(default_file(&Subject::Processes(vec![process]), &[process]), Path::new(&expected));
     }
 
     #[test]

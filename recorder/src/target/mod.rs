@@ -13,6 +13,7 @@ mod example;
 pub mod image;
 mod launch;
 mod memory;
+mod naming;
 mod printable;
 mod process;
 mod process_memory;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use launch::{Held, LaunchError, Running, exit_code, find_program};
 pub use memory::{CodeOrigin, CodeRange, code_of, open_regular, perf_map, vdso};
+pub use naming::NAME_RULE;
 pub use printable::printable;
 pub use process::{Error, Kind, Process, Thread, thread_process, threads_of, with_descendants};
 pub use process_memory::{Excerpt, Memory, ProcessMemory};

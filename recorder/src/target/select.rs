@@ -1,11 +1,14 @@
 //! From a name to the process that the user means.
 
-use std::{borrow::Cow, collections::HashMap, error, fmt, fs::File, io::Read, path::Path, time::Duration};
+use std::{borrow::Cow, collections::HashMap, error, fmt, fs::File, io::Read, time::Duration};
 
 use polletto_common::id::Tgid;
 use rustix::time::{ClockId, clock_gettime};
 
+#[cfg(doc)]
+use super::naming::NAME_RULE;
 use super::{
+    naming::{Naming, names},
     printable,
     process::{self, Error, Kind, Process},
 };
@@ -19,8 +22,7 @@ const TABLE_ROWS: usize = 20;
 /// What is read of the list of users, in bytes.
 const USERS_BYTES: u64 = 1 << 20;
 
-/// Processes that go by `name`: as their own name, as the file name of their program or its full path, or as the file
-/// name of their first argument. Oldest first; without kernel threads, zombies, and this process.
+/// Processes that go by `name`, as [`NAME_RULE`] says. Oldest first; without kernel threads, zombies, and this process.
 pub fn find_by_name(name: &str) -> Result<Vec<Process>, Error> {
     Ok(named(&visible()?, name))
 }
@@ -60,9 +62,8 @@ fn visible() -> Result<Vec<Process>, Error> {
 }
 
 fn named(processes: &[Process], name: &str) -> Vec<Process> {
-    let full_path = |process: &Process| process.executable.as_deref() == Some(Path::new(name));
-    let goes_by = |process: &&Process| full_path(process) || names(process).any(|candidate| candidate == name);
-    processes.iter().filter(goes_by).cloned().collect()
+    let naming = Naming::new(name);
+    processes.iter().filter(|process| naming.is_of(process)).cloned().collect()
 }
 
 fn select_among(processes: &[Process], name: &str) -> Result<Process, SelectError> {
@@ -75,15 +76,6 @@ fn select_among(processes: &[Process], name: &str) -> Result<Process, SelectErro
         1 => Ok(candidates.remove(0)),
         _ => Err(SelectError::Ambiguous { name: name.to_owned(), candidates }),
     }
-}
-
-/// What a process can be called by, its full path apart.
-fn names(process: &Process) -> impl Iterator<Item = Cow<'_, str>> {
-    let program = process.executable.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
-    let argument = process.command_line.first().and_then(|first| Path::new(first).file_name());
-    [Some(Cow::Borrowed(process.name.as_str())), program, argument.map(|name| name.to_string_lossy())]
-        .into_iter()
-        .flatten()
 }
 
 /// Whether one may have been typed for the other: a part of it, or a slip of one or two letters.
@@ -122,14 +114,14 @@ impl fmt::Display for SelectError {
                     similar => {
                         writeln!(out, ". Did you mean one of these?")?;
                         write_table(out, similar)?;
-                        write!(out, "record one with -p PID")
+                        write!(out, "take one with -p PID")
                     }
                 }
             }
             SelectError::Ambiguous { name, candidates } => {
                 writeln!(out, "{} processes are called `{}`:", candidates.len(), printable(name))?;
                 write_table(out, candidates)?;
-                write!(out, "choose one with -p PID, or record several with repeated -p")
+                write!(out, "choose one with -p PID; `record` takes several, each with its own -p")
             }
             SelectError::Unreadable(_) => write!(out, "cannot list the machine's processes"),
         }
@@ -264,7 +256,7 @@ mod tests {
         assert_eq!(lines[1], "      PID  USER            AGE  COMMAND");
         assert!(lines[2].starts_with("       10  4294967294") && lines[2].ends_with("  ./server --port 80"), "{error}");
         assert!(lines[3].starts_with("       11  ") && lines[3].ends_with("  server --port 81"), "{error}");
-        assert_eq!(lines[4], "choose one with -p PID, or record several with repeated -p");
+        assert_eq!(lines[4], "choose one with -p PID; `record` takes several, each with its own -p");
     }
 
     #[test]

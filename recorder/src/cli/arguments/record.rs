@@ -37,8 +37,8 @@ Exit status: 0 when the recording went well, or that of the launched COMMAND; 2 
 for instance because NAME is ambiguous; 1 when the recording failed.")]
 #[command(group = ArgGroup::new("subject").required(true))]
 pub struct RecordArguments {
-    /// Process to record: its name, or its executable's name or path
-    #[arg(group = "subject")]
+    // Its help is that of `tasks`.
+    #[arg(group = "subject", help = super::name_help("record"))]
     pub name: Option<String>,
 
     /// Process to record, by id; may be repeated

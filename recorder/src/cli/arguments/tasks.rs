@@ -20,11 +20,11 @@ Examples:
 
 Exit status: 0 when tasks were listed, or there are none; 2 when the command line can't be followed; 1 when it failed.")]
 pub struct TasksArguments {
-    /// Process, by its name, its program's or its first argument's file name
-    #[arg(value_name = "NAME", group = "process")]
+    // Its help is that of `record`.
+    #[arg(value_name = "NAME", group = "process", help = super::name_help("list"))]
     pub name: Option<String>,
 
-    /// Process, by its id
+    /// Process to list, by id
     #[arg(short, long, value_name = "PID", group = "process")]
     pub pid: Option<u32>,
 
