@@ -79,7 +79,8 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
 /// What tells of the machine is told by both after all that tells of the program.
 fn machine_comes_last(summary: &Value, report: &Value) {
     for places in [&summary["findings"]["places"], &report["groups"]] {
-        let causes: Vec<&str> = places.as_array().expect("a list").iter().filter_map(|of| of["cause"].as_str()).collect();
+        let causes: Vec<&str> =
+            places.as_array().expect("a list").iter().filter_map(|of| of["cause"].as_str()).collect();
         let is_either = causes.iter().all(|cause| ["program", "machine"].contains(cause));
         assert!(!causes.is_empty() && is_either && causes.is_sorted_by_key(|cause| *cause == "machine"), "{causes:?}");
     }

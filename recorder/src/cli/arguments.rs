@@ -21,7 +21,8 @@ use crate::{
 
 /// Records what a running program does as a Perfetto trace, from outside, with nothing changed in the program.
 ///
-/// Open the trace in https://ui.perfetto.dev, or ask it SQL with trace_processor and the package that `polletto sql` writes.
+/// Open the trace in https://ui.perfetto.dev, or ask it SQL with trace_processor and the package that `polletto sql`
+/// writes.
 #[derive(Debug, Parser)]
 #[command(name = "polletto", version, max_term_width = 100)]
 pub struct Arguments {

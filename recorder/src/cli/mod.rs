@@ -1,6 +1,7 @@
 //! What people type and see.
 
 mod arguments;
+mod counts;
 mod doctor;
 mod open;
 mod package;

@@ -21,8 +21,9 @@ use self::{
 };
 use super::{
     arguments::{FailOn, ReportArguments},
+    counts::several,
     print,
-    summary::{OF_MACHINE, several},
+    summary::OF_MACHINE,
     tell,
 };
 use crate::timeline::{Cause, Fault};

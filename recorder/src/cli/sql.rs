@@ -13,8 +13,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     arguments::SqlArguments,
+    counts::several,
     package::{self, Module, Table},
-    summary::several,
     tell, unless_nobody_reads,
 };
 use crate::symbols::Categories;

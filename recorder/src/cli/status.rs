@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    summary::{Bytes, Count},
+    counts::{Bytes, Count},
     tell,
 };
 use crate::session::Progress;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use polletto_common::id::Tgid;
 use serde_json::{Value, json};
 
-use super::{arguments::TasksArguments, summary::several, tell, unless_nobody_reads};
+use super::{arguments::TasksArguments, counts::several, tell, unless_nobody_reads};
 use crate::{
     families::NameTier,
     preflight::{self, Needs},

@@ -21,8 +21,8 @@ pub struct FindingSummary {
     pub threshold: Duration,
     /// How many of each kind there are.
     pub counts: Vec<(Fault, Counted)>,
-    /// Those that are alike, by the function that they are in once that has a name: first what tells of the program, of each
-    /// cause the group that took most first.
+    /// Those that are alike, by the function that they are in once that has a name: first what tells of the program, of
+    /// each cause the group that took most first.
     pub places: Vec<Place>,
     /// What is wrong with runtimes as a whole, what lasted longest first.
     pub runtimes: Vec<RuntimeFinding>,

@@ -19,7 +19,8 @@ use crate::{symbols::told_place, timeline::Cause};
 pub struct Group<'f> {
     count: u64,
     longest_ns: u64,
-    /// `exact` if both ends of that were seen, `at least` if it lasted longer, maybe; null if it is about no single poll.
+    /// `exact` if both ends of that were seen, `at least` if it lasted longer, maybe; null if it is about no single
+    /// poll.
     extent: Option<&'f str>,
     /// For how much of the longest it slept there for that; null if they are no polls that slept.
     slept_there_ns: Option<u64>,

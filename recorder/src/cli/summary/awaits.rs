@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Count, several};
 use crate::{
+    cli::counts::{Count, several},
     session::{AwaitedBy, Outcome, Unreadable},
     target::printable,
 };
@@ -65,14 +65,15 @@ impl fmt::Display for AwaitSummary {
         let told = self.longest.len().min(TOLD) as u64;
         let more = self.longest.len() as u64 - told + self.more;
         if more > 0 {
-            writeln!(out, "            and {} more", several(more, "chain", "chains"))?;
+            writeln!(out, "            and {}", several(more, "more chain", "more chains"))?;
         }
         if self.left_out > 0 {
             let left_out = several(self.left_out, "time", "times");
             writeln!(out, "            left out {left_out}: reading them takes too long")?;
         }
         if self.not_kept > 0 {
-            writeln!(out, "            not kept {} times: tasks waited for too many things", Count(self.not_kept))?;
+            let not_kept = several(self.not_kept, "time", "times");
+            writeln!(out, "            not kept {not_kept}: tasks waited for too many things")?;
         }
         for Unreadable { path, reason } in self.refused.iter().take(TOLD) {
             writeln!(out, "            nothing of {}: {reason}", printable(path))?;

@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Count, OF_MACHINE, places::Alike, runtimes::RuntimeFound, several};
+use super::{OF_MACHINE, places::Alike, runtimes::RuntimeFound};
 use crate::{
+    cli::counts::{Count, several},
     session::FindingSummary,
     timeline::{Cause, Counted, Fault},
 };
@@ -139,18 +140,15 @@ impl Findings {
             writeln!(out, "            and {} of runtimes", several(more, "more finding", "more findings"))?;
         }
         if self.convoys_cut_short > 0 {
-            let cut_short = Count(self.convoys_cut_short);
+            let cut_short = several(self.convoys_cut_short, "time", "times");
             writeln!(
                 out,
-                "            and {cut_short} times lock convoys in parts, or not at all: too many threads slept at locks"
+                "            and {cut_short} lock convoys in parts, or not at all: too many threads slept at locks"
             )?;
         }
         if self.runtimes_not_kept > 0 {
-            let not_kept = Count(self.runtimes_not_kept);
-            writeln!(
-                out,
-                "            and {not_kept} times a runtime or a worker's thread was one too many to be judged"
-            )?;
+            let not_kept = several(self.runtimes_not_kept, "time", "times");
+            writeln!(out, "            and {not_kept} a runtime or a worker's thread was one too many to be judged")?;
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use self::{
     tasks::TaskSummary, walks::TaskWalks,
 };
 use crate::{
+    cli::counts::{Bytes, several},
     session::{Ending, Outcome},
     timeline::Extent,
 };
@@ -122,10 +123,11 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "recorded {:.1} s, {}", self.seconds, self.ended_by)?;
-        let (switches, wakeups) = (Count(self.switches), Count(self.wakeups));
+        let (switches, wakeups) =
+            (several(self.switches, "switch", "switches"), several(self.wakeups, "wake-up", "wake-ups"));
         let (threads, processes) =
             (several(self.threads, "thread", "threads"), several(self.processes, "process", "processes"));
-        writeln!(out, "  seen      {switches} switches, {wakeups} wake-ups of {threads} in {processes}")?;
+        writeln!(out, "  seen      {switches}, {wakeups} of {threads} in {processes}")?;
         if self.switches == 0 {
             writeln!(out, "            nothing of what was to be recorded ran in this time")?;
         }
@@ -159,19 +161,20 @@ impl fmt::Display for Summary {
             let share = 100.0 * self.records_lost as f64 / (self.records_lost + self.records_written) as f64;
             writeln!(
                 out,
-                "{} records ({share:.1} %), marked in the trace: a larger --ring-kib helps",
-                Count(self.records_lost)
+                "{} ({share:.1} %), marked in the trace: a larger --ring-kib helps",
+                several(self.records_lost, "record", "records")
             )?;
         }
         if self.stacks.sleeps_not_watched > 0 {
             writeln!(
                 out,
-                "{} sleeps that were not watched: too many threads slept",
-                Count(self.stacks.sleeps_not_watched)
+                "{} not watched: too many threads slept",
+                several(self.stacks.sleeps_not_watched, "sleep that was", "sleeps that were")
             )?;
         }
         if missing > 0 {
-            writeln!(out, "{} records between the kernel and the recorder: please report this", Count(missing))?;
+            let missing = several(missing, "record", "records");
+            writeln!(out, "{missing} between the kernel and the recorder: please report this")?;
         }
         if self.switches_not_reported > 0 {
             writeln!(
@@ -181,7 +184,8 @@ impl fmt::Display for Summary {
             )?;
         }
         if self.processes_not_followed > 0 {
-            writeln!(out, "{} child processes, since too many were recorded", Count(self.processes_not_followed))?;
+            let children = several(self.processes_not_followed, "child process", "child processes");
+            writeln!(out, "{children}, since too many were recorded")?;
         }
         write!(out, "  recorder  {:.2} s of CPU time", self.recorder_cpu_seconds)?;
         // Loading the programs takes longer than a short recording.
@@ -195,11 +199,6 @@ impl fmt::Display for Summary {
         }
         writeln!(out)
     }
-}
-
-/// `1 thread`, `2 threads`
-pub fn several(count: u64, one: &str, more: &str) -> String {
-    format!("{} {}", Count(count), if count == 1 { one } else { more })
 }
 
 /// What findings tell of that are not of the program's own doing. Their kinds follow, or places.
@@ -268,37 +267,6 @@ impl fmt::Display for AtLeast {
     }
 }
 
-/// A number that people read: `1,234,567`.
-pub struct Count(pub u64);
-
-impl fmt::Display for Count {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (at, digit) in digits.char_indices() {
-            if at > 0 && (digits.len() - at).is_multiple_of(3) {
-                write!(out, ",")?;
-            }
-            write!(out, "{digit}")?;
-        }
-        Ok(())
-    }
-}
-
-/// A size that people read: `3.4 MB`.
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-        if self.0 < 1000 {
-            return write!(out, "{} bytes", self.0);
-        }
-        let exponent = (self.0.ilog10() / 3).min(UNITS.len() as u32);
-        let value = self.0 as f64 / 1000_f64.powi(exponent as i32);
-        write!(out, "{value:.1} {}", UNITS[exponent as usize - 1])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,15 +276,5 @@ mod tests {
         let told = |slept_ns, lasted_ns| SleptThere::of(slept_ns, lasted_ns).map(|told| told.to_string());
         assert_eq!(told(36_100_000, 45_800_000).as_deref(), Some("asleep there for 36.1 of the 45.8 ms"));
         assert_eq!(told(45_750_000, 45_800_000), None);
-    }
-
-    #[test]
-    fn numbers_are_grouped_and_sizes_rounded() {
-        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")] {
-            assert_eq!(Count(number).to_string(), text);
-        }
-        for (bytes, text) in [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (3_400_000, "3.4 MB")] {
-            assert_eq!(Bytes(bytes).to_string(), text);
-        }
     }
 }

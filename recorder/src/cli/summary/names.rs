@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Count, several};
-use crate::{symbols::ModuleReport, target::printable};
+use crate::{
+    cli::counts::{Count, several},
+    {symbols::ModuleReport, target::printable},
+};
 
 /// Files that are told about in the summary for people.
 const TOLD_FILES: usize = 5;
@@ -90,7 +92,7 @@ impl fmt::Display for NameSummary {
             writeln!(out, ": {}", printable(missing.as_deref().unwrap_or_default()))?;
         }
         if let Some(more @ 1..) = lacking.len().checked_sub(TOLD_FILES) {
-            writeln!(out, "            and {more} more files; --json tells of all")?;
+            writeln!(out, "            and {}; --json tells of all", several(more as u64, "more file", "more files"))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::{AtLeast, InBrackets, OtherLines, SleptThere};
 use crate::{
+    cli::counts::several,
     session,
     symbols::{Function, told_file, told_place},
     timeline::{Cause, ConvoyHeld, Keeper, Meanwhile},
@@ -61,7 +62,8 @@ struct Longest {
     task_id: Option<u64>,
     /// Of a starved task: the long poll of its runtime that took most of the time meanwhile; null if none did.
     kept_by: Option<KeptBy>,
-    /// Of a starved task: that, or else what the worker did that polled it in the end, in words; null if that is not known.
+    /// Of a starved task: that, or else what the worker did that polled it in the end, in words; null if that is not
+    /// known.
     meanwhile: Option<String>,
     /// Of a lock convoy: what is told besides of it. The rest is then about the longest sleep in a poll.
     convoy: Option<Convoy>,
@@ -119,7 +121,7 @@ impl Convoy {
 
 impl fmt::Display for Convoy {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "; {} threads at once", self.at_once)?;
+        write!(out, "; {} at once", several(self.at_once, "thread", "threads"))?;
         let Some(tid) = self.held_by else { return Ok(()) };
         write!(out, ", thread {tid} held it for up to {:.1} ms", self.held_ns as f64 / 1e6)?;
         if let Some(name) = &self.held_by_name {

@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Count, several};
-use crate::session::{Outcome, ProbeSummary};
+use crate::{
+    cli::counts::{Count, several},
+    session::{Outcome, ProbeSummary},
+};
 
 /// Reasons that are named in the summary for people.
 const NAMED_REASONS: usize = 5;
@@ -74,10 +76,11 @@ impl PollSummary {
     /// What was seen of closures that may block, if anything was. In debug builds it is not seen where they are spawned.
     fn closures(&self) -> Option<String> {
         let (spawned, ran) = (self.blocking_spawns, Count(self.closures_run));
+        let closures = |count| several(count, "closure", "closures");
         match (spawned, self.closures_run) {
             (0, 0) => None,
-            (0, _) => Some(format!("{ran} closures ran that may block; where they were spawned was not seen")),
-            _ => Some(format!("{} spawned that may block, {ran} seen to run", several(spawned, "closure", "closures"))),
+            (0, run) => Some(format!("{} ran that may block; where they were spawned was not seen", closures(run))),
+            _ => Some(format!("{} spawned that may block, {ran} seen to run", closures(spawned))),
         }
     }
 
@@ -87,7 +90,8 @@ impl PollSummary {
         if let Some(probes) = self.poll_probes.as_ref().filter(|probes| probes.begins > 0) {
             let ProbeSummary { begins, ends, .. } = probes;
             lines.push(format!("{} from begin to end", several(self.polls_exact, "poll", "polls")));
-            lines.push(format!("by probes in {begins} places where polls begin, and {ends} where they have ended"));
+            let places = several(*begins, "place", "places");
+            lines.push(format!("by probes in {places} where polls begin, and {ends} where they have ended"));
             lines.extend(Cost::of(probes).map(|cost| cost.to_string()));
             lines.extend(probes.budget_for_all.map(enough));
         }
@@ -121,7 +125,8 @@ impl PollSummary {
             let counts = (several(self.wakes, "wake", "wakes"), several(self.spawns, "spawn", "spawns"));
             lines.push(format!("{} and {} of tasks that await", counts.0, counts.1));
             lines.extend(self.closures());
-            lines.push(format!("by probes in {wakes} places where they are woken, and {spawns} where spawned"));
+            let places = several(*wakes, "place", "places");
+            lines.push(format!("by probes in {places} where they are woken, and {spawns} where spawned"));
         }
         let refused = refused.iter().take(NAMED_REASONS);
         lines.extend(
@@ -171,7 +176,8 @@ impl fmt::Display for Cost<'_> {
         let cost = 100.0 * spent_ns as f64 / all_ns;
         write!(out, "observed for {observed:.1} % of the time, which took {cost:.2} % of a CPU from the program")?;
         if let Some(each_ns) = spent_ns.checked_div(hits) {
-            write!(out, ": {:.1} µs at each of {} probes", each_ns as f64 / 1e3, Count(hits))?;
+            let probes = several(hits, "probe", "probes");
+            write!(out, ": {:.1} µs at each of {probes}", each_ns as f64 / 1e3)?;
         }
         Ok(())
     }

@@ -5,8 +5,10 @@ use std::fmt;
 use polletto_common::record::StackEnding;
 use serde::Serialize;
 
-use super::{Count, several};
-use crate::session::{Outcome, Unreadable};
+use crate::{
+    cli::counts::{Count, several},
+    session::{Outcome, Unreadable},
+};
 
 /// Files that are named in the summary for people.
 const NAMED_FILES: usize = 5;
@@ -124,7 +126,7 @@ impl fmt::Display for StackSummary {
             writeln!(out, "            {}: {reason}", crate::target::printable(path))?;
         }
         if let Some(more @ 1..) = self.modules_without_table.len().checked_sub(NAMED_FILES) {
-            writeln!(out, "            and {more} more files; --json names them")?;
+            writeln!(out, "            and {}; --json names them", several(more as u64, "more file", "more files"))?;
         }
         Ok(())
     }

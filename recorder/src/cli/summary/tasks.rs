@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Count, several};
 use crate::{
+    cli::counts::{Count, several},
     families::FamilyName,
     session::{Outcome, TaskProgram},
 };
@@ -54,7 +54,8 @@ impl fmt::Display for TaskSummary {
             write_program(program, out)?;
         }
         if self.tasks.len() > SHOWN_PROGRAMS {
-            writeln!(out, "            {} programs more", self.tasks.len() - SHOWN_PROGRAMS)?;
+            let more = (self.tasks.len() - SHOWN_PROGRAMS) as u64;
+            writeln!(out, "            and {}", several(more, "more program", "more programs"))?;
         }
         match self.workers_by_name {
             None => {}

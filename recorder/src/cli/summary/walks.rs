@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::several;
 use crate::{
+    cli::counts::several,
     session::{Outcome, Unreadable},
     target::printable,
 };

@@ -9,7 +9,10 @@ use serde::Serialize;
 
 use super::naming::Appended;
 use crate::{
-    cli::summary::{Bytes, Count, ModuleNames, several},
+    cli::{
+        counts::{Bytes, Count, several},
+        summary::ModuleNames,
+    },
     symbols::ModuleReport,
     target::printable,
     trace::read::{Known, TracedCode},
@@ -81,14 +84,15 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let were = |count| several(count, "address was", "addresses were");
         match (self.addresses, self.named_before) {
             (0, 0) => writeln!(out, "nothing to name: the trace has no addresses of programs")?,
-            (0, before) => writeln!(out, "nothing to name: {} complete already", have(before))?,
+            (0, before) => writeln!(out, "nothing to name: {} complete already", were(before))?,
             (asked, before) => {
                 write!(out, "named {} of {}", Count(self.named), several(asked, "address", "addresses"))?;
                 write!(out, ", {} with a line", Count(self.with_lines))?;
                 if before > 0 {
-                    write!(out, "; {} complete before", have(before))?;
+                    write!(out, "; {} complete before", were(before))?;
                 }
                 writeln!(out, "{}", if self.interrupted { ", interrupted" } else { "" })?;
             }
@@ -127,15 +131,10 @@ impl Summary {
             }
         }
         if let Some(more @ 1..) = self.modules.len().checked_sub(LISTED) {
-            writeln!(out, "  and {more} more files; --json names them")?;
+            writeln!(out, "  and {}; --json names them", several(more as u64, "more file", "more files"))?;
         }
         Ok(())
     }
-}
-
-/// `1 address was`, `2 addresses were`
-fn have(count: u64) -> String {
-    format!("{} {}", several(count, "address", "addresses"), if count == 1 { "was" } else { "were" })
 }
 
 /// A path that fits into its column.

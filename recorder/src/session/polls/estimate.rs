@@ -17,8 +17,8 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    /// In whole percent of a CPU; none if there was enough, or too little was observed to tell. None as well if there would
-    /// have been enough on average: the process polls much at times, and how much it needs then is not known.
+    /// In whole percent of a CPU; none if there was enough, or too little was observed to tell. None as well if there
+    /// would have been enough on average: the process polls much at times, and how much it needs then is not known.
     pub(super) fn budget_for_all(self, budget: Budget) -> Option<u64> {
         let Budget::Percent(percent) = budget else { return None };
         if !self.was_cut_off || self.observed_ns < LEAST_NS {

@@ -32,8 +32,8 @@ pub struct ProbeSummary {
     pub spent_ns: u64,
     /// CPU time of the recorder for attaching and removing them, nanoseconds. The budget pays for it too.
     pub attaching_ns: u64,
-    /// The budget that would have been enough to observe all polls of the process that needs most, whole percent of a CPU: an
-    /// estimate by what its probes took while they were there. None if all were, or it is not known.
+    /// The budget that would have been enough to observe all polls of the process that needs most, whole percent of a
+    /// CPU: an estimate by what its probes took while they were there. None if all were, or it is not known.
     pub budget_for_all: Option<u64>,
     /// What one takes besides the kernel program, as it was measured; nothing before it was.
     pub cost: ProbeCost,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Change, Comparison, Polls, PollsOfFuture, Side, Span, ToldBy, Verdict};
 use crate::{
-    cli::summary::{InBrackets, several},
+    cli::{counts::several, summary::InBrackets},
     symbols::told_place,
 };
 
