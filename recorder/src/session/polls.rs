@@ -28,7 +28,7 @@ pub use self::summary::ProbeSummary;
 use self::{
     checking::Checking,
     file::Polling,
-    process::{Probed, Taken, Wanted, Window, given_away},
+    process::{Closing, Probed, Taken, Wanted, Window, given_away},
 };
 use super::{
     calibration::ProbeCost, changes::Code, governor::Budget, modules::ModuleFile, own_use::thread_cpu_ns,
@@ -135,10 +135,7 @@ impl Probing {
             let Some(probed) = self.processes.get(&process) else { continue };
             match &probed.window {
                 Window::Open(_) => match probed.account.left_ns().filter(|_| taken.over_ns.is_none()) {
-                    None => {
-                        self.cut_off(process);
-                        self.begin_to_close(process, taken);
-                    }
+                    None => self.begin_to_close(process, taken, Closing::Budget),
                     Some(left_ns) if taken.cpus > 0 => self.grant(process, left_ns, taken.cpus),
                     Some(_) => {}
                 },
@@ -202,8 +199,10 @@ impl Probing {
     fn opened(&mut self, process: Tgid) {
         let now_ns = boottime_ns();
         self.unobserved_until(process, now_ns);
+        let before_ns = self.probes.taken(process).iter().map(|taken| taken.spent_ns).sum();
         if let Some(probed) = self.processes.get_mut(&process) {
             probed.since_ns = now_ns;
+            probed.taking.begin(now_ns, before_ns);
         }
         self.tell(PollNews::ObservedFrom { process, time_ns: now_ns });
     }
@@ -259,7 +258,9 @@ impl Probing {
         let Some(probed) = self.processes.get_mut(&process) else { return Taken::default() };
         probed.account.spend(boottime_ns(), spent_ns);
         let is_open = matches!(probed.window, Window::Open(_));
-        probed.taking.spent_ns += if is_open { spent_ns } else { 0 };
+        if is_open {
+            probed.taking.spend(spent_ns);
+        }
         if hits > 0 && !is_open {
             let over_ns = probed.since_ns;
             self.allow(process, Allowance { over_ns, ..Allowance::default() });
@@ -267,15 +268,8 @@ impl Probing {
         Taken { cpus: on_cpus.len(), over_ns }
     }
 
-    /// A process has spent everything that it had.
-    fn cut_off(&mut self, process: Tgid) {
-        if let Some(probed) = self.processes.get_mut(&process) {
-            probed.taking.was_cut_off = true;
-        }
-    }
-
     /// From now on, or from when it had spent everything, nothing is told of a process. Removing its probes takes a while.
-    fn begin_to_close(&mut self, process: Tgid, taken: Taken) {
+    fn begin_to_close(&mut self, process: Tgid, taken: Taken, closing: Closing) {
         let Some(probed) = self.processes.get_mut(&process) else { return };
         if !matches!(probed.window, Window::Open(_)) {
             return;
@@ -283,9 +277,8 @@ impl Probing {
         let Window::Open(links) = std::mem::replace(&mut probed.window, Window::Closed) else { return };
         // Everything may have been spent while the last probes were still being attached.
         let over_ns = taken.over_ns.unwrap_or_else(boottime_ns).max(probed.since_ns);
-        let observed_ns = over_ns.saturating_sub(probed.since_ns);
-        self.summary.observed_ns += observed_ns;
-        probed.taking.observed_ns += observed_ns;
+        self.summary.observed_ns += over_ns.saturating_sub(probed.since_ns);
+        probed.taking.end(boottime_ns(), closing == Closing::Budget);
         probed.since_ns = over_ns;
         probed.why = Unobserved::Budget;
         probed.places.clear();
@@ -334,7 +327,7 @@ impl Probing {
     fn begin_to_end(&mut self, process: Tgid) {
         let taken = self.settle(process);
         match self.processes.get(&process).map(|probed| &probed.window) {
-            Some(Window::Open(_)) => self.begin_to_close(process, taken),
+            Some(Window::Open(_)) => self.begin_to_close(process, taken, Closing::End),
             Some(Window::Closing(_) | Window::Closed) => self.unobserved_until(process, boottime_ns()),
             None => {}
         }

@@ -61,6 +61,15 @@ pub(super) enum Window {
     Closed,
 }
 
+/// Why a process has its probes no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// It has nothing left to spend.
+    Budget,
+    /// It is of no interest any more.
+    End,
+}
+
 /// A place in a file, and what the probe there tells.
 #[derive(Clone)]
 pub(super) struct Wanted {
