@@ -105,7 +105,7 @@ pub struct ReportArguments {
     pub trace_processor: Option<PathBuf>,
 }
 
-/// Open a trace in ui.perfetto.dev, with the workers and the findings on top
+/// Open a trace in ui.perfetto.dev, with the findings and the workers on top
 ///
 /// The file stays on this machine: the browser fetches it from 127.0.0.1:9001, which answers that page alone, and only until
 /// it has the trace. The UI itself comes from the network.

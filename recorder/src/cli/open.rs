@@ -38,7 +38,7 @@ fn open(arguments: &OpenArguments) -> Result<()> {
     server.serve()
 }
 
-/// What the UI does with a trace: the workers on top, and what was found on a track of its own.
+/// What the UI does with a trace: what was found on a track of its own on top, and the workers below.
 const STARTUP_COMMANDS: &str = include_str!("../../../tools/ui/startup.json");
 
 /// The UI, with the trace.

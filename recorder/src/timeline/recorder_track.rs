@@ -30,6 +30,10 @@ const SAMPLES_LOST_ON_CPU: u64 = GROUP + 0x2_0000;
 /// Plus the process's id.
 const POLLS_OF_PROCESS: u64 = GROUP + 0x1_0000_0000;
 
+/// What is on a process's track of polls, for who sees it.
+const OBSERVED: &str =
+    "Whether the process's polls were observed. Where they were not, only samples and switches tell of them.";
+
 /// What a recording has cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecorderCounters {
@@ -164,7 +168,8 @@ impl RecorderTrack {
         let uuid = polls_track(process);
         if !self.described.contains(&uuid) {
             self.described.push(uuid);
-            describe(child(uuid, &format!("polls of process {process}"), 2), time_ns, out);
+            let track = child(uuid, &format!("polls of process {process}"), 2);
+            describe(TrackDescriptor { description: Some(OBSERVED.to_owned()), ..track }, time_ns, out);
         }
         let begin = TrackEvent {
             r#type: Some(Type::SliceBegin as i32),

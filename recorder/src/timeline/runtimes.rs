@@ -96,9 +96,27 @@ impl RuntimeCounter {
         }
     }
 
-    /// Where its track stands: above those of workers, which begin at 0.
+    /// What it counts, for who sees its track.
+    pub fn description(self) -> &'static str {
+        match self {
+            RuntimeCounter::LiveTasks => "Tasks that have been spawned and have not ended.",
+            RuntimeCounter::SpawnedTasks => "Tasks that were ever spawned.",
+            RuntimeCounter::NotifiedTasks => "Tasks that were woken, and wait to be polled.",
+            RuntimeCounter::InjectionQueue => {
+                "Tasks that wait for any of the workers: mostly woken or spawned elsewhere."
+            }
+            RuntimeCounter::IdleWorkers => "Workers that sleep, since there is nothing to do.",
+            RuntimeCounter::SearchingWorkers => "Workers that look for tasks to poll.",
+            RuntimeCounter::WorkerQueue(_) => "Tasks that wait for this worker. Others may take them.",
+            RuntimeCounter::BlockingThreads => "Threads of the pool for code that blocks (spawn_blocking).",
+            RuntimeCounter::IdleBlockingThreads => "Threads of that pool that have nothing to do.",
+            RuntimeCounter::BlockingQueue => "Closures that wait for a thread of that pool.",
+        }
+    }
+
+    /// Where its track stands: below those of workers, of which no runtime has so many.
     pub fn rank(self) -> i32 {
-        const FIRST: i32 = i32::MIN;
+        const FIRST: i32 = i32::MAX / 2;
         FIRST
             + match self {
                 RuntimeCounter::LiveTasks => 0,

@@ -24,6 +24,10 @@ const FIRST: u64 = 0x746f_6b69_6f00_0000;
 /// In place of the runtime's address, of workers that are told by their names. No runtime is there.
 const NAMED: u64 = 1;
 
+/// What is on a group's track of findings, for who sees it.
+const FINDINGS: &str =
+    "What was wrong with more than one worker. Polls that lasted too long are marked on their workers' own.";
+
 /// What polls: a worker, or a thread of which it is not known whose worker it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Poller {
@@ -141,7 +145,7 @@ impl TokioTracks {
         track
     }
 
-    /// A track for a number about a runtime, above those of its workers.
+    /// A track for a number about a runtime, below those of its workers.
     pub fn counter(
         &mut self,
         (tgid, runtime): (Tgid, u64),
@@ -156,6 +160,7 @@ impl TokioTracks {
             parent_uuid,
             name: Some(counter.name()),
             counter: Some(CounterDescriptor { unit: Some(Unit::Count as i32) }),
+            description: Some(counter.description().to_owned()),
             sibling_order_rank: Some(counter.rank()),
             ..TrackDescriptor::default()
         };
@@ -179,7 +184,8 @@ impl TokioTracks {
             uuid: Some(track),
             parent_uuid: Some(group),
             name: Some("findings".to_owned()),
-            // Between its numbers and its workers.
+            description: Some(FINDINGS.to_owned()),
+            // Above its workers.
             sibling_order_rank: Some(-1),
             ..TrackDescriptor::default()
         };
