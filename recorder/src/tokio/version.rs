@@ -23,11 +23,10 @@ pub struct Version {
     pub patch: u16,
 }
 
-/// Bytes of a file that are looked at. Segments may show the same bytes at many addresses.
+/// Bytes of a file that are looked at.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// Bytes that are looked at in one go, and those that are looked at again with the next ones: more than any match takes.
-const PIECE: u64 = 1 << 20;
+/// Those that are looked at again with the next ones: more than any match takes.
 const OVERLAP: usize = 128;
 
 /// Different versions, or commits, that are told.
@@ -47,26 +46,16 @@ impl Origins {
     /// Looks at what can be executed, or at all the rest.
     fn among<S: Source + ?Sized>(contents: &Contents<'_, S>, executable: bool) -> Result<Origins, ImageError> {
         let (mut tokio, mut rustc) = (BTreeSet::new(), BTreeSet::new());
-        let mut left = MAX_BYTES;
-        for (range, _) in contents.ranges().filter(|range| range.1 == executable) {
-            let mut address = range.start;
-            while address < range.end && left > 0 {
-                let bytes = contents.piece(address, PIECE.min(range.end - address))?;
-                for at in slashes(&bytes) {
-                    let rest = &bytes[at..];
-                    if tokio.len() < MAX_FOUND {
-                        tokio.extend(rest.strip_prefix(TOKIO).and_then(Version::of_path));
-                    }
-                    if rustc.len() < MAX_FOUND {
-                        rustc.extend(rest.strip_prefix(RUSTC).and_then(commit));
-                    }
+        for bytes in contents.pieces(executable, OVERLAP, MAX_BYTES) {
+            let bytes = bytes?;
+            for at in slashes(&bytes) {
+                let rest = &bytes[at..];
+                if tokio.len() < MAX_FOUND {
+                    tokio.extend(rest.strip_prefix(TOKIO).and_then(Version::of_path));
                 }
-                if bytes.len() <= OVERLAP {
-                    break;
+                if rustc.len() < MAX_FOUND {
+                    rustc.extend(rest.strip_prefix(RUSTC).and_then(commit));
                 }
-                let done = (bytes.len() - OVERLAP) as u64;
-                address += done;
-                left = left.saturating_sub(done);
             }
         }
         Ok(Origins { tokio: tokio.into_iter().collect(), rustc: rustc.into_iter().collect() })

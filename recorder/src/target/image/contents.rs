@@ -7,6 +7,9 @@ use super::{Image, ImageError, Segment, Source, read_up_to};
 /// Bytes that are read at once. Neighbours are wanted soon after each other, and a system call takes about as long.
 const BLOCK: u64 = 16 << 10;
 
+/// Bytes that are read at once where everything is looked at.
+const PIECE: u64 = 1 << 20;
+
 /// How many blocks are kept, 2 MiB in all.
 const BLOCKS: u64 = 128;
 
@@ -81,6 +84,30 @@ impl<'a, S: Source + ?Sized> Contents<'a, S> {
         let Some(place) = self.place(address) else { return Ok(Vec::new()) };
         let file_offset = place.file_offset.saturating_add(address - place.addresses.start);
         read_up_to(self.source, file_offset, size.min(place.addresses.end - address))
+    }
+
+    /// What can be executed, or all the rest, up to so many bytes: in long pieces, each of which begins with the last
+    /// `overlap` bytes of the one before, so that what is no longer than that is whole in one of them. Segments may
+    /// show the same bytes at many addresses.
+    pub fn pieces(
+        &self,
+        executable: bool,
+        overlap: usize,
+        most: u64,
+    ) -> impl Iterator<Item = Result<Vec<u8>, ImageError>> {
+        let mut left = most;
+        let ranges = self.ranges().filter(move |range| range.1 == executable);
+        let starts = ranges.flat_map(move |(range, _)| {
+            let step = (PIECE - overlap as u64) as usize;
+            range.clone().step_by(step).map(move |start| start..range.end)
+        });
+        starts
+            .take_while(move |rest| {
+                let goes_on = left > 0;
+                left = left.saturating_sub(PIECE.min(rest.end - rest.start));
+                goes_on
+            })
+            .map(|rest| self.piece(rest.start, PIECE.min(rest.end - rest.start)))
     }
 
     /// Reads as many bytes as were asked for. `None` if there are fewer.
