@@ -95,10 +95,10 @@ impl Context {
         vtables: &[Vtable],
         code: Option<&Code<'_, '_, S>>,
     ) -> Result<Context, ImageError> {
-        let Some(first) = thread_locals(image, source)? else {
+        let Some(locals) = thread_locals(image, source)? else {
             return Ok(Context::unknown(Unknown::NotFixed));
         };
-        let named = named(first, &ThreadLocal::named(source)?);
+        let named = named(locals.start, &ThreadLocal::named(source)?);
         let votes = match code {
             Some(code) if image.architecture == Architecture::X86_64 => votes::count(code, vtables)?,
             _ => Votes::default(),

@@ -1,5 +1,7 @@
 //! Where a program's thread-local variables are.
 
+use std::ops::Range;
+
 use object::{
     LittleEndian as LE,
     elf::{self, ProgramHeader64, Sym64},
@@ -20,13 +22,13 @@ const MAX_NAMED: usize = 4096;
 /// Bytes of a name. What is longer is cut.
 const MAX_NAME: u64 = 1024;
 
-/// Where the thread-locals of a program begin, counted from the thread pointer, bytes.
+/// Where the thread-locals of a program are, counted from the thread pointer, bytes.
 ///
 /// Those of a program itself have a fixed place. Those of a library that is loaded later do not, and which libraries are is
 /// the process's to say: `None` for a library, and for what has none.
-pub fn thread_locals(image: &Image, source: &(impl Source + ?Sized)) -> Result<Option<i64>, ImageError> {
+pub fn thread_locals(image: &Image, source: &(impl Source + ?Sized)) -> Result<Option<Range<i64>>, ImageError> {
     let Some(segment) = headers::program(source, elf::PT_TLS)? else { return Ok(None) };
-    Ok(if is_program(source)? { start(image.architecture, &segment) } else { None })
+    Ok(if is_program(source)? { place(image.architecture, &segment) } else { None })
 }
 
 /// Whether a file is a program, and no library: it has fixed addresses, asks for a loader, or says so.
@@ -38,7 +40,7 @@ fn is_program(source: &(impl Source + ?Sized)) -> Result<bool, ImageError> {
 }
 
 /// Threads find their variables by what the ABI says and linkers, loaders and compilers keep to.
-fn start(architecture: Architecture, segment: &ProgramHeader64<LE>) -> Option<i64> {
+fn place(architecture: Architecture, segment: &ProgramHeader64<LE>) -> Option<Range<i64>> {
     let size = segment.p_memsz.get(LE);
     let (address, last) = (segment.p_vaddr.get(LE), segment.p_align.get(LE).max(1).checked_sub(1)?);
     let start = match architecture {
@@ -54,7 +56,9 @@ fn start(architecture: Architecture, segment: &ProgramHeader64<LE>) -> Option<i6
         }
     };
     // No system gives a thread so much.
-    (start.unsigned_abs() < 1 << 32).then_some(start)
+    let is_within = |offset: i64| offset.unsigned_abs() < 1 << 32;
+    let end = start.checked_add_unsigned(size)?;
+    (is_within(start) && is_within(end)).then_some(start..end)
 }
 
 /// A thread-local variable that a file's symbol table names.
@@ -121,19 +125,19 @@ mod tests {
     }
 
     #[test]
-    fn thread_locals_begin_where_the_abi_says() {
+    fn thread_locals_are_where_the_abi_says() {
         for (architecture, address, size, alignment, expected) in [
-            (Architecture::X86_64, 0x1000, 0x130, 8, Some(-0x130)),
-            (Architecture::X86_64, 0x1000, 0x131, 8, Some(-0x138)),
-            (Architecture::X86_64, 0x1000, 0x130, 64, Some(-0x140)),
-            (Architecture::X86_64, 0x1008, 0x130, 64, Some(-0x138)),
-            (Architecture::X86_64, 0x1000, 0x130, 0, Some(-0x130)),
+            (Architecture::X86_64, 0x1000, 0x130, 8, Some(-0x130..0)),
+            (Architecture::X86_64, 0x1000, 0x131, 8, Some(-0x138..-7)),
+            (Architecture::X86_64, 0x1000, 0x130, 64, Some(-0x140..-16)),
+            (Architecture::X86_64, 0x1008, 0x130, 64, Some(-0x138..-8)),
+            (Architecture::X86_64, 0x1000, 0x130, 0, Some(-0x130..0)),
             (Architecture::X86_64, 0x1000, u64::MAX, 8, None),
-            (Architecture::Aarch64, 0x1000, 0x130, 8, Some(16)),
-            (Architecture::Aarch64, 0x1000, 0x130, 64, Some(64)),
+            (Architecture::Aarch64, 0x1000, 0x130, 8, Some(16..0x140)),
+            (Architecture::Aarch64, 0x1000, 0x130, 64, Some(64..0x170)),
         ] {
             let segment = segment(address, size, alignment);
-            assert_eq!(start(architecture, &segment), expected, "{architecture:?} {address:x} {size:x} {alignment}");
+            assert_eq!(place(architecture, &segment), expected, "{architecture:?} {address:x} {size:x} {alignment}");
         }
     }
 
@@ -141,7 +145,7 @@ mod tests {
     fn a_variable_of_this_thread_is_where_its_symbol_says() {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let image = Image::read(&file).unwrap();
-        let first = thread_locals(&image, &file).unwrap().unwrap();
+        let first = thread_locals(&image, &file).unwrap().unwrap().start;
         let named = ThreadLocal::named(&file).unwrap();
         let is_it = |symbol: &&ThreadLocal| symbol.name.windows(6).any(|part| part == b"MARKED") && symbol.size == 8;
         let offset = first + named.iter().find(is_it).unwrap().offset as i64;
