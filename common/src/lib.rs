@@ -9,6 +9,7 @@
 pub mod id;
 pub mod limits;
 pub mod offsets;
+pub mod parked;
 pub mod poll;
 pub mod polled;
 pub mod record;

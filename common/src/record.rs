@@ -192,7 +192,8 @@ pub struct Blocked {
     pub system_call: i32,
     /// Always 0.
     pub reserved: u32,
-    /// The first argument of that system call, if there is one.
+    /// The first argument of that system call, if there is one. Of a thread that `parking_lot` has parked instead what
+    /// it waits for: see [`crate::parked`].
     pub argument: u64,
     /// What it polled when it left.
     pub polled: Polled,

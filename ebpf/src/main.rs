@@ -3,6 +3,7 @@
 #![no_std]
 #![no_main]
 
+mod parked;
 mod poll;
 mod polled;
 mod registers;

@@ -16,7 +16,7 @@ use polletto_common::{
 };
 
 use crate::{
-    ring, scope,
+    parked, ring, scope,
     stack::{self, Unwinder, User},
     task::Task,
 };
@@ -64,6 +64,8 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
     let stack = unsafe { stack::capture::<U>(context, User::Switch, prev, None, time_ns) };
     // SAFETY: the current thread.
     let system_call = unsafe { U::system_call(prev) };
+    // SAFETY: the current thread.
+    let argument = unsafe { parked::argument(prev, system_call) };
     match SLEEPERS.get_ptr_mut(tid.0) {
         // SAFETY: a thread leaves on one CPU at a time, and is not woken before.
         Some(sleeper) => unsafe {
@@ -72,7 +74,7 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
             (*sleeper).prev_state = prev_state;
             (*sleeper).tgid = prev.tgid();
             (*sleeper).system_call = system_call.number;
-            (*sleeper).argument = system_call.argument;
+            (*sleeper).argument = argument;
             (*sleeper).polled = polled;
         },
         None => {
@@ -85,7 +87,7 @@ pub unsafe fn leave<U: Unwinder>(context: *mut c_void, prev: Task, prev_state: u
                 prev_state,
                 tgid,
                 system_call: system_call.number,
-                argument: system_call.argument,
+                argument,
                 polled,
                 untold_ns: 0,
             };

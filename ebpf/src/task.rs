@@ -10,7 +10,7 @@ use polletto_common::{
     record::{Exec, Exit, Fork, Rename, Task as TaskRecord, flags},
 };
 
-use crate::{poll, polled, ring, scope, unwind};
+use crate::{parked, poll, polled, ring, scope, unwind};
 
 /// Filled in by the recorder before the programs load.
 #[unsafe(no_mangle)]
@@ -163,6 +163,7 @@ pub fn fork(context: &BtfTracePointContext) {
     if child.tgid() != parent.tgid() {
         unwind::fork(parent, child);
         polled::fork(parent, child);
+        parked::fork(parent, child);
     }
     ring::emit_task(Fork {
         header: ring::header::<Fork>(kernel_thread_flag(child)),

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod code;
 pub mod families;
 pub mod kernel;
+mod parking_lot;
 mod pieces;
 pub mod preflight;
 pub mod session;

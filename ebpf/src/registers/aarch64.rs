@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use super::{Call, Cpu, Entry, Registers, SystemCall, word};
 
 const X0: usize = 0;
+const X1: usize = 1;
 const X29: usize = 29;
 const X30: usize = 30;
 const SP: usize = 31;
@@ -31,6 +32,7 @@ const SIGNAL_X29: u64 = 128 + 176 + 8 + 29 * 8;
 pub struct Native;
 
 impl Cpu for Native {
+    const FUTEX: i32 = 98;
     const SIGNAL_FRAME_OFFSET: u64 = SIGNAL_X29;
     /// `x29`, `x30`, `sp`, `pc`
     const SIGNAL_FRAME_WORDS: usize = 4;
@@ -60,9 +62,11 @@ impl Cpu for Native {
     #[inline(always)]
     unsafe fn system_call(saved: *const c_void) -> SystemCall {
         // SAFETY: as the caller says.
-        let (number, argument, pstate) = unsafe { (word(saved, SYSCALLNO), word(saved, ORIG_X0), word(saved, PSTATE)) };
+        let (number, pstate) = unsafe { (word(saved, SYSCALLNO), word(saved, PSTATE)) };
+        // SAFETY: as above.
+        let (argument, second) = unsafe { (word(saved, ORIG_X0), word(saved, X1)) };
         // 32-bit programs have other numbers.
-        if pstate & AARCH32 == 0 { SystemCall { number: number as i32, argument } } else { SystemCall::NONE }
+        if pstate & AARCH32 == 0 { SystemCall { number: number as i32, argument, second } } else { SystemCall::NONE }
     }
 
     #[inline(always)]

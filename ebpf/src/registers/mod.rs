@@ -39,11 +39,13 @@ pub struct SystemCall {
     pub number: i32,
     /// Its first argument. Means nothing if it is none.
     pub argument: u64,
+    /// Its second argument, likewise.
+    pub second: u64,
 }
 
 impl SystemCall {
     /// None, or none that is known.
-    pub const NONE: SystemCall = SystemCall { number: -1, argument: 0 };
+    pub const NONE: SystemCall = SystemCall { number: -1, argument: 0, second: 0 };
 }
 
 /// A function that was called.
@@ -57,6 +59,9 @@ pub struct Call {
 
 /// A CPU, as far as unwinding knows it.
 pub trait Cpu {
+    /// The number of the system call in which a thread sleeps on a word of memory.
+    const FUTEX: i32;
+
     /// Registers at these bytes behind the stack pointer of a signal frame, of which [`Cpu::signal_registers`] are read.
     const SIGNAL_FRAME_OFFSET: u64;
 

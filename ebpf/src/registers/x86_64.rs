@@ -7,6 +7,7 @@ use super::{Call, Cpu, Entry, Registers, SystemCall, word};
 const RBP: usize = 4;
 /// After `syscall`, where the program goes on.
 const RCX: usize = 11;
+const RSI: usize = 13;
 const RDI: usize = 14;
 /// The system call's number; negative after an interrupt.
 const ORIG_RAX: usize = 15;
@@ -26,6 +27,7 @@ const SIGNAL_RBP: u64 = 40 + 10 * 8;
 pub struct Native;
 
 impl Cpu for Native {
+    const FUTEX: i32 = 202;
     const SIGNAL_FRAME_OFFSET: u64 = SIGNAL_RBP;
     /// `rbp`, `rbx`, `rdx`, `rax`, `rcx`, `rsp`, `rip`
     const SIGNAL_FRAME_WORDS: usize = 7;
@@ -52,9 +54,11 @@ impl Cpu for Native {
     #[inline(always)]
     unsafe fn system_call(saved: *const c_void) -> SystemCall {
         // SAFETY: as the caller says.
-        let (number, argument, cs) = unsafe { (word(saved, ORIG_RAX), word(saved, RDI), word(saved, CS)) };
+        let (number, cs) = unsafe { (word(saved, ORIG_RAX), word(saved, CS)) };
+        // SAFETY: as above.
+        let (argument, second) = unsafe { (word(saved, RDI), word(saved, RSI)) };
         // 32-bit programs have other numbers.
-        if cs & 0xffff == USER_CODE { SystemCall { number: number as i32, argument } } else { SystemCall::NONE }
+        if cs & 0xffff == USER_CODE { SystemCall { number: number as i32, argument, second } } else { SystemCall::NONE }
     }
 
     #[inline(always)]

@@ -32,6 +32,7 @@ use polletto_common::{
     id::{Tgid, Tid},
     limits::MAX_SLEEPERS,
     offsets::TaskOffsets,
+    parked::ThreadLocals,
     poll::{Allowance, MAX_POLLING, MAX_PROBED, MAX_RETURNS, OpenPolls, ReturnKey},
     polled::RuntimeLayout,
     record::{Blocked, Header, Layout, Lost, Record, Sleeper, Task, flags},
@@ -103,6 +104,8 @@ unsafe impl Pod for Shared<CpuStats> {}
 unsafe impl Pod for Shared<Sleeper> {}
 // SAFETY: as above.
 unsafe impl Pod for Shared<RuntimeLayout> {}
+// SAFETY: as above.
+unsafe impl Pod for Shared<ThreadLocals> {}
 // SAFETY: as above.
 unsafe impl Pod for Shared<ReturnKey> {}
 // SAFETY: as above.
@@ -201,7 +204,7 @@ impl Loaded {
         by_tables.then(|| UnwindMaps::take(&mut self.ebpf)).transpose()
     }
 
-    /// By what the programs know what Tokio polls.
+    /// By what the programs know what Tokio polls, and what `parking_lot` waits for.
     pub fn runtime_map(&mut self) -> Result<RuntimeMap> {
         RuntimeMap::take(&mut self.ebpf)
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
-use polletto_common::{id::Tgid, polled::RuntimeLayout};
+use polletto_common::{id::Tgid, parked::ThreadLocals, polled::RuntimeLayout};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     families::{self, CodeFile, FamilyName, FutureName, TaskFile},
     kernel::{PollProbes, RuntimeMap},
+    parking_lot,
     timeline::{Future, Module, PollBody, PollNews, TaskCode},
     tokio::walk::Places,
 };
@@ -102,6 +103,8 @@ pub fn follow(map: RuntimeMap, probes: Option<WantedProbes>, listeners: Listener
 struct Examined {
     /// None where threads don't tell what they poll.
     layout: Option<RuntimeLayout>,
+    /// Where `parking_lot` has words on which threads sleep, from the thread pointer; none where it has none.
+    parked: Option<Range<i64>>,
     /// Its path.
     path: String,
     /// By which its tasks are walked, at the file's own addresses, or why they can't be. None where nothing lists them.
@@ -219,7 +222,7 @@ impl Worker {
         }
     }
 
-    /// Tells the kernel programs how the process's threads keep what they poll.
+    /// Tells the kernel programs how the process's threads keep what they poll, and at what they are parked.
     fn tell(&mut self, process: Tgid) {
         let Some(Space { exec_id: Some(exec_id), files }) = self.spaces.get(&process) else { return };
         let layouts = files.iter().filter_map(|(file, _)| self.examined.get(file)?.as_ref()?.layout);
@@ -227,6 +230,11 @@ impl Worker {
         if let Some(layout) = layouts.into_iter().next() {
             // Without room its tasks are not seen, and shown as threads without.
             self.map.set(process, RuntimeLayout { exec_id: *exec_id, ..layout }).ok();
+        }
+        let mut parked = files.iter().filter_map(|(file, _)| self.examined.get(file)?.as_ref()?.parked.clone());
+        if let Some(Range { start, end }) = parked.next() {
+            // Without room it is not seen at which locks its threads stand.
+            self.map.set_thread_locals(process, ThreadLocals { exec_id: *exec_id, start, end }).ok();
         }
         self.tell_walks(process);
     }
@@ -262,11 +270,15 @@ impl Worker {
             return;
         }
         let wanted = families::Wanted { probes: self.probing.is_some() };
-        let found = file.image.as_ref().map_or(Vec::new(), |image| {
+        let examined = file.image.as_ref().and_then(|image| {
             let code = CodeFile::new(image, &file.source);
-            families::ALL.iter().filter_map(|family| family.examine(&code, wanted)).collect()
+            let found: Vec<_> = families::ALL.iter().filter_map(|family| family.examine(&code, wanted)).collect();
+            if found.is_empty() {
+                return None;
+            }
+            let learned = self.learn(file, found);
+            Some(Examined { parked: parking_lot::words_of_parked_threads(&code), ..learned })
         });
-        let examined = (!found.is_empty()).then(|| self.learn(file, found));
         self.examined.insert(file.index, examined);
     }
 
@@ -283,7 +295,8 @@ impl Worker {
         let may_tell_awaits = found.iter().any(|tasks| tasks.may_tell_awaits);
         let layout = found.iter().find_map(|tasks| tasks.seeing.layout);
         let places = found.into_iter().filter_map(|tasks| tasks.places).reduce(|one, other| one.or(other));
-        Examined { layout, path: file.module.path.clone(), places, code, may_tell_awaits, summaries }
+        let path = file.module.path.clone();
+        Examined { layout, parked: None, path, places, code, may_tell_awaits, summaries }
     }
 }
 

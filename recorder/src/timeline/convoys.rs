@@ -1,9 +1,10 @@
 //! Locks at which many threads stood at once.
 //!
-//! A thread that waits for a lock sleeps in the system call `futex`, on the lock's address. Who lets a lock go wakes one of
-//! those that wait for it, so who woke a thread had held the lock: with the locks of Rust's standard library, and of the C
-//! library. Those of `parking_lot` let each thread sleep on an address of its own, so that these don't tell what the lock is,
-//! and their convoys are not found.
+//! A thread that waits for a lock sleeps in the system call `futex`, on the lock's address. Who lets a lock go wakes
+//! one of those that wait for it, so who woke a thread had held the lock: with the locks of Rust's standard library, of
+//! the C library, and of `parking_lot`. The last let each thread sleep on an address of its own, instead of which the
+//! kernel programs tell the lock's: see [`polletto_common::parked`]. Of several readers that held a lock, the last
+//! wakes.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub struct SleptIn {
     pub callstack: u64,
 }
 
-/// A sleep on an address.
+/// A sleep at a lock.
 #[derive(Clone, Debug)]
 pub struct Sleep {
     pub tid: Tid,
