@@ -28,7 +28,7 @@ const DISTURBED: usize = 1;
 /// A lock that one thread held while others wanted it.
 #[derive(Debug)]
 struct Round {
-    /// `polls` or `blocking code`.
+    /// `polls`, `blocking code` or `polls apart`, each of which wants a lock of its own.
     by: String,
     count: u64,
     /// Where the lock lies.
@@ -52,8 +52,8 @@ impl Round {
     }
 }
 
-fn recorded(program: &Path) -> (Outcome, Vec<Round>) {
-    let mut program = Program::start(program, &["--rounds", &ROUNDS.to_string()]);
+fn recorded(program: &Path, lock: &str) -> (Outcome, Vec<Round>) {
+    let mut program = Program::start(program, &["--rounds", &ROUNDS.to_string(), "--lock", lock]);
     let recording = Record::new().process(program.pid()).arguments(["--polls", "all"]).start();
     program.begin();
     program.wait_for("done");
@@ -100,17 +100,17 @@ fn check(outcome: &Outcome, trace: &Trace, rounds: &[Round]) -> usize {
             assert!(found.is_empty(), "{round:?} is none: {found:?}");
         }
     }
-    assert_eq!(rounds.len(), 3 * ROUNDS);
+    assert_eq!(rounds.len(), 4 * ROUNDS);
     assert!(disturbed <= DISTURBED, "{disturbed} of {ROUNDS}");
     assert_eq!(trace.events.iter().filter(|event| event.name == "lock convoy").count(), told, "and no others");
     asked(outcome, trace);
     told
 }
 
-#[test]
-fn who_stands_at_a_lock_in_polls_and_who_held_it_is_told() {
+/// All is told of the convoys at locks of that kind, by the recorder and in a report.
+fn are_told(lock: &str) {
     let _turn = Turn::alone();
-    let (outcome, rounds) = recorded(program!("convoying"));
+    let (outcome, rounds) = recorded(program!("convoying"), lock);
     let told = check(&outcome, &outcome.trace(), &rounds);
     let summary = &outcome.summary()["findings"];
     let is_convoy = |of: &&Value| of["kind"] == "lock convoy";
@@ -124,15 +124,42 @@ fn who_stands_at_a_lock_in_polls_and_who_held_it_is_told() {
     assert!(convoy["held_by_task_id"].is_null() && !convoy["held_in"].is_null(), "{place}");
 }
 
-/// Nothing but what the runtime does with them then tells closures that may block from tasks that await.
 #[test]
-fn in_a_stripped_program_those_are_told_and_no_others() {
+fn who_stands_at_a_lock_in_polls_and_who_held_it_is_told() {
+    are_told("std");
+}
+
+/// Threads that it parks sleep each on a word of their own.
+#[test]
+fn who_stands_at_a_lock_of_parking_lot_and_who_held_it_is_told() {
+    are_told("parking_lot");
+}
+
+/// One of the writers waits for the reader, apart from the others.
+#[test]
+fn writers_that_stand_at_a_lock_of_parking_lot_which_a_reader_holds_are_told() {
+    are_told("readers");
+}
+
+/// Nothing but what the runtime does with them then tells closures that may block from tasks that await.
+fn are_told_of_a_stripped_program(lock: &str) {
     let _turn = Turn::alone();
     let directory = tempfile::tempdir().expect("a directory");
     let stripped = directory.path().join("convoying-stripped");
     strip(program!("convoying"), &stripped);
-    let (outcome, rounds) = recorded(&stripped);
+    let (outcome, rounds) = recorded(&stripped, lock);
     check(&outcome, &outcome.trace(), &rounds);
+}
+
+#[test]
+fn in_a_stripped_program_those_are_told_and_no_others() {
+    are_told_of_a_stripped_program("std");
+}
+
+#[test]
+fn in_a_stripped_program_those_at_locks_of_parking_lot_are_told_and_no_others() {
+    are_told_of_a_stripped_program("parking_lot");
+    are_told_of_a_stripped_program("readers");
 }
 
 /// A report finds the same in the trace.
@@ -171,7 +198,11 @@ fn asked(outcome: &Outcome, trace: &Trace) {
 #[test]
 fn locks_of_sleeps_stand_at_their_slices() {
     let _turn = Turn::alone();
-    let (outcome, rounds) = recorded(program!("convoying"));
+    ["std", "parking_lot"].into_iter().for_each(locks_stand_at_sleeps);
+}
+
+fn locks_stand_at_sleeps(lock: &str) {
+    let (outcome, rounds) = recorded(program!("convoying"), lock);
     let trace = outcome.trace();
     for round in &rounds {
         let is_at_lock = |event: &&Event| {
@@ -181,7 +212,9 @@ fn locks_of_sleeps_stand_at_their_slices() {
                 && (round.begin - NEAR_NS..round.end).contains(&event.at)
         };
         let slept = trace.events.iter().filter(is_at_lock).count();
-        assert!(slept + DISTURBED >= round.count as usize, "{slept} of {round:?}");
+        // Of those that each want their own, that is the first one's.
+        let wanted = if round.by == "polls apart" { 1 } else { round.count as usize };
+        assert!(slept + DISTURBED >= wanted, "{slept} of {round:?}");
     }
     let timers = trace.events.iter().filter(|event| event.name == "blocked" && !event.arguments.contains_key("lock"));
     assert!(timers.count() >= rounds.len(), "the holder sleeps at no lock");

@@ -1,11 +1,15 @@
 //! Threads that stand at one lock, and who holds it.
 //!
-//! `convoying [--rounds 10]`
+//! `convoying [--rounds 10] [--lock std|parking_lot|readers]`
 //!
-//! Prints `ready PID`. When a line comes on standard input, one thread takes a lock again and again, and lets it go after
-//! 20 ms at which others want it: three polls; two polls, which are too few for a convoy; and four closures that may block, which
-//! keep no worker. In the end it prints a line of JSON for each of these: who wanted the lock, where it lies, how many bytes it
-//! has, who held it, since when all others waited, and when it was let go; then `done`. Ends when standard input does.
+//! Prints `ready PID`. When a line comes on standard input, one thread takes a lock again and again, and lets it go
+//! after 20 ms at which others want it: three polls; two polls, which are too few for a convoy; four closures that may
+//! block, which keep no worker; and four polls that want a lock of their own each, all of which the thread holds. In
+//! the end it prints a line of JSON for each of these: who wanted the lock, where it lies, how many bytes it has, who
+//! held it, since when all others waited, and when it was let go; then `done`. Ends when standard input does.
+//!
+//! Locks are the standard library's mutexes, or `parking_lot`'s, or its locks for readers: one reads, the others want
+//! to write.
 
 use std::{
     fmt, io, process,
@@ -30,23 +34,96 @@ const WORKERS: usize = 4;
 
 /// Who wants the lock.
 #[derive(Clone, Copy)]
-enum Wanted {
-    ByPolls(usize),
-    ByBlockingCode(usize),
+enum WantedBy {
+    Polls(usize),
+    BlockingCode(usize),
+    /// Each wants its own.
+    PollsApart(usize),
 }
 
-impl Wanted {
+impl WantedBy {
     fn count(self) -> usize {
         match self {
-            Wanted::ByPolls(count) | Wanted::ByBlockingCode(count) => count,
+            WantedBy::Polls(count) | WantedBy::BlockingCode(count) | WantedBy::PollsApart(count) => count,
         }
+    }
+
+    fn locks(self) -> usize {
+        match self {
+            WantedBy::Polls(_) | WantedBy::BlockingCode(_) => 1,
+            WantedBy::PollsApart(count) => count,
+        }
+    }
+}
+
+enum Lock {
+    Std(Mutex<()>),
+    ParkingLot(parking_lot::Mutex<()>),
+    Readers(parking_lot::RwLock<()>),
+}
+
+impl Lock {
+    fn new(kind: &str) -> Lock {
+        match kind {
+            "std" => Lock::Std(Mutex::default()),
+            "parking_lot" => Lock::ParkingLot(parking_lot::Mutex::default()),
+            "readers" => Lock::Readers(parking_lot::RwLock::default()),
+            _ => panic!("--lock is std, parking_lot or readers, not {kind}"),
+        }
+    }
+
+    /// Takes the lock, does something, and lets it go.
+    fn hold(&self, meanwhile: &mut dyn FnMut()) {
+        match self {
+            Lock::Std(lock) => {
+                let _held = lock.lock().expect("no thread panics");
+                meanwhile();
+            }
+            Lock::ParkingLot(lock) => {
+                let _held = lock.lock();
+                meanwhile();
+            }
+            Lock::Readers(lock) => {
+                let _held = lock.read();
+                meanwhile();
+            }
+        }
+    }
+
+    /// Takes the lock, and lets it go at once.
+    fn want(&self) {
+        match self {
+            Lock::Std(lock) => drop(lock.lock().expect("no thread panics")),
+            Lock::ParkingLot(lock) => drop(lock.lock()),
+            Lock::Readers(lock) => drop(lock.write()),
+        }
+    }
+
+    /// Where it lies, and how many bytes it has.
+    fn place(&self) -> (usize, usize) {
+        fn of<T>(lock: &T) -> (usize, usize) {
+            ((&raw const *lock).addr(), size_of::<T>())
+        }
+        match self {
+            Lock::Std(lock) => of(lock),
+            Lock::ParkingLot(lock) => of(lock),
+            Lock::Readers(lock) => of(lock),
+        }
+    }
+}
+
+/// Takes all these locks, does something, and lets them go.
+fn hold_all(locks: &[Lock], meanwhile: &mut dyn FnMut()) {
+    match locks.split_first() {
+        Some((first, others)) => first.hold(&mut || hold_all(others, meanwhile)),
+        None => meanwhile(),
     }
 }
 
 /// A lock that threads wanted which one held.
 struct Round {
-    wanted: Wanted,
-    lock: usize,
+    wanted: WantedBy,
+    lock: (usize, usize),
     holder: i32,
     begin: u64,
     end: u64,
@@ -54,11 +131,13 @@ struct Round {
 
 impl fmt::Display for Round {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Round { wanted, lock, holder, begin, end } = self;
-        let (by, count, bytes) = match wanted {
-            Wanted::ByPolls(count) => ("polls", count, size_of::<Mutex<()>>()),
-            Wanted::ByBlockingCode(count) => ("blocking code", count, size_of::<Mutex<()>>()),
+        let Round { wanted, lock: (lock, bytes), holder, begin, end } = self;
+        let by = match wanted {
+            WantedBy::Polls(_) => "polls",
+            WantedBy::BlockingCode(_) => "blocking code",
+            WantedBy::PollsApart(_) => "polls apart",
         };
+        let count = wanted.count();
         write!(
             out,
             r#"{{"by":"{by}","count":{count},"lock":{lock},"bytes":{bytes},"holder":{holder},"begin":{begin},"end":{end}}}"#
@@ -66,49 +145,47 @@ impl fmt::Display for Round {
     }
 }
 
-/// Takes the lock, and lets it go at once.
-fn want(lock: &Mutex<()>, coming: &AtomicUsize) {
-    coming.fetch_add(1, Ordering::SeqCst);
-    drop(lock.lock().expect("no thread panics"));
-}
-
-/// The calling thread holds a lock that others want.
-fn hold(runtime: &Runtime, wanted: Wanted) -> Round {
-    let lock = Arc::new(Mutex::new(()));
+/// The calling thread holds locks that others want.
+fn hold(runtime: &Runtime, kind: &str, wanted: WantedBy) -> Round {
+    let locks: Arc<[Lock]> = (0..wanted.locks()).map(|_| Lock::new(kind)).collect();
     let coming = Arc::new(AtomicUsize::new(0));
-    let held = lock.lock().expect("no thread panics");
-    let all: Vec<_> = (0..wanted.count())
-        .map(|_| {
-            let (lock, coming) = (Arc::clone(&lock), Arc::clone(&coming));
+    let (mut all, mut begin, mut end) = (Vec::new(), 0, 0);
+    hold_all(&locks, &mut || {
+        all.extend((0..wanted.count()).map(|index| {
+            let (locks, coming) = (Arc::clone(&locks), Arc::clone(&coming));
+            let want = move || {
+                coming.fetch_add(1, Ordering::SeqCst);
+                locks[index % locks.len()].want();
+            };
             match wanted {
-                Wanted::ByPolls(_) => runtime.spawn(async move { want(&lock, &coming) }),
-                Wanted::ByBlockingCode(_) => runtime.spawn_blocking(move || want(&lock, &coming)),
+                WantedBy::Polls(_) | WantedBy::PollsApart(_) => runtime.spawn(async move { want() }),
+                WantedBy::BlockingCode(_) => runtime.spawn_blocking(want),
             }
-        })
-        .collect();
-    while coming.load(Ordering::SeqCst) < wanted.count() {
-        thread::yield_now();
-    }
-    let begin = boottime();
-    thread::sleep(HELD);
-    let end = boottime();
-    drop(held);
+        }));
+        while coming.load(Ordering::SeqCst) < wanted.count() {
+            thread::yield_now();
+        }
+        begin = boottime();
+        thread::sleep(HELD);
+        end = boottime();
+    });
     all.into_iter().for_each(|one| runtime.block_on(one).expect("tasks end well"));
     thread::sleep(PAUSE);
-    Round { wanted, lock: Arc::as_ptr(&lock).addr(), holder: own_tid(), begin, end }
+    Round { wanted, lock: locks[0].place(), holder: own_tid(), begin, end }
 }
 
 fn main() -> io::Result<()> {
     let rounds: usize = option("--rounds", 10);
+    let kind: String = option("--lock", "std".to_owned());
     let runtime = Builder::new_multi_thread().worker_threads(WORKERS).build()?;
     say(format_args!("ready {}", process::id()));
     if !line_came() {
         return Ok(());
     }
-    let each = [Wanted::ByPolls(3), Wanted::ByPolls(2), Wanted::ByBlockingCode(4)];
+    let each = [WantedBy::Polls(3), WantedBy::Polls(2), WantedBy::BlockingCode(4), WantedBy::PollsApart(4)];
     // Not the main thread, so that nothing can be mistaken for the process.
     let holding = thread::spawn(move || {
-        (0..rounds).flat_map(|_| each).map(|wanted| hold(&runtime, wanted)).collect::<Vec<Round>>()
+        (0..rounds).flat_map(|_| each).map(|wanted| hold(&runtime, &kind, wanted)).collect::<Vec<Round>>()
     });
     let all = holding.join().expect("the thread ends well");
     all.iter().for_each(say);
