@@ -39,7 +39,8 @@ CREATE PERFETTO TABLE polletto_blocking(
   -- The number of the thread that woke it, if that was one of the program's.
   waker_tid LONG,
   -- The address on which it slept in the system call `futex`: a lock's, or that
-  -- of something else that is made of one.
+  -- of something else that is made of one. Of `parking_lot`, whose threads sleep
+  -- on addresses of their own, that of what they wait for.
   lock LONG,
   -- The poll.
   poll_id JOINID(slice.id),
