@@ -134,8 +134,6 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
     // A target that does not exist is an error, even if its end is not the recording's.
     let targets = Watch::new(&processes)?;
     let watch = if config.ends_with_threads() { Watch::new(&[])? } else { targets };
-    // Nothing is recorded yet that could be missed.
-    let way = GivingWay::begin();
     let mut loaded = Loaded::load(&Settings {
         recorded: match &config.subject {
             Subject::System => Recorded::System,
@@ -152,7 +150,6 @@ pub fn record(config: &Config, signals: &mut Signals, observer: &mut dyn Observe
         polls: config.polls,
         seed: preamble::random_number().context("could not read a random number")? as u64,
     })?;
-    drop(way);
     // Without stacks it is not known which programs poll tasks.
     let walks = config.task_walk.filter(|_| config.stacks.need_mappings()).map(|_| Walks::start()).transpose()?;
     // Who walks tells which processes have tasks.

@@ -18,7 +18,6 @@ use super::{
     governor::Budget,
     modules::ModuleFile,
     polls::ProbeSummary,
-    precedence::GivingWay,
     probing::{self, Order},
     walking::{News, WalkedProgram},
 };
@@ -161,11 +160,7 @@ impl Worker {
 
     fn apply(&mut self, change: Change, changed: &mut FxHashSet<Tgid>, waiting: &mut Vec<SyncSender<()>>) {
         match change {
-            Change::Prepare(file) => {
-                // Nothing is recorded yet that could be missed.
-                let _way = GivingWay::begin();
-                self.examine(&file);
-            }
+            Change::Prepare(file) => self.examine(&file),
             Change::Mapped { process, code } => {
                 self.add(process, &code);
                 self.order(Order::Mapped { process, code });
@@ -276,14 +271,13 @@ impl Worker {
             if found.is_empty() {
                 return None;
             }
-            let learned = self.learn(file, found);
-            Some(Examined { parked: parking_lot::words_of_parked_threads(&code), ..learned })
+            Some(self.learn(file, found, parking_lot::words_of_parked_threads(&code)))
         });
         self.examined.insert(file.index, examined);
     }
 
     /// Tells everybody what was found in a file.
-    fn learn(&self, file: &Arc<ModuleFile>, mut found: Vec<TaskFile>) -> Examined {
+    fn learn(&self, file: &Arc<ModuleFile>, mut found: Vec<TaskFile>, parked: Option<Range<i64>>) -> Examined {
         if let Some(probing) = &self.probing {
             let code = found.iter_mut().filter_map(|tasks| tasks.probed.take()).collect();
             probing.tell(Order::Knows { file: Arc::clone(file), code });
@@ -296,7 +290,7 @@ impl Worker {
         let layout = found.iter().find_map(|tasks| tasks.seeing.layout);
         let places = found.into_iter().filter_map(|tasks| tasks.places).reduce(|one, other| one.or(other));
         let path = file.module.path.clone();
-        Examined { layout, parked: None, path, places, code, may_tell_awaits, summaries }
+        Examined { layout, parked, path, places, code, may_tell_awaits, summaries }
     }
 }
 
