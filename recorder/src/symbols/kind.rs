@@ -127,9 +127,13 @@ pub fn origin_of(file: &str) -> Option<&str> {
     Place::of(file).filter(|_| place::is_rust(file)).map(|place| place.prefix)
 }
 
-/// `hyper-util-0.1.21/src/rt/tokio.rs` of a dependency's path; others as they are.
+/// `hyper-util-0.1.21/src/rt/tokio.rs` of a dependency's path, `library/core/src/cmp.rs` of the standard library's; others as
+/// they are.
 pub fn short_file(file: &str) -> String {
     let Some(origin) = origin_of(file) else { return file.to_owned() };
+    if package_of(file).is_none() {
+        return file[origin.len()..].to_owned();
+    }
     let folder = origin.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     format!("{folder}/{}", &file[origin.len()..])
 }

@@ -147,6 +147,13 @@ fn a_file_is_told_in_one_way_however_it_was_compiled() {
             "axum-0.8.9/src/serve/mod.rs",
             &["/home/user/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/axum-0.8.9/src/serve/mod.rs"],
         ),
+        (
+            "library/core/src/cmp.rs",
+            &[
+                "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/cmp.rs",
+                "/home/user/.rustup/toolchains/stable/lib/rustlib/src/rust/library/core/src/cmp.rs",
+            ],
+        ),
         ("", &[""]),
     ] {
         for path in paths {
