@@ -71,10 +71,6 @@ impl Probing {
 
     /// This file's code polls.
     pub fn knows(&mut self, file: Arc<ModuleFile>, code: Vec<ProbedCode>) {
-        // Here and not when its probes are wanted: most files are known before anything is recorded.
-        if self.summary.cost == ProbeCost::default() {
-            self.summary.cost = ProbeCost::measured(&self.probes);
-        }
         let polling = Polling { file, code };
         polling.refusals().for_each(|reason| self.summary.refuse(1, &reason));
         self.files.insert(polling.file.index, polling);
@@ -188,6 +184,9 @@ impl Probing {
 
     /// A process may have probes from now on.
     fn open(&mut self, process: Tgid) {
+        if self.summary.cost == ProbeCost::default() {
+            self.summary.cost = ProbeCost::measured(&self.probes);
+        }
         let Some(probed) = self.processes.get_mut(&process) else { return };
         probed.window = Window::Open(Vec::new());
         probed.account.open();
