@@ -8,7 +8,8 @@ use std::{ops::RangeInclusive, time::Duration};
 /// What a process saves at most, as the time in which it comes in.
 const SAVED: Duration = Duration::from_secs(1);
 
-/// With how much of that it begins: enough to see how much it polls.
+/// How much of that may be spent in each window, the first one too, whatever attaching its probes has taken: enough to see
+/// how much the process polls.
 const PILOT: f64 = 0.25;
 
 /// How much of that is kept for what is spent late, at most: some is left for each window.
@@ -18,7 +19,7 @@ const MOST_RESERVED: f64 = 0.9;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// And at the earliest.
-const SOON: Duration = Duration::from_millis(1);
+pub const SOON: Duration = Duration::from_millis(1);
 
 /// Taken for what a process spends in each nanosecond before it is known: all of a CPU.
 const UNKNOWN_PACE: f64 = 1.0;
@@ -57,6 +58,9 @@ pub struct Account {
     left_ns: f64,
     /// When that was so, nanoseconds of any clock.
     at_ns: u64,
+    /// What may be spent of the open window even if nothing is left, nanoseconds: nobody would have anything of probes that are
+    /// removed as soon as they are there.
+    pilot_ns: f64,
     /// How much is likely to be spent in a nanosecond: as much as between the last two looks.
     pace: f64,
     /// What is likely to be spent after there should be no probes any more: as much as after the last times, nanoseconds.
@@ -68,12 +72,13 @@ impl Account {
     pub fn new(budget: Budget, now_ns: u64) -> Account {
         let rate = budget.rate();
         let left_ns = rate * SAVED.as_nanos() as f64 * PILOT;
-        Account { rate, left_ns, at_ns: now_ns, pace: UNKNOWN_PACE, reserve_ns: 0.0 }
+        Account { rate, left_ns, at_ns: now_ns, pilot_ns: 0.0, pace: UNKNOWN_PACE, reserve_ns: 0.0 }
     }
 
-    /// The process gets probes. How much it will spend is unknown, so it may be much.
+    /// The process has probes from now on. How much it will spend is unknown, so it may be much.
     pub fn open(&mut self) {
         self.pace = UNKNOWN_PACE;
+        self.pilot_ns = self.most_ns() * PILOT;
     }
 
     /// So much was spent since the last call.
@@ -87,21 +92,27 @@ impl Account {
         if passed_ns >= SOON.as_nanos() as u64 / 2 {
             self.pace = spent_ns as f64 / passed_ns as f64;
         }
+        self.pilot_ns = (self.pilot_ns - spent_ns as f64).max(0.0);
         let most_ns = self.most_ns();
         self.left_ns = (self.left_ns + self.rate * passed_ns as f64).min(most_ns) - spent_ns as f64;
     }
 
     /// The process's probes are gone, and everything that they took has been spent.
     pub fn closed(&mut self) {
+        self.pilot_ns = 0.0;
         let late_ns = self.reserve_ns - self.left_ns;
         self.reserve_ns = late_ns.max(self.reserve_ns / 2.0).clamp(0.0, self.most_ns() * MOST_RESERVED);
     }
 
     /// What may be spent until the next look, nanoseconds; nothing if that is less than nothing.
     pub fn left_ns(&self) -> Option<u64> {
-        let left_ns = self.left_ns - self.reserve_ns;
+        let left_ns = self.spendable_ns();
         // What is beyond stays at the most that a number can be.
         (left_ns > 0.0).then_some(left_ns as u64)
+    }
+
+    fn spendable_ns(&self) -> f64 {
+        (self.left_ns - self.reserve_ns).max(self.pilot_ns)
     }
 
     fn most_ns(&self) -> f64 {
@@ -115,8 +126,7 @@ impl Account {
 
     /// When to look again at a process with probes: when half of what is left may have been spent.
     pub fn next_look(&self) -> Duration {
-        let left_ns = self.left_ns - self.reserve_ns;
-        within(left_ns / 2.0 / self.pace, SOON..=LOOK)
+        within(self.spendable_ns() / 2.0 / self.pace, SOON..=LOOK)
     }
 
     /// When to look again at a process without: when it will have saved enough.

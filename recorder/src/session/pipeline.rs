@@ -42,7 +42,7 @@ const DRAIN_PERIOD: Duration = Duration::from_millis(25);
 
 /// How soon rings are drained again when a process has mapped code, which can't be unwound until the kernel knows of it.
 /// What is read is passed on with the next drain.
-const URGENT_DRAIN_PERIOD: Duration = Duration::from_millis(5);
+const URGENT_DRAIN_PERIOD: Duration = Duration::from_millis(2);
 
 /// How often everything is written out. A recorder that is killed loses at most this and two drains.
 const FLUSH_PERIOD: Duration = Duration::from_millis(100);

@@ -31,7 +31,11 @@ use self::{
     process::{Closing, Probed, Taken, Wanted, Window, given_away},
 };
 use super::{
-    calibration::ProbeCost, changes::Code, governor::Budget, modules::ModuleFile, own_use::thread_cpu_ns,
+    calibration::ProbeCost,
+    changes::Code,
+    governor::{Budget, SOON},
+    modules::ModuleFile,
+    own_use::thread_cpu_ns,
     preamble::boottime_ns,
 };
 use crate::{
@@ -53,6 +57,8 @@ pub struct Probing {
     processes: FxHashMap<Tgid, Probed>,
     /// What [`PollProbes::new_returns`] was when it was looked at last.
     returns_seen: u64,
+    /// Something was learnt then, which often leads to more.
+    learns: bool,
     summary: ProbeSummary,
 }
 
@@ -65,12 +71,17 @@ impl Probing {
             files: FxHashMap::default(),
             processes: FxHashMap::default(),
             returns_seen: 0,
+            learns: false,
             summary: ProbeSummary::default(),
         }
     }
 
     /// This file's code polls.
     pub fn knows(&mut self, file: Arc<ModuleFile>, code: Vec<ProbedCode>) {
+        // Most files are known before anything is recorded, so that nobody waits for this.
+        if self.summary.cost == ProbeCost::default() {
+            self.summary.cost = ProbeCost::measured(&self.probes);
+        }
         let polling = Polling { file, code };
         polling.refusals().for_each(|reason| self.summary.refuse(1, &reason));
         self.files.insert(polling.file.index, polling);
@@ -118,7 +129,8 @@ impl Probing {
 
     /// When to call [`Probing::look`]; never while no process polls.
     pub fn next_look(&self) -> Option<Duration> {
-        self.processes.values().map(Probed::next_look).min()
+        let next = self.processes.values().map(Probed::next_look).min();
+        if self.learns { next.map(|next| next.min(SOON)) } else { next }
     }
 
     /// Learns where polls return to, and lets every process have what it can pay for.
@@ -132,7 +144,9 @@ impl Probing {
             match &probed.window {
                 Window::Open(_) => match probed.account.left_ns().filter(|_| taken.over_ns.is_none()) {
                     None => self.begin_to_close(process, taken, Closing::Budget),
-                    Some(left_ns) if taken.cpus > 0 => self.grant(process, left_ns, taken.cpus),
+                    Some(left_ns) if taken.cpus > 0 || probed.granted.is_outgrown(left_ns) => {
+                        self.grant(process, left_ns, taken.cpus);
+                    }
                     Some(_) => {}
                 },
                 Window::Closing(removing) if removing.is_finished() => self.finish_closing(process),
@@ -145,8 +159,9 @@ impl Probing {
     /// Attaches probes to where polls have been seen to return.
     fn learn(&mut self) {
         // If that can't be read, nothing is learnt, and the summary tells of polls without an end.
-        let Ok(count) = self.probes.new_returns() else { return };
-        if count == self.returns_seen {
+        let count = self.probes.new_returns().unwrap_or(self.returns_seen);
+        self.learns = count != self.returns_seen;
+        if !self.learns {
             return;
         }
         self.returns_seen = count;
@@ -182,26 +197,25 @@ impl Probing {
         self.summary.clone()
     }
 
-    /// A process may have probes from now on.
+    /// A process may have probes from now on. They tell nothing yet, but what they take counts.
     fn open(&mut self, process: Tgid) {
-        if self.summary.cost == ProbeCost::default() {
-            self.summary.cost = ProbeCost::measured(&self.probes);
-        }
         let Some(probed) = self.processes.get_mut(&process) else { return };
         probed.window = Window::Open(Vec::new());
-        probed.account.open();
-        let left_ns = probed.account.left_ns().unwrap_or_default();
-        self.grant(process, left_ns, 1);
+        self.allow(process, Allowance { over_ns: boottime_ns(), ..Allowance::default() });
     }
 
     /// A process has its probes from now on. Attaching them took a while.
     fn opened(&mut self, process: Tgid) {
+        self.settle(process);
+        let Some(probed) = self.processes.get_mut(&process) else { return };
+        probed.account.open();
+        let left_ns = probed.account.left_ns().unwrap_or_default();
+        self.grant(process, left_ns, 0);
         let now_ns = boottime_ns();
         self.unobserved_until(process, now_ns);
-        let before_ns = self.probes.taken(process).iter().map(|taken| taken.spent_ns).sum();
         if let Some(probed) = self.processes.get_mut(&process) {
             probed.since_ns = now_ns;
-            probed.taking.begin(now_ns, before_ns);
+            probed.taking.begin(now_ns);
         }
         self.tell(PollNews::ObservedFrom { process, time_ns: now_ns });
     }
@@ -228,11 +242,11 @@ impl Probing {
         }
     }
 
-    /// Lets a process's probes take so much until the next look, on so many CPUs.
+    /// Lets a process's probes take so much until the next look. Until now they were reached on so many CPUs, or on none.
     fn grant(&mut self, process: Tgid, left_ns: u64, cpus: usize) {
-        // Each CPU counts for itself: where one takes more than its share, the window is over a little early.
-        let share_ns = left_ns / cpus.max(1) as u64;
-        let granted_ns = if self.budget == Budget::Unlimited { u64::MAX } else { share_ns };
+        let Some(probed) = self.processes.get_mut(&process) else { return };
+        probed.granted = probed.granted.next(left_ns, cpus);
+        let granted_ns = if self.budget == Budget::Unlimited { u64::MAX } else { probed.granted.on_each_ns() };
         self.allow(process, Allowance { granted_ns, ..Allowance::default() });
     }
 
@@ -256,11 +270,8 @@ impl Probing {
         self.summary.spent_ns += spent_ns;
         let Some(probed) = self.processes.get_mut(&process) else { return Taken::default() };
         probed.account.spend(boottime_ns(), spent_ns);
-        let is_open = matches!(probed.window, Window::Open(_));
-        if is_open {
-            probed.taking.spend(spent_ns);
-        }
-        if hits > 0 && !is_open {
+        probed.taking.spend(spent_ns);
+        if hits > 0 && !matches!(probed.window, Window::Open(_)) {
             let over_ns = probed.since_ns;
             self.allow(process, Allowance { over_ns, ..Allowance::default() });
         }
@@ -274,7 +285,7 @@ impl Probing {
             return;
         }
         let Window::Open(links) = std::mem::replace(&mut probed.window, Window::Closed) else { return };
-        // Everything may have been spent while the last probes were still being attached.
+        // Everything may have been spent just when it was granted.
         let over_ns = taken.over_ns.unwrap_or_else(boottime_ns).max(probed.since_ns);
         self.summary.observed_ns += over_ns.saturating_sub(probed.since_ns);
         probed.taking.end(boottime_ns(), closing == Closing::Budget);

@@ -9,10 +9,8 @@ const LEAST_NS: u64 = 5_000_000;
 /// after another, says nothing of that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taking {
-    /// Since when they all are, CLOCK_BOOTTIME nanoseconds.
-    since_ns: u64,
-    /// What they had taken until then that is not told yet, nanoseconds.
-    before_ns: u64,
+    /// Since when they all are, CLOCK_BOOTTIME nanoseconds; none while they are not.
+    since_ns: Option<u64>,
     /// For how long they were, before that, nanoseconds.
     there_ns: u64,
     /// What that took, nanoseconds.
@@ -22,19 +20,21 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    /// All of them are there now, and have taken so much while they were attached.
-    pub(super) fn begin(&mut self, now_ns: u64, before_ns: u64) {
-        (self.since_ns, self.before_ns) = (now_ns, before_ns);
+    /// All of them are there now.
+    pub(super) fn begin(&mut self, now_ns: u64) {
+        self.since_ns = Some(now_ns);
     }
 
-    /// They have taken so much since they were attached, or since the last call.
+    /// Those that are there have taken so much since the last call.
     pub(super) fn spend(&mut self, spent_ns: u64) {
-        self.spent_ns += spent_ns.saturating_sub(std::mem::take(&mut self.before_ns));
+        if self.since_ns.is_some() {
+            self.spent_ns += spent_ns;
+        }
     }
 
     /// They are to be removed, and the budget was not enough if that is why.
     pub(super) fn end(&mut self, now_ns: u64, is_cut_off: bool) {
-        self.there_ns += now_ns.saturating_sub(self.since_ns);
+        self.there_ns += self.since_ns.take().map_or(0, |since_ns| now_ns.saturating_sub(since_ns));
         self.was_cut_off |= is_cut_off;
     }
 
@@ -59,11 +59,13 @@ mod tests {
         let budget = Budget::Percent(2.0);
         let mut taking = Taking::default();
         for (since_ns, is_cut_off) in [(1_000_000_000, true), (3_000_000_000, false)] {
-            // What is taken while they are attached counts for nothing.
-            taking.begin(since_ns, 7_000_000);
-            taking.spend(10_000_000);
+            // What is taken while they are attached and removed counts for nothing.
+            taking.spend(7_000_000);
+            taking.begin(since_ns);
+            taking.spend(3_000_000);
             taking.spend(3_550_000);
             taking.end(since_ns + 50_000_000, is_cut_off);
+            taking.spend(5_000_000);
         }
         assert_eq!(taking.budget_for_all(budget), Some(14));
         for (what, taking, budget) in [

@@ -32,6 +32,7 @@ pub(super) struct Probed {
     /// Addresses that polls return to, and about which nothing can be done.
     pub(super) refused: FxHashSet<u64>,
     pub(super) account: Account,
+    pub(super) granted: Granted,
     pub(super) taking: Taking,
     pub(super) window: Window,
     /// Polls that had given their workers away, to block, when the last window closed: threads and [`polletto_common::polled::Polled::tick`].
@@ -49,6 +50,34 @@ pub(super) struct Taken {
     pub(super) cpus: usize,
     /// When one of these had nothing left, CLOCK_BOOTTIME nanoseconds.
     pub(super) over_ns: Option<u64>,
+}
+
+/// What a process's probes may take until the next look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Granted {
+    /// On all CPUs, nanoseconds.
+    left_ns: u64,
+    /// On how many they were reached when they were reached last.
+    cpus: usize,
+}
+
+impl Granted {
+    /// What is granted next, when they were reached on so many CPUs since, or on none.
+    pub(super) fn next(self, left_ns: u64, cpus: usize) -> Granted {
+        Granted { left_ns, cpus: if cpus > 0 { cpus } else { self.cpus.max(1) } }
+    }
+
+    /// On each CPU, nanoseconds: each counts for itself. It is not known whether one will take all of it or each as much as the
+    /// others, so a window may be over too early or too late, in either case by a factor of no more than the root of their
+    /// number.
+    pub(super) fn on_each_ns(self) -> u64 {
+        (self.left_ns as f64 / (self.cpus.max(1) as f64).sqrt()) as u64
+    }
+
+    /// Much more is left by now, since it was not used.
+    pub(super) fn is_outgrown(self, left_ns: u64) -> bool {
+        left_ns / 5 * 4 > self.left_ns
+    }
 }
 
 /// Whether a process has its probes.
@@ -95,6 +124,7 @@ impl Probed {
             ever: FxHashSet::default(),
             refused: FxHashSet::default(),
             account: Account::new(budget, now_ns),
+            granted: Granted::default(),
             taking: Taking::default(),
             window: Window::Closed,
             given: FxHashSet::default(),
@@ -128,6 +158,19 @@ impl Probed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_used_is_granted_too_and_no_cpu_can_take_all_of_it() {
+        let granted = Granted::default().next(5_000_000, 0);
+        assert_eq!(granted.on_each_ns(), 5_000_000);
+        assert!(!granted.is_outgrown(6_000_000) && granted.is_outgrown(7_000_000));
+        let granted = granted.next(16_000_000, 4);
+        assert_eq!(granted.on_each_ns(), 8_000_000);
+        // Where they were reached before, they are likely to be reached again.
+        assert_eq!(granted.next(8_000_000, 0).on_each_ns(), 4_000_000);
+        assert!(!granted.is_outgrown(u64::MAX / 10_u64.pow(12)) && granted.is_outgrown(u64::MAX));
+        assert!(!granted.next(u64::MAX, 1).is_outgrown(u64::MAX));
+    }
 
     #[test]
     fn who_has_no_worker_any_more_has_given_it_away_and_who_can_t_be_read_has_not() {
