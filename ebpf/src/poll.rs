@@ -4,6 +4,7 @@
 
 use aya_ebpf::{
     EbpfContext, Global,
+    bindings::BPF_NOEXIST,
     btf_maps::{Array, HashMap, PerCpuHashMap},
     helpers::{bpf_get_current_task_btf, bpf_probe_read_user, generated::bpf_get_attach_cookie},
     macros::btf_map,
@@ -377,8 +378,8 @@ fn end_of(tgid: Tgid, slot: u64) -> Option<(u64, u64)> {
         let address = read::<u64>(slot)?;
         let key = ReturnKey { address, tgid, reserved: 0 };
         let Some(way) = RETURNS.get_ptr(key) else {
-            // Without room it is told that something is missing, at least.
-            RETURNS.insert(key, Way::UNKNOWN.0, 0).ok();
+            // The recorder may have set it just now. Without room it is told that something is missing, at least.
+            RETURNS.insert(key, Way::UNKNOWN.0, u64::from(BPF_NOEXIST)).ok();
             if let Some(count) = NEW_RETURNS.get_ptr_mut(0) {
                 // SAFETY: a map's value. That two add at once matters not: it has changed.
                 unsafe { count.write_volatile(count.read_volatile().wrapping_add(1)) };

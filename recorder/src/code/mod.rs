@@ -9,7 +9,7 @@ use std::ops::Range;
 
 pub(crate) use self::probes::pieces_of_code;
 pub use self::{
-    probes::{AfterReturn, Entry, Place, PollCode, Polls, Unprobed},
+    probes::{AfterReturn, Entry, Place, PollCode, Polls, Seen, Unprobed},
     x86_64::probes::PollCall,
 };
 use crate::{

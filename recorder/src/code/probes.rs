@@ -59,9 +59,31 @@ pub struct Place {
     /// How far the stack pointer has been moved up on the way there, bytes; negative if down.
     pub moved: i64,
     /// The instructions that lead there, and itself.
-    pub seen: Range<u64>,
+    pub seen: Seen,
     /// The thread runs a copy of the instruction, which takes much longer than letting the kernel carry it out.
     pub is_stepped: bool,
+}
+
+/// Instructions, as they were when they were decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Where the first of them stands.
+    pub address: u64,
+    /// All of them.
+    pub bytes: Box<[u8]>,
+}
+
+impl Seen {
+    /// Those at these addresses, of a function whose bytes these are.
+    pub(crate) fn of(bytes: &[u8], function: &Range<u64>, addresses: Range<u64>) -> Seen {
+        let [start, end] = [addresses.start, addresses.end].map(|at| at.saturating_sub(function.start) as usize);
+        Seen { address: addresses.start, bytes: bytes.get(start..end).unwrap_or_default().into() }
+    }
+
+    /// Where they stand.
+    pub fn addresses(&self) -> Range<u64> {
+        self.address..self.address.saturating_add(self.bytes.len() as u64)
+    }
 }
 
 /// What comes after the return from a poll.

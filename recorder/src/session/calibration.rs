@@ -1,4 +1,4 @@
-//! What a probe takes, measured on the recorder itself.
+//! What a probe takes and whether it tells everything, tried on the recorder itself.
 
 use std::{
     fs::File,
@@ -8,10 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use polletto_common::{id::Tgid, poll::Cookie};
+use polletto_common::{
+    id::Tgid,
+    poll::{Allowance, Cookie, Site},
+};
 
 use crate::{
-    kernel::{PollProbes, Probe},
+    kernel::{PollLink, PollProbes, Probe},
     target,
 };
 
@@ -42,6 +45,8 @@ const COLD: u64 = 2;
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     ".pushsection .text.polletto_probed, \"ax\", @progbits",
+    ".globl polletto_trapped",
+    ".hidden polletto_trapped",
     ".type polletto_trapped, @function",
     "polletto_trapped:",
     ".cfi_startproc",
@@ -51,6 +56,8 @@ core::arch::global_asm!(
     "ret",
     ".cfi_endproc",
     ".size polletto_trapped, . - polletto_trapped",
+    ".globl polletto_stepped",
+    ".hidden polletto_stepped",
     ".type polletto_stepped, @function",
     "polletto_stepped:",
     ".cfi_startproc",
@@ -88,13 +95,37 @@ impl ProbeCost {
     }
 }
 
-fn measure(probes: &PollProbes, function: extern "C" fn()) -> Result<u64> {
+/// Whether probes of a process tell of all its threads. Until Linux 6.10, and where that was not mended in older ones, they
+/// stop every thread and tell of the first alone: they would cost much, and that would not be noticed either.
+pub fn tell_of_all_threads(probes: &mut PollProbes) -> Result<bool> {
+    let own = Tgid(std::process::id());
+    // Nothing is told, and it is counted.
+    probes.allow(own, Allowance { over_ns: 1, ..Allowance::default() })?;
+    let link =
+        attach_to_own(probes, polletto_trapped, Cookie::of(Site::Begin { pushed: 0 }).unwrap_or(Cookie::NOTHING))?;
+    thread::scope(|scope| scope.spawn(|| polletto_trapped()).join().ok());
+    let are_told = !probes.taken(own).is_empty();
+    probes.forget(own);
+    remove(link);
+    Ok(are_told)
+}
+
+fn attach_to_own(probes: &PollProbes, function: extern "C" fn(), cookie: Cookie) -> Result<PollLink> {
     let address = function as *const () as u64;
     let own = Tgid(std::process::id());
     let code = target::code_of(own)?.context("no process of our own")?;
     let range = code.iter().find(|range| (range.start..range.end).contains(&address)).context("no code of our own")?;
-    let probe = Probe { file_offset: address - range.start + range.file_offset, cookie: Cookie::NOTHING };
-    let link = probes.attach(own, &File::open("/proc/self/exe")?, &[probe])?;
+    let probe = Probe { file_offset: address - range.start + range.file_offset, cookie };
+    Ok(probes.attach(own, &File::open("/proc/self/exe")?, &[probe])?)
+}
+
+/// Nobody waits for it: it takes longer than what is tried here.
+fn remove(link: PollLink) {
+    thread::spawn(move || drop(link));
+}
+
+fn measure(probes: &PollProbes, function: extern "C" fn()) -> Result<u64> {
+    let link = attach_to_own(probes, function, Cookie::NOTHING)?;
     let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let barrier = Arc::new(Barrier::new(threads));
     let measuring: Vec<_> = (0..threads)
@@ -104,8 +135,7 @@ fn measure(probes: &PollProbes, function: extern "C" fn()) -> Result<u64> {
         })
         .collect();
     let slowest = measuring.into_iter().filter_map(|thread| thread.join().ok()).max();
-    // Removing it takes longer than measuring did.
-    thread::spawn(move || drop(link));
+    remove(link);
     slowest.context("no thread measured anything")
 }
 

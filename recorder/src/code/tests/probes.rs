@@ -1,5 +1,7 @@
+use std::ops::Range;
+
 use super::*;
-use crate::target::image::Image;
+use crate::{code::Seen, target::image::Image};
 
 /// A program whose one function has this code.
 fn with_function<T>(code: &[u8], look: impl FnOnce(&PollCode, &Image, &Vec<u8>) -> T) -> T {
@@ -62,14 +64,13 @@ fn a_poll_begins_where_its_first_instruction_is_carried_out_by_the_kernel() {
 
 #[test]
 fn a_poll_has_ended_at_the_first_such_instruction_behind_its_call() {
-    let place = |address, moved, seen: std::ops::Range<u64>| {
-        let (start, end) = (CODE + seen.start, CODE + seen.end);
-        Ok(AfterReturn::Place(Place { address: CODE + address, moved, seen: start..end, is_stepped: false }))
+    // With what stands there, once it is known.
+    let of = |address, moved, seen: Range<usize>, is_stepped| {
+        let seen = Seen { address: CODE + seen.start as u64, bytes: vec![0; seen.len()].into() };
+        Ok(AfterReturn::Place(Place { address: CODE + address, moved, seen, is_stepped }))
     };
-    let stepped = |address, seen| match place(address, 0, seen) {
-        Ok(AfterReturn::Place(place)) => Ok(AfterReturn::Place(Place { is_stepped: true, ..place })),
-        other => other,
-    };
+    let place = |address, moved, seen| of(address, moved, seen, false);
+    let stepped = |address, seen| of(address, 0, seen, true);
     let call = [0xff, 0x10];
     for (claim, behind, expected) in [
         ("cmp $2, %bpl; je", &[0x40, 0x80, 0xfd, 0x02, 0x74, 0x00][..], place(6, 0, 2..8)),
@@ -83,7 +84,16 @@ fn a_poll_has_ended_at_the_first_such_instruction_behind_its_call() {
         ("mov 8(%rsp), %rdi; call of a pointer", &[0x48, 0x8b, 0x7c, 0x24, 8, 0xff, 0x10], stepped(2, 2..7)),
         ("syscall", &[0x0f, 0x05, 0x90], Err(Unprobed::NoPlace)),
     ] {
-        assert_eq!(after(&[&call[..], behind, &[0xc3; 4]].concat(), 2), expected, "{claim}");
+        let code = [&call[..], behind, &[0xc3; 4]].concat();
+        let expected = expected.map(|expected| match expected {
+            AfterReturn::Place(mut place) => {
+                let from = (place.seen.address - CODE) as usize;
+                place.seen.bytes = code[from..from + place.seen.bytes.len()].into();
+                AfterReturn::Place(place)
+            }
+            outwards => outwards,
+        });
+        assert_eq!(after(&code, 2), expected, "{claim}");
     }
     assert_eq!(after(&[0xff, 0x10, 0x90, 0xc3], 1), Err(Unprobed::NoInstruction), "in the middle of one");
     assert_eq!(after(&[0xff, 0x10, 0x90, 0xc3], 0x9000), Err(Unprobed::NoFunction), "elsewhere");

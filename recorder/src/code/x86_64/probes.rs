@@ -15,7 +15,7 @@ use iced_x86::{
     Register,
 };
 
-use crate::code::{AfterReturn, Place, Unprobed};
+use crate::code::{AfterReturn, Place, Seen, Unprobed};
 
 /// Instructions that are looked at.
 const MAX_STEPS: usize = 48;
@@ -45,11 +45,11 @@ pub(crate) fn at_entry(bytes: &[u8], function: &Range<u64>, entry: u64, argument
     let mut place = Err(Unprobed::NoPlace);
     for (instruction, code) in steps(bytes, function, entry)? {
         if is_emulated(code) {
-            place = Ok(Place::emulated(&instruction, entry, moved));
+            place = Ok(Place::emulated(bytes, function, &instruction, entry, moved));
             break;
         }
         if place.is_err() && is_the_same_elsewhere(&instruction) {
-            place = Ok(Place::stepped(&instruction, entry, moved));
+            place = Ok(Place::stepped(bytes, function, &instruction, entry, moved));
         }
         let keeps = facts.info(&instruction).used_registers().iter().all(|used| {
             used.register().full_register() != argument.register()
@@ -61,7 +61,9 @@ pub(crate) fn at_entry(bytes: &[u8], function: &Range<u64>, entry: u64, argument
             _ => break,
         }
     }
-    place.and_then(|place| if is_jumped_to(bytes, function, &place.seen) { Err(Unprobed::NoPlace) } else { Ok(place) })
+    place.and_then(|place| {
+        if is_jumped_to(bytes, function, &place.seen.addresses()) { Err(Unprobed::NoPlace) } else { Ok(place) }
+    })
 }
 
 /// The first place behind a call, which every return from it comes by.
@@ -71,10 +73,10 @@ pub(crate) fn after_return(bytes: &[u8], function: &Range<u64>, address: u64) ->
     let mut place = Err(Unprobed::NoPlace);
     for (instruction, code) in steps(bytes, function, address)? {
         if is_emulated(code) {
-            return Ok(AfterReturn::Place(Place::emulated(&instruction, address, moved)));
+            return Ok(AfterReturn::Place(Place::emulated(bytes, function, &instruction, address, moved)));
         }
         if place.is_err() && is_the_same_elsewhere(&instruction) {
-            place = Ok(AfterReturn::Place(Place::stepped(&instruction, address, moved)));
+            place = Ok(AfterReturn::Place(Place::stepped(bytes, function, &instruction, address, moved)));
         }
         match (instruction.flow_control(), stack_step(&instruction, &mut facts)) {
             (FlowControl::Next, Ok(step)) => moved += step,
@@ -88,14 +90,21 @@ pub(crate) fn after_return(bytes: &[u8], function: &Range<u64>, address: u64) ->
 }
 
 impl Place {
-    /// At an instruction that the kernel carries out itself.
-    fn emulated(instruction: &Instruction, from: u64, moved: i64) -> Place {
-        Place { address: instruction.ip(), moved, seen: from..instruction.next_ip(), is_stepped: false }
+    /// At an instruction that the kernel carries out itself, to which those from `from` on lead. `bytes` are the function's.
+    pub(crate) fn emulated(
+        bytes: &[u8],
+        function: &Range<u64>,
+        instruction: &Instruction,
+        from: u64,
+        moved: i64,
+    ) -> Place {
+        let seen = Seen::of(bytes, function, from..instruction.next_ip());
+        Place { address: instruction.ip(), moved, seen, is_stepped: false }
     }
 
     /// At one of which the thread runs a copy.
-    fn stepped(instruction: &Instruction, from: u64, moved: i64) -> Place {
-        Place { is_stepped: true, ..Place::emulated(instruction, from, moved) }
+    fn stepped(bytes: &[u8], function: &Range<u64>, instruction: &Instruction, from: u64, moved: i64) -> Place {
+        Place { is_stepped: true, ..Place::emulated(bytes, function, instruction, from, moved) }
     }
 }
 

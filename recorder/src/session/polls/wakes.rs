@@ -2,7 +2,7 @@
 
 use polletto_common::poll::Site;
 
-use super::Wanted;
+use super::process::Wanted;
 use crate::tokio::{Told, WakeCode};
 
 /// All of them for a file.

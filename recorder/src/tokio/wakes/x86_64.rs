@@ -143,8 +143,7 @@ pub(super) fn passed_once(bytes: &[u8], function: &Range<u64>, argument: Argumen
         if !before[at] || is_missed || is_repeated || is_lost {
             continue;
         }
-        let seen = function.start..step.next_ip();
-        let place = Place { address: step.ip(), moved: 0, seen, is_stepped: false };
+        let place = Place::emulated(bytes, function, step, function.start, 0);
         return Ok(Told { place, header: saved(register).ok_or(Unprobed::NoPlace)? });
     }
     Err(Unprobed::NoPlace)
@@ -334,10 +333,9 @@ fn at_beginning(bytes: &[u8], function: &Range<u64>, steps: &[Instruction], at: 
     let is_argument = steps[at].memory_base() == register
         && before.iter().all(|step| step.flow_control() == FlowControl::Next && !changes(step, register));
     let step = before.iter().find(|step| is_emulated(own_bytes(bytes, function, step))).filter(|_| is_argument)?;
-    let seen = function.start..step.next_ip();
-    let place = Place { address: step.ip(), moved: 0, seen, is_stepped: false };
+    let place = Place::emulated(bytes, function, step, function.start, 0);
     let header = saved(register)?;
-    (!is_jumped_to(steps, &place.seen)).then_some(Told { place, header })
+    (!is_jumped_to(steps, &place.seen.addresses())).then_some(Told { place, header })
 }
 
 /// The first place behind an instruction, if nothing is decided in between and the task is still in a register.
@@ -345,7 +343,7 @@ fn behind(bytes: &[u8], function: &Range<u64>, steps: &[Instruction], at: usize,
     let mut tasks = vec![header];
     for step in steps[at + 1..].iter().take(NEAR_PLACE) {
         if is_emulated(own_bytes(bytes, function, step)) {
-            let place = Place { address: step.ip(), moved: 0, seen: steps[at].ip()..step.next_ip(), is_stepped: false };
+            let place = Place::emulated(bytes, function, step, steps[at].ip(), 0);
             let entered = steps[at].next_ip()..step.next_ip();
             if is_jumped_to(steps, &entered) {
                 return None;

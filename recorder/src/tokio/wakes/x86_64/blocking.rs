@@ -121,6 +121,6 @@ pub(in crate::tokio::wakes) fn at_beginning(
     if is_entered_again || steps[0].ip() != function.start {
         return Err(Unprobed::NoPlace);
     }
-    let place = Place { address: step.ip(), moved: 0, seen, is_stepped: false };
+    let place = Place::emulated(bytes, function, step, function.start, 0);
     Ok(Told { place, header: saved(register).ok_or(Unprobed::NoPlace)? })
 }
