@@ -61,6 +61,10 @@ static LAST_NESTED: Global<u64> = Global::new(MAX_NESTED as u64 - 1);
 
 const _: () = assert!(MAX_NESTED.is_power_of_two());
 
+/// A probe's program takes 1 to 2 µs. What it took beyond this went to an interrupt, to another thread, or to another virtual
+/// machine, which is none of its cost.
+const LONGEST_NS: u64 = 20_000;
+
 /// Larger ones than this are none.
 const LARGEST_TASK: u64 = 1 << 28;
 
@@ -127,7 +131,7 @@ fn is_over(allowance: &mut Allowance, now_ns: u64) -> bool {
 fn spend(allowance: &mut Allowance, cookie: Cookie, program_ns: u64) {
     allowance.hits += 1;
     let around_ns = if cookie.is_stepped() { allowance.step_ns } else { allowance.trap_ns };
-    allowance.spent_ns += around_ns.wrapping_add(program_ns);
+    allowance.spent_ns += around_ns.wrapping_add(program_ns.min(LONGEST_NS));
 }
 
 /// Whether the ends of the process's polls are told now.
