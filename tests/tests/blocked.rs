@@ -116,7 +116,7 @@ fn a_blocked_stretch_is_a_slice_with_the_same_stack() {
             let stretch = sample.stretch();
             let mut same = slices.iter().filter(|slice| slice.begin.at == stretch.start && slice.end == stretch.end);
             let (Some(slice), None) = (same.next(), same.next()) else { panic!("not one slice for {sample:?}") };
-            assert_eq!(slice.begin.name, "blocked");
+            assert_eq!(slice.begin.name, "blocked: timer");
             assert_eq!(slice.begin.stack.as_ref(), Some(&sample.stack));
             assert_eq!(the_number(&slice.begin.arguments, "sleep_ns"), sample.weight("off-cpu-time"));
             assert_eq!(the_number(&slice.begin.arguments, "runqueue_ns"), sample.weight("run-queue-time"));

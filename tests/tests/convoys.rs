@@ -207,7 +207,7 @@ fn locks_stand_at_sleeps(lock: &str) {
     for round in &rounds {
         let is_at_lock = |event: &&Event| {
             event.arguments.contains_key("lock")
-                && event.name == "blocked"
+                && event.name == "blocked: lock"
                 && round.lock.contains(&the_number(&event.arguments, "lock"))
                 && (round.begin - NEAR_NS..round.end).contains(&event.at)
         };
@@ -216,6 +216,7 @@ fn locks_stand_at_sleeps(lock: &str) {
         let wanted = if round.by == "polls apart" { 1 } else { round.count as usize };
         assert!(slept + DISTURBED >= wanted, "{slept} of {round:?}");
     }
-    let timers = trace.events.iter().filter(|event| event.name == "blocked" && !event.arguments.contains_key("lock"));
+    let timers =
+        trace.events.iter().filter(|event| event.name == "blocked: timer" && !event.arguments.contains_key("lock"));
     assert!(timers.count() >= rounds.len(), "the holder sleeps at no lock");
 }

@@ -141,7 +141,7 @@ impl Samples {
             time_ns: absence.left_ns,
             track,
             category: words.category("blocked", out),
-            name: words.event("blocked", out),
+            name: words.event(wait.slice_name(), out),
             callstack: Some(SliceCallstack { callstack, weight_ns: weights.wall_ns() }),
             arguments: &arguments,
             flows: &[],

@@ -152,6 +152,22 @@ impl Wait {
         }
     }
 
+    /// What a slice of such a sleep is called.
+    pub fn slice_name(self) -> &'static str {
+        match self {
+            Wait::Lock => "blocked: lock",
+            Wait::Timer => "blocked: timer",
+            Wait::File => "blocked: file",
+            Wait::Pipe => "blocked: pipe",
+            Wait::Stream => "blocked: pipe or socket",
+            Wait::Network => "blocked: network",
+            Wait::Readiness => "blocked: readiness",
+            Wait::Child => "blocked: child process",
+            Wait::PageFault => "blocked: page fault",
+            Wait::Other | Wait::NotSeen => "blocked",
+        }
+    }
+
     /// By the names of the kernel's functions on a stack, the innermost first.
     pub fn of<'a>(functions: impl Iterator<Item = &'a str>) -> Wait {
         let mut thing = None;

@@ -282,7 +282,7 @@ fn show_stretch(stretch: &Stretch, last_ns: u64, track: u64, words: &mut Vocabul
         time_ns: absence.left_ns,
         track,
         category: words.category("blocked", out),
-        name: words.event("blocked", out),
+        name: words.event(wait.slice_name(), out),
         callstack: Some(SliceCallstack { callstack: *callstack, weight_ns: weights.wall_ns() }),
         arguments: &arguments,
         flows: &[],

@@ -68,7 +68,7 @@ fn a_blocked_stretch_is_a_slice_of_its_thread_and_a_sample_of_its_length() {
     let expected = [("state", "D"), ("sleep_ns", "90"), ("runqueue_ns", "10"), ("waker_tid", "12")];
     assert_eq!(arguments, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     assert_eq!(blocked[2].1.debug_annotations.len(), 3, "nobody is known to have woken it");
-    assert_eq!(read.interned.event_names[0].name(), "blocked");
+    assert_eq!(read.interned.event_names[0].name(), "blocked: page fault");
     assert_eq!(read.interned.event_categories[0].name(), "blocked");
 
     let (time_ns, sample) = &read.samples[0];
