@@ -297,42 +297,43 @@ impl<'l, 'd, 'a> Look<'l, 'd, 'a> {
         (runtime, runtime_index): (RuntimeKind, usize),
         walker: &Walker,
     ) -> Option<LiveTask> {
-        if found.state == TaskState::Complete {
-            return None;
-        }
         let bias = self.how.found.bias;
         let (vtable, future) = self.how.names.get(&found.vtable.wrapping_sub(bias))?;
-        let waits = self.awaits.as_deref_mut().map(|awaits| waits(memory, found, vtable, bias, awaits, walker));
+        let state_word = || walker.state_word(memory, found.address);
+        let (waits, state) = match self.awaits.as_deref_mut() {
+            Ok(awaits) => unchanged(state_word, || awaits.of_task(memory, found.address, vtable.address, bias)),
+            Err(_) => (Ok(Waits::default()), None),
+        };
+        // What it waits for and its state are of the same moment.
+        let state = state.unwrap_or(found.state);
+        if state == TaskState::Complete {
+            return None;
+        }
         let spawned_at = vtable.spawn_location_offset.and_then(|offset| location(memory, found.address, offset));
         let future = Arc::clone(future);
-        let waits = waits.unwrap_or_default();
-        let (id, state, time_ns) = (found.id, found.state, boottime_ns());
+        let waits = waits.unwrap_or_else(Waits::unknown);
+        let (id, time_ns) = (found.id, boottime_ns());
         Some(LiveTask { id, runtime, runtime_index, state, future, spawned_at, waits, time_ns })
     }
 }
 
-/// What a task waits for, if it does all the while that it is read.
-fn waits(
-    memory: &ProcessMemory,
-    found: &FoundTask,
-    vtable: &Vtable,
-    bias: u64,
-    awaits: &mut Awaits<'_, '_>,
-    walker: &Walker,
-) -> Waits {
+/// What is read of a task, if it awaits all the while, and the state that it had then, or else that keeps it from being read.
+fn unchanged<T>(
+    mut state_word: impl FnMut() -> Option<u64>,
+    mut read: impl FnMut() -> T,
+) -> (Result<T, &'static str>, Option<TaskState>) {
     for _ in 0..TRIES {
-        let before = walker.state_word(memory, found.address);
-        match before {
-            None => return Waits::unknown("its memory can't be read"),
-            Some(word) if word & RUNNING != 0 => return Waits::unknown("it is being polled"),
-            Some(_) => {}
+        let Some(before) = state_word() else { return (Err("its memory can't be read"), None) };
+        let state = TaskState::of(before);
+        if before & RUNNING != 0 {
+            return (Err("it is being polled"), Some(state));
         }
-        let waits = awaits.of_task(memory, found.address, vtable.address, bias);
-        if walker.state_word(memory, found.address) == before {
-            return waits;
+        let found = read();
+        if state_word() == Some(before) {
+            return (Ok(found), Some(state));
         }
     }
-    Waits::unknown("it was polled whenever it was read")
+    (Err("it was polled whenever it was read"), None)
 }
 
 /// Where a task was spawned: the address of a `Location` stands in it.
@@ -344,4 +345,32 @@ fn location(memory: &ProcessMemory, task: u64, offset: u64) -> Option<(String, u
     let line = location.number(16, 4)?;
     let file = bytes.is_read.then(|| String::from_utf8_lossy(&bytes.bytes).trim_end_matches('\0').to_owned())?;
     Some((file, u32::try_from(line).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: u64 = 0xc0;
+    const WOKEN: u64 = 0x84;
+    const POLLED: u64 = 0xc1;
+
+    #[test]
+    fn what_a_task_waits_for_is_told_with_the_state_that_it_had_all_the_while() {
+        for (words, expected) in [
+            (&[Some(IDLE); 2][..], (Ok(1), Some(TaskState::Idle))),
+            (&[Some(IDLE), Some(WOKEN), Some(WOKEN), Some(WOKEN)], (Ok(2), Some(TaskState::Notified))),
+            (&[Some(IDLE), Some(WOKEN), Some(POLLED)], (Err("it is being polled"), Some(TaskState::Running))),
+            (&[Some(IDLE), Some(WOKEN), None], (Err("its memory can't be read"), None)),
+            (&[Some(IDLE), Some(WOKEN)].repeat(TRIES), (Err("it was polled whenever it was read"), None)),
+        ] {
+            let (mut words, mut reads) = (words.iter(), 0);
+            let read = || {
+                reads += 1;
+                reads
+            };
+            assert_eq!(unchanged(|| *words.next().expect("a word"), read), expected);
+            assert!(words.next().is_none());
+        }
+    }
 }

@@ -49,7 +49,8 @@ pub enum TaskState {
 }
 
 impl TaskState {
-    fn of(word: u64) -> TaskState {
+    /// What the word says in which a task has it.
+    pub fn of(word: u64) -> TaskState {
         match word {
             word if word & 0b10 != 0 => TaskState::Complete,
             word if word & 0b1 != 0 => TaskState::Running,
