@@ -18,20 +18,24 @@ pub trait Memory {
     }
 }
 
+/// Bytes that are read in one piece. The longest are the heads of a runtime's lists of tasks, 8 MiB at most.
+const MAX_EXCERPT: usize = 8 << 20;
+
 /// Bytes that stand at an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt {
     /// The first one's.
     pub address: u64,
-    /// As many as are wanted. What they are counts once they are read.
+    /// As many as are wanted, or none where that is more than there may be. What they are counts once they are read.
     pub bytes: Vec<u8>,
     /// All of them are there.
     pub is_read: bool,
 }
 
 impl Excerpt {
-    /// Nothing is read yet.
+    /// Nothing is read yet, and nothing will be of what is too long for one: lengths come from the programs themselves.
     pub fn of(address: u64, length: usize) -> Excerpt {
+        let length = if length > MAX_EXCERPT { 0 } else { length };
         Excerpt { address, bytes: vec![0; length], is_read: false }
     }
 
@@ -83,7 +87,7 @@ impl ProcessMemory {
         let mut whole = 0;
         for excerpt in &mut excerpts[..count] {
             let Some(rest) = left.checked_sub(excerpt.bytes.len()) else { break };
-            (left, excerpt.is_read) = (rest, true);
+            (left, excerpt.is_read) = (rest, !excerpt.bytes.is_empty());
             whole += 1;
         }
         Ok(whole)
@@ -124,6 +128,16 @@ mod tests {
         assert_eq!((excerpts[0].word(0), excerpts[0].word(1), excerpts[1].word(0)), (Some(7), None, None));
         assert_eq!(excerpts[3].bytes, other);
         assert!(excerpts[4..].iter().all(|excerpt| excerpt.word(0) == Some(7)));
+    }
+
+    #[test]
+    fn what_is_too_long_takes_no_memory_and_is_not_read() {
+        let word = 7_u64;
+        let memory = ProcessMemory(Tgid(std::process::id()));
+        for length in [MAX_EXCERPT + 1, 1 << 46, usize::MAX] {
+            let excerpt = memory.read((&raw const word).addr() as u64, length);
+            assert_eq!((excerpt.bytes.capacity(), excerpt.is_read), (0, false), "{length}");
+        }
     }
 
     #[test]

@@ -84,15 +84,15 @@ impl<'c, 'd, 'a, 'm> Chain<'c, 'd, 'a, 'm> {
             stage = types.step(stage, name)?;
         }
         let (tag, running) = (types.tag(stage)?, types.value(stage, "Running"));
-        let size = types.size(tag.type_at)?;
-        let is =
-            self.memory.read(task.wrapping_add(tag.offset), usize::try_from(size).ok()?).number(0, size as usize)?;
+        let cell = Thing { address: task, type_at: cell };
+        let is = self.number(cell.part(tag))?;
+        let types = &mut self.awaits.types;
         let stage = types.innermost(stage);
         let of_tag = types.variant(stage.type_at, is)?;
         // Where the future's own bytes tell them apart, there is no number for the one that is running.
         let is_running = running.map_or(of_tag.name == b"Running", |running| running == is);
         let content = types.step(stage.to(&of_tag)?, "__0").filter(|_| is_running)?;
-        Some(Thing { address: task, type_at: cell }.part(content))
+        Some(cell.part(content))
     }
 
     /// Follows a future to the last. Tells why it can't be followed to what there is to wait for.

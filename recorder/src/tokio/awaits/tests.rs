@@ -9,7 +9,10 @@ use std::{
 use polletto_common::id::Tgid;
 
 use super::{chain::Thing, *};
-use crate::target::{CodeRange, ProcessMemory, code_of};
+use crate::{
+    symbols::file::Slice,
+    target::{CodeRange, ProcessMemory, code_of},
+};
 
 /// What is waited for in the end.
 struct Forever;
@@ -91,6 +94,70 @@ fn a_future_is_followed_through_blocks_and_boxes_to_what_it_waits_for() {
         place("Forever", None),
     ];
     assert_eq!(waits.awaits, expected);
+}
+
+/// What tells of a task whose stage has this many bytes in the number that tells its variants apart.
+fn task_with_tag_of(size: u64) -> [Vec<u8>; 2] {
+    let form = |attribute: gimli::DwAt, form: gimli::DwForm| [attribute.0 as u8, form.0 as u8];
+    let name = form(gimli::DW_AT_name, gimli::DW_FORM_string);
+    let abbreviation = |code: u8, tag: gimli::DwTag, has_children: bool, attributes: &[[u8; 2]]| {
+        [&[code, tag.0 as u8, u8::from(has_children)], attributes.as_flattened(), &[0, 0]].concat()
+    };
+    let type_at = form(gimli::DW_AT_type, gimli::DW_FORM_ref1);
+    let abbreviations = [
+        abbreviation(1, gimli::DW_TAG_compile_unit, true, &[]),
+        abbreviation(2, gimli::DW_TAG_structure_type, true, &[name]),
+        abbreviation(3, gimli::DW_TAG_member, false, &[name, type_at]),
+        abbreviation(4, gimli::DW_TAG_variant_part, true, &[]),
+        abbreviation(5, gimli::DW_TAG_variant, true, &[form(gimli::DW_AT_discr_value, gimli::DW_FORM_data1)]),
+        abbreviation(6, gimli::DW_TAG_base_type, false, &[form(gimli::DW_AT_byte_size, gimli::DW_FORM_data8)]),
+        vec![0],
+    ]
+    .concat();
+    const BEFORE: usize = 12;
+    let mut entries: Vec<u8> = Vec::new();
+    let mut add = |entry: &[&[u8]]| {
+        let at = (BEFORE + entries.len()) as u8;
+        entries.extend(entry.concat());
+        at
+    };
+    let number = add(&[&[6], &size.to_le_bytes()]);
+    let running = add(&[&[2], b"Running\0", &[3], b"__0\0", &[number, 0]]);
+    let variant = |value: u8, name: &[u8]| [&[5, value, 3], name, &[0, running, 0]].concat();
+    let variants = [variant(0, b"Running"), variant(1, b"Finished")].concat();
+    let stage = add(&[&[2], b"Stage\0", &[4, 3, 0, number], &variants, &[0, 0]]);
+    let core = add(&[&[2], b"Core\0", &[3], b"stage\0", &[stage, 0]]);
+    add(&[&[2], b"Cell\0", &[3], b"core\0", &[core, 0]]);
+    let unit = [&[4, 0, 0, 0, 0, 0, 8, 1], &entries[..], &[0]].concat();
+    [[&u32::try_from(unit.len()).unwrap().to_le_bytes(), &unit[..]].concat(), abbreviations]
+}
+
+#[test]
+fn a_number_of_a_size_that_no_number_has_takes_no_memory() {
+    // A task whose future runs, which is a number: all of it is zero.
+    let task = [0_u64; 8];
+    let waits = |size: u64| {
+        let [info, abbreviations] = task_with_tag_of(size);
+        let section = |id| match id {
+            gimli::SectionId::DebugInfo => &info[..],
+            gimli::SectionId::DebugAbbrev => &abbreviations,
+            _ => &[],
+        };
+        let slice = |id| Ok::<_, gimli::Error>(Slice::new(section(id), gimli::LittleEndian));
+        let dwarf = gimli::Dwarf::load(slice).unwrap();
+        let units = described::units(&dwarf).unwrap();
+        let types = Types::new(&dwarf, &units);
+        let cell = info.windows(6).position(|bytes| bytes == b"\x02Cell\0").unwrap();
+        let cell = TypeAt { unit: 0, offset: gimli::UnitOffset(cell) };
+        let index = Index::read(&types);
+        let mut awaits = Awaits { types, index, cells: FxHashMap::default(), files: FxHashMap::default() };
+        let memory = ProcessMemory(Tgid(std::process::id()));
+        Chain::new(&mut awaits, &memory, 0).of_task(cell, (&raw const task).addr() as u64).ends_for
+    };
+    assert_eq!(waits(8), None);
+    for size in [0, 9, 1 << 46, u64::MAX] {
+        assert_eq!(waits(size), Some("it has ended, or can't be read"), "{size}");
+    }
 }
 
 #[test]

@@ -15,6 +15,9 @@ const MAX_WORKERS: u64 = 1 << 15;
 /// What a list of tasks, or what others see of a worker, is smaller than.
 const MAX_ELEMENT: u32 = 128;
 
+/// What lies between the ends of a worker's queue, both of them included, is fewer bytes than this.
+const MAX_QUEUE: u64 = 1024;
+
 /// Lists of tasks that a runtime may have.
 const MAX_SHARDS: u64 = 1 << 16;
 
@@ -226,10 +229,13 @@ fn queue_lengths(memory: &dyn Memory, queues: &[u64], layout: &Layout) -> Result
         4 | 8 => size as usize / 2,
         _ => return Err(Doubt::NotDescribed(WHAT)),
     };
-    let start = head.min(tail);
+    let (start, length) = (head.min(tail), head.abs_diff(tail) + size);
+    if length > MAX_QUEUE {
+        return Err(Doubt::NotDescribed(WHAT));
+    }
     let mut excerpts: Vec<Excerpt> = queues
         .iter()
-        .map(|queue| Excerpt::of(queue.wrapping_add(start), (head.abs_diff(tail) + size) as usize))
+        .map(|queue| Excerpt::of(queue.wrapping_add(start), length as usize))
         .collect();
     memory.read_each(&mut excerpts);
     let mask = (1 << (8 * half)) - 1;
