@@ -1,5 +1,6 @@
 //! The code of programs: what their functions refer to, and where probes can stand in them.
 
+mod allowance;
 mod probes;
 #[cfg(test)]
 mod tests;
@@ -7,6 +8,7 @@ pub(crate) mod x86_64;
 
 use std::ops::Range;
 
+use self::allowance::Allowance;
 pub(crate) use self::probes::pieces_of_code;
 pub use self::{
     probes::{AfterReturn, Entry, Place, PollCode, Polls, Seen, Unprobed},
@@ -34,6 +36,7 @@ pub struct Code<'c, 'a, S: ?Sized> {
     contents: &'c Contents<'a, S>,
     pointers: &'c Pointers,
     bounds: Bounds,
+    allowance: Allowance,
 }
 
 /// What an instruction refers to. Addresses are the file's own.
@@ -92,7 +95,7 @@ impl<'c, 'a, S: Source + ?Sized> Code<'c, 'a, S> {
         pointers: &'c Pointers,
     ) -> Result<Code<'c, 'a, S>, unwind::Error> {
         let bounds = Bounds::read(image, source)?;
-        Ok(Code { architecture: image.architecture, contents, pointers, bounds })
+        Ok(Code { architecture: image.architecture, contents, pointers, bounds, allowance: Allowance::default() })
     }
 
     /// The function that an address is in. `None` if the file doesn't say where it begins and ends.
@@ -149,6 +152,7 @@ impl<'c, 'a, S: Source + ?Sized> Code<'c, 'a, S> {
     /// Those of a function, as far as they are looked at.
     pub(crate) fn bytes(&self, function: &Range<u64>) -> Result<Vec<u8>, ImageError> {
         let size = function.end.saturating_sub(function.start).min(MAX_FUNCTION);
+        self.allowance.take(size)?;
         let mut bytes = vec![0; size as usize];
         let count =
             if self.contents.is_code(function.start) { self.contents.read(function.start, &mut bytes)? } else { 0 };

@@ -2,7 +2,7 @@
 
 use std::{error, fmt, ops::Range};
 
-use super::{PollCall, x86_64};
+use super::{Allowance, PollCall, x86_64};
 use crate::{
     target::image::{Architecture, Contents, Image, ImageError, Pointers, Source},
     unwind::Bounds,
@@ -14,8 +14,15 @@ const MAX_FUNCTION: u64 = 1 << 20;
 /// Bytes in which calls are looked for at once.
 const CHUNK: usize = 1 << 20;
 
+/// Bytes of code in which calls are looked for: several times what the largest programs have. Segments may show the same
+/// bytes at many addresses, and files have holes.
+const MAX_CODE: u64 = 512 << 20;
+
 /// Calls that may look like those of polls. Programs have some ten.
 const MAX_LIKELY: usize = 256;
+
+/// The same before it is known which of them are told twice, and functions that hand polls over.
+const MAX_FOUND: usize = 1 << 16;
 
 /// The code of a file, as far as it takes probes.
 #[derive(Debug)]
@@ -109,6 +116,8 @@ pub enum Unprobed {
     NoInstruction,
     /// There is no instruction within reach that can be carried out elsewhere.
     NoPlace,
+    /// The file has more code than is looked at.
+    TooLarge,
     /// The file could not be read.
     Unreadable,
 }
@@ -128,12 +137,12 @@ impl PollCode {
         let mut polls: Vec<(u64, Polls)> = polls.collect();
         polls.sort_unstable();
         polls.dedup_by_key(|(function, _)| *function);
-        let contents = Contents::new(image, source);
-        let entry = |(function, polls)| Entry { function, polls, place: code.entry(&contents, function) };
+        let (contents, allowance) = (Contents::new(image, source), Allowance::default());
+        let entry = |(function, polls)| Entry { function, polls, place: code.entry(&contents, function, &allowance) };
         code.entries = polls.into_iter().map(entry).collect();
         // Without them, calls through pointers are not found before they are made.
         let pointers = Pointers::read(image, source, &contents).unwrap_or_default();
-        code.likely_returns = code.calls(calls, &contents, &pointers);
+        code.likely_returns = code.calls(calls, &contents, &pointers, &allowance);
         code
     }
 
@@ -154,32 +163,43 @@ impl PollCode {
         source: &S,
         address: u64,
     ) -> Result<AfterReturn, Unprobed> {
-        let (bytes, function) = self.function(&Contents::new(image, source), address)?;
+        let (bytes, function) = self.function(&Contents::new(image, source), address, &Allowance::default())?;
         x86_64::probes::after_return(&bytes, &function, address)
     }
 
     /// The calls that look like those of polls, by where they return to. What can't be read is left out.
-    fn calls<S: Source + ?Sized>(&self, polls: &PollCall, contents: &Contents<'_, S>, pointers: &Pointers) -> Vec<u64> {
-        let (mut functions, mut handovers) = (Vec::new(), Vec::new());
+    fn calls<S: Source + ?Sized>(
+        &self,
+        polls: &PollCall,
+        contents: &Contents<'_, S>,
+        pointers: &Pointers,
+        allowance: &Allowance,
+    ) -> Vec<u64> {
+        let (mut functions, mut handovers): (Vec<Range<u64>>, _) = (Vec::new(), Vec::new());
         if self.architecture == Architecture::X86_64 {
             for (start, code) in pieces_of_code(contents) {
                 let code = code.unwrap_or_default();
                 let calls = code.windows(3).zip(start..).filter(|(bytes, _)| x86_64::probes::may_be_call(bytes, polls));
-                functions.extend(calls.filter_map(|(_, address)| self.bounds.around(address)));
-                handovers.extend(x86_64::probes::handovers(&code, polls).map(|at| start + at));
+                for function in calls.filter_map(|(_, address)| self.bounds.around(address)) {
+                    if functions.last() != Some(&function) {
+                        functions.push(function);
+                    }
+                }
+                let found = x86_64::probes::handovers(&code, polls).map(|at| start + at);
+                handovers.extend(found.take(MAX_FOUND.saturating_sub(handovers.len())));
             }
         }
-        functions.dedup();
         let returns = functions.iter().flat_map(|function| {
-            let (bytes, _) = self.function(contents, function.start).unwrap_or((Vec::new(), 0..0));
+            let (bytes, _) = self.function(contents, function.start, allowance).unwrap_or((Vec::new(), 0..0));
             x86_64::probes::likely_returns(&bytes, function, polls)
         });
-        let mut returns: Vec<u64> = returns.collect();
+        let mut returns: Vec<u64> = returns.take(MAX_FOUND).collect();
         if !handovers.is_empty() {
             let is_handover = |to: u64| handovers.binary_search(&to).is_ok();
             for (start, code) in pieces_of_code(contents) {
                 let code = code.unwrap_or_default();
-                returns.extend(x86_64::probes::returns_of_calls(&code, start, |slot| pointers.at(slot), is_handover));
+                let found = x86_64::probes::returns_of_calls(&code, start, |slot| pointers.at(slot), is_handover);
+                returns.extend(found.take((2 * MAX_FOUND).saturating_sub(returns.len())));
             }
         }
         returns.sort_unstable();
@@ -188,8 +208,13 @@ impl PollCode {
         returns
     }
 
-    fn entry<S: Source + ?Sized>(&self, contents: &Contents<'_, S>, address: u64) -> Result<Place, Unprobed> {
-        let (bytes, function) = self.function(contents, address)?;
+    fn entry<S: Source + ?Sized>(
+        &self,
+        contents: &Contents<'_, S>,
+        address: u64,
+        allowance: &Allowance,
+    ) -> Result<Place, Unprobed> {
+        let (bytes, function) = self.function(contents, address, allowance)?;
         if function.start != address {
             return Err(Unprobed::NoFunction);
         }
@@ -200,6 +225,7 @@ impl PollCode {
         &self,
         contents: &Contents<'_, S>,
         address: u64,
+        allowance: &Allowance,
     ) -> Result<(Vec<u8>, Range<u64>), Unprobed> {
         if self.architecture != Architecture::X86_64 {
             return Err(Unprobed::Architecture);
@@ -209,23 +235,40 @@ impl PollCode {
             return Err(Unprobed::NoFunction);
         }
         let size = (function.end - function.start).min(MAX_FUNCTION);
+        allowance.take(size)?;
         Ok((contents.piece(function.start, size)?, function))
     }
 }
 
-/// All code of a file, in pieces that overlap, each with its address: an instruction may reach into the next one.
+/// All code of a file, in pieces that overlap, each with its address: an instruction may reach into the next one. Where
+/// the file ends before a segment does, that has no more; and of more than any honest file has, the rest is left out.
 pub(crate) fn pieces_of_code<S: Source + ?Sized>(
     contents: &Contents<'_, S>,
 ) -> impl Iterator<Item = (u64, Result<Vec<u8>, ImageError>)> {
     /// No instruction is longer.
     const LONGEST: u64 = 16;
-    let code = contents.ranges().filter(|(_, is_code)| *is_code);
-    code.flat_map(|(range, _)| range.step_by(CHUNK)).map(|start| (start, contents.piece(start, CHUNK as u64 + LONGEST)))
+    let code = contents.ranges().filter(|(_, is_code)| *is_code).scan(MAX_CODE, |left, (range, _)| {
+        let end = range.end.min(range.start.saturating_add(*left));
+        *left -= end - range.start;
+        Some(range.start..end)
+    });
+    code.flat_map(move |range| {
+        let mut ends = false;
+        range.clone().step_by(CHUNK).map_while(move |start| {
+            let wanted = (CHUNK as u64 + LONGEST).min(range.end - start);
+            let piece = (!ends).then(|| contents.piece(start, wanted))?;
+            ends = piece.as_ref().is_ok_and(|bytes| (bytes.len() as u64) < wanted);
+            Some((start, piece))
+        })
+    })
 }
 
 impl From<ImageError> for Unprobed {
-    fn from(_: ImageError) -> Unprobed {
-        Unprobed::Unreadable
+    fn from(error: ImageError) -> Unprobed {
+        match error {
+            ImageError::TooLarge { .. } => Unprobed::TooLarge,
+            _ => Unprobed::Unreadable,
+        }
     }
 }
 
@@ -236,6 +279,7 @@ impl fmt::Display for Unprobed {
             Unprobed::NoFunction => "the file does not say where the function begins and ends",
             Unprobed::NoInstruction => "its instructions can't be told from one another",
             Unprobed::NoPlace => "no instruction within reach takes a probe",
+            Unprobed::TooLarge => "the file has more code than polletto looks at",
             Unprobed::Unreadable => "the file can't be read",
         })
     }

@@ -1,6 +1,7 @@
 //! Claims about programs that are made by hand.
 
 mod code;
+mod hostile;
 mod probes;
 
 use super::*;

@@ -4,6 +4,7 @@
 //! changed.
 
 use std::{
+    fmt,
     ops::Range,
     sync::{
         Arc,
@@ -71,6 +72,25 @@ impl From<SyncSender<()>> for Change {
     }
 }
 
+/// Why a thread that was told of changes says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// It has not come to an end.
+    Late,
+    /// A fault of the recorder's own has ended it.
+    Failed,
+}
+
+/// Behind what was not done or found out.
+impl fmt::Display for Unfinished {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfinished::Late => write!(out, "it took more than {} s", PATIENCE.as_secs()),
+            Unfinished::Failed => out.write_str("polletto failed at it, a fault of its own"),
+        }
+    }
+}
+
 /// A thread that is told of changes, and says something when there are no more.
 pub struct Follower<T, C = Change> {
     changes: Sender<C>,
@@ -98,20 +118,39 @@ impl<T: Send + 'static, C: From<SyncSender<()>> + Send + 'static> Follower<T, C>
         self.done().recv_timeout(PATIENCE).ok();
     }
 
-    /// Ends the thread. Nothing if it does not come to an end: a file system that does not answer must not keep a trace from
-    /// being closed.
-    pub fn finish(self) -> Option<T> {
+    /// Ends the thread, unless it does not come to an end: neither a file system that does not answer nor what can't be
+    /// understood of some program may keep a trace from being closed.
+    pub fn finish(self) -> Result<T, Unfinished> {
         let is_done = self.done();
         drop(self.changes);
         if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            return None;
+            return Err(Unfinished::Late);
         }
-        Some(self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        // Its panic was told of when it came.
+        self.thread.join().map_err(|_| Unfinished::Failed)
     }
 
     fn done(&self) -> Receiver<()> {
         let (done, is_done) = sync_channel(1);
         self.tell(C::from(done));
         is_done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_fails_takes_nobody_along() {
+        let failing = Follower::<(), Change>::start("failing", |_| panic!("on purpose")).unwrap();
+        failing.tell(Change::Unprobe);
+        failing.wait();
+        assert_eq!(failing.finish(), Err(Unfinished::Failed));
+        let sound = Follower::<u8, Change>::start("sound", |coming| {
+            let done = coming.iter().filter(|change| matches!(change, Change::Done(_)));
+            u8::try_from(done.count()).unwrap()
+        });
+        assert_eq!(sound.unwrap().finish(), Ok(1));
     }
 }

@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
-    changes::{Change, Code, Follower, PATIENCE},
+    changes::{Change, Code, Follower},
     modules::{ModuleFile, Modules, Unreadable},
     preamble::boottime_ns,
     tasks::{self, Found, Listeners, TaskSummary, WantedProbes},
@@ -262,15 +262,16 @@ impl Memory {
     /// What became of it all.
     pub fn finish(self) -> (CodeSummary, TaskSummary) {
         let modules = self.modules.count() as u64;
-        let late = || {
-            let reason = format!("were not all made: one took more than {} s", PATIENCE.as_secs());
+        let late = |unfinished| {
+            let reason = format!("were not all made: {unfinished}");
             BTreeSet::from([Unreadable { path: "unwind tables".to_owned(), reason }])
         };
         let mut without_table =
             self.unwinding.map(|unwinding| unwinding.finish().unwrap_or_else(late)).unwrap_or_default();
         without_table.extend(self.modules.unreadable().iter().cloned());
         let code = CodeSummary { modules, without_table: without_table.into_iter().collect() };
-        (code, self.tasks.finish().unwrap_or_default())
+        let unfinished = |reason| TaskSummary { unfinished: Some(reason), ..TaskSummary::default() };
+        (code, self.tasks.finish().unwrap_or_else(unfinished))
     }
 
     fn map(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {

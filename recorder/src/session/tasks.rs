@@ -14,7 +14,7 @@ use polletto_common::{id::Tgid, parked::ThreadLocals, polled::RuntimeLayout};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    changes::{Change, Code, Follower},
+    changes::{Change, Code, Follower, Unfinished},
     governor::Budget,
     modules::ModuleFile,
     polls::ProbeSummary,
@@ -64,6 +64,8 @@ pub struct TaskProgram {
 pub struct TaskSummary {
     /// Programs that poll tasks.
     pub programs: Vec<TaskProgram>,
+    /// Why there may be more; none where these are all.
+    pub unfinished: Option<Unfinished>,
     /// None where polls were not to be told exactly.
     pub probes: Option<ProbeSummary>,
 }
@@ -155,7 +157,11 @@ impl Worker {
         let mut programs: Vec<TaskProgram> =
             self.examined.into_values().flatten().flat_map(|examined| examined.summaries).collect();
         programs.sort_by(|one, other| (&one.path, one.family).cmp(&(&other.path, other.family)));
-        TaskSummary { programs, probes: self.probing.and_then(Follower::finish).or(self.unprobed) }
+        let unfinished = |unfinished: Unfinished| {
+            ProbeSummary::refused(format!("what became of them was not found out: {unfinished}"))
+        };
+        let probes = self.probing.map(|probing| probing.finish().unwrap_or_else(unfinished));
+        TaskSummary { programs, unfinished: None, probes: probes.or(self.unprobed) }
     }
 
     fn apply(&mut self, change: Change, changed: &mut FxHashSet<Tgid>, waiting: &mut Vec<SyncSender<()>>) {

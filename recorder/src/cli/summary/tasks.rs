@@ -18,6 +18,8 @@ const SHOWN_PROGRAMS: usize = 5;
 pub struct TaskSummary {
     /// Programs that poll tasks.
     tasks: Vec<TaskProgram>,
+    /// Why it is not known what tasks there are; none where it is.
+    tasks_unknown: Option<String>,
     /// Samples of threads that polled a task.
     samples_in_polls: u64,
     /// Files that were looked through for tasks.
@@ -31,6 +33,7 @@ impl TaskSummary {
     pub fn new(outcome: &Outcome) -> TaskSummary {
         TaskSummary {
             tasks: outcome.tasks.programs.clone(),
+            tasks_unknown: outcome.tasks.unfinished.map(|reason| reason.to_string()),
             samples_in_polls: outcome.seen.samples_in_polls,
             files: outcome.code.modules,
             workers_by_name: outcome.seen.workers_by_name,
@@ -40,6 +43,11 @@ impl TaskSummary {
 
 impl fmt::Display for TaskSummary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(reason) = &self.tasks_unknown {
+            let samples = several(self.samples_in_polls, "sample", "samples");
+            writeln!(out, "  tasks     {samples} in polls")?;
+            return writeln!(out, "            what tasks the programs have was not found out: {reason}");
+        }
         if self.tasks.is_empty() {
             return match self.files {
                 0 => Ok(()),
@@ -102,10 +110,30 @@ mod tests {
 
     #[test]
     fn what_was_looked_for_in_vain_is_told() {
-        let summary = |files| TaskSummary { tasks: Vec::new(), samples_in_polls: 0, files, workers_by_name: None };
+        let summary = |files| TaskSummary {
+            tasks: Vec::new(),
+            tasks_unknown: None,
+            samples_in_polls: 0,
+            files,
+            workers_by_name: None,
+        };
         let told = |files| summary(files).to_string();
         assert_eq!(told(3), "  tasks     none: there are no tasks of Tokio's or async-task's in 3 files of code\n");
         assert_eq!(told(0), "");
+    }
+
+    #[test]
+    fn where_the_search_did_not_end_nothing_is_said_to_be_missing() {
+        let reason = Some("it was too long".to_owned());
+        let summary = TaskSummary {
+            tasks: Vec::new(),
+            tasks_unknown: reason,
+            samples_in_polls: 7,
+            files: 3,
+            workers_by_name: None,
+        };
+        let told = "  tasks     7 samples in polls\n            what tasks the programs have was not found out: it was too long\n";
+        assert_eq!(summary.to_string(), told);
     }
 
     #[test]
@@ -120,7 +148,7 @@ mod tests {
                 tasks_unseen: None,
                 workers_unseen: None,
             };
-            TaskSummary { tasks: vec![program], samples_in_polls: 0, files: 1, workers_by_name }
+            TaskSummary { tasks: vec![program], tasks_unknown: None, samples_in_polls: 0, files: 1, workers_by_name }
         };
         let told = |workers_by_name| summary(workers_by_name).to_string();
         let without =

@@ -53,7 +53,9 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
         let mut called = FxHashSet::default();
         for maker in self.takers(&vtables)? {
             for reference in self.code.references(&maker)? {
-                if let Reference::Call(to) | Reference::Jump(to) = reference {
+                if let Reference::Call(to) | Reference::Jump(to) = reference
+                    && self.code.function(to).is_some_and(|bounds| bounds.start == to)
+                {
                     called.insert(to);
                 }
             }

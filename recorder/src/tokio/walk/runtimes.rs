@@ -233,10 +233,8 @@ fn queue_lengths(memory: &dyn Memory, queues: &[u64], layout: &Layout) -> Result
     if length > MAX_QUEUE {
         return Err(Doubt::NotDescribed(WHAT));
     }
-    let mut excerpts: Vec<Excerpt> = queues
-        .iter()
-        .map(|queue| Excerpt::of(queue.wrapping_add(start), length as usize))
-        .collect();
+    let mut excerpts: Vec<Excerpt> =
+        queues.iter().map(|queue| Excerpt::of(queue.wrapping_add(start), length as usize)).collect();
     memory.read_each(&mut excerpts);
     let mask = (1 << (8 * half)) - 1;
     let length = |queue: &Excerpt| {
