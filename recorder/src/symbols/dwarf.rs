@@ -23,7 +23,7 @@ use self::{
 };
 pub use self::{lines::path, units::UnitIndex};
 use super::{
-    file::{ElfObject, Mapped, Slice},
+    file::{Decompressed, ElfObject, Mapped, Slice},
     names::demangle,
     request::Function,
 };
@@ -37,7 +37,21 @@ const MAX_CLAIMS: usize = 8;
 pub struct Room {
     files: Arena<Mapped>,
     /// What sections were decompressed to.
-    bytes: Arena<Vec<u8>>,
+    bytes: Decompressed,
+    /// Files are copied.
+    copies: bool,
+}
+
+impl Room {
+    /// For a process that can't be spared: a file that is mapped may be cut, which ends whoever reads it.
+    pub fn of_copies() -> Room {
+        Room { copies: true, ..Room::default() }
+    }
+
+    fn open(&self, path: &Path) -> Option<Mapped> {
+        let file = target::open_regular(path).ok()?;
+        if self.copies { self.bytes.copy(&file).ok() } else { Mapped::map(&file).ok() }
+    }
 }
 
 /// Sections of a file, and of those that it refers to.
@@ -299,7 +313,7 @@ fn in_file_beside<'r>(
     id: DwoId,
     room: &'r Room,
 ) -> Option<Dwarf<Slice<'r>>> {
-    let file = room.files.alloc(Mapped::map(&target::open_regular(path).ok()?).ok()?);
+    let file = room.files.alloc(room.open(path)?);
     let object = ElfObject::parse(file).ok()?;
     let section = |id: gimli::SectionId| match id.dwo_name() {
         Some(name) => object.section(name, &room.bytes),

@@ -3,7 +3,7 @@
 //! A file is mapped, since debug information can be larger than memory. It belongs to somebody and may be cut while it is
 //! mapped, which kills whoever reads on: only a process that can be spared does this.
 
-use std::{fs::File, io::Read, ops::Deref};
+use std::{cell::Cell, fs::File, io::Read, ops::Deref};
 
 use gimli::{EndianSlice, LittleEndian};
 use memmap2::Mmap;
@@ -12,14 +12,56 @@ use object::{
     elf::FileHeader64,
     read::elf::{ElfFile, ElfSection64, FileHeader},
 };
+use typed_arena::Arena;
 
-use crate::target::image::BuildId;
+use crate::target::{self, image::BuildId};
 
 /// Bytes of a section, or of what it was decompressed to.
 pub type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// What a compressed section may grow to, bytes. Several times what the largest programs have.
-const MAX_SECTION_BYTES: u64 = 8 << 30;
+/// What a compressed section may grow to: so many times its bytes, which is ten times what debug information does, and what
+/// even the smallest may.
+const MAX_GROWTH: u64 = 64;
+const SMALL: u64 = 16 << 20;
+
+/// What sections were decompressed to, for as long as they are looked at.
+pub struct Decompressed {
+    bytes: Arena<Vec<u8>>,
+    /// What may still be added, bytes.
+    left: Cell<u64>,
+}
+
+impl Default for Decompressed {
+    /// With room for as much as there is to spare now.
+    fn default() -> Decompressed {
+        Decompressed::up_to(target::spare_memory())
+    }
+}
+
+impl Decompressed {
+    /// With room for so many bytes.
+    pub fn up_to(limit: u64) -> Decompressed {
+        Decompressed { bytes: Arena::new(), left: Cell::new(limit) }
+    }
+
+    /// Copies a file, which takes as much as if it were a section.
+    pub fn copy(&self, file: &File) -> Result<Mapped, String> {
+        let size = file.metadata().map_err(|error| error.to_string())?.len();
+        self.take(usize::try_from(size).unwrap_or(usize::MAX), size)?;
+        read_up_to(file, size).map(Mapped::Memory).map_err(|error| error.to_string())
+    }
+
+    /// Takes what a section of `compressed` bytes says that it grows to, and refuses what no honest one does.
+    fn take(&self, compressed: usize, size: u64) -> Result<(), String> {
+        let most = (compressed as u64).saturating_mul(MAX_GROWTH).saturating_add(SMALL);
+        if size > most {
+            return Err(format!("{compressed} bytes would take {size}"));
+        }
+        let left = self.left.get().checked_sub(size).ok_or_else(|| format!("there is no memory for {size} bytes"))?;
+        self.left.set(left);
+        Ok(())
+    }
+}
 
 /// A file's bytes.
 #[derive(Debug)]
@@ -117,7 +159,7 @@ impl<'a> ElfObject<'a> {
     }
 
     /// A section's bytes, decompressed into `room` if need be; none if it has no such section.
-    pub fn section(&self, name: &str, room: &'a typed_arena::Arena<Vec<u8>>) -> Result<Slice<'a>, String> {
+    pub fn section(&self, name: &str, room: &'a Decompressed) -> Result<Slice<'a>, String> {
         self.sections(name, room).next().unwrap_or(Ok(Slice::new(&[], LittleEndian)))
     }
 
@@ -125,7 +167,7 @@ impl<'a> ElfObject<'a> {
     pub fn sections<'s>(
         &'s self,
         name: &'s str,
-        room: &'a typed_arena::Arena<Vec<u8>>,
+        room: &'a Decompressed,
     ) -> impl Iterator<Item = Result<Slice<'a>, String>> + 's {
         // What is compressed in the old way has another name, which only this finds.
         let first = self.elf.section_by_name(name);
@@ -135,24 +177,21 @@ impl<'a> ElfObject<'a> {
         first.into_iter().chain(others).map(move |section| ElfObject::bytes(&section, name, room))
     }
 
-    fn bytes(
-        section: &ElfSection<'a, '_>,
-        name: &str,
-        room: &'a typed_arena::Arena<Vec<u8>>,
-    ) -> Result<Slice<'a>, String> {
+    fn bytes(section: &ElfSection<'a, '_>, name: &str, room: &'a Decompressed) -> Result<Slice<'a>, String> {
         let explain = |error: &dyn std::fmt::Display| format!("{name}: {error}");
         let data = section.compressed_data().map_err(|error| explain(&error))?;
         let limit = data.uncompressed_size;
-        if limit > MAX_SECTION_BYTES {
-            return Err(explain(&format_args!("it would take {limit} bytes")));
+        if data.format != CompressionFormat::None {
+            room.take(data.data.len(), limit).map_err(|error| explain(&error))?;
         }
         let bytes = match data.format {
             CompressionFormat::None => data.data,
             CompressionFormat::Zlib => room
+                .bytes
                 .alloc(read_up_to(flate2::read::ZlibDecoder::new(data.data), limit).map_err(|error| explain(&error))?),
             CompressionFormat::Zstandard => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(data.data).map_err(|error| explain(&error))?;
-                room.alloc(read_up_to(decoder, limit).map_err(|error| explain(&error))?)
+                room.bytes.alloc(read_up_to(decoder, limit).map_err(|error| explain(&error))?)
             }
             _ => return Err(explain(&"its compression is not known")),
         };

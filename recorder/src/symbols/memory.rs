@@ -12,6 +12,12 @@ impl Ceiling {
         Ceiling { bytes: anonymous().saturating_add(more) }
     }
 
+    /// Looks now and then, as something is done again and again, and has been done so many times.
+    pub fn check(self, times: usize) -> Result<(), gimli::Error> {
+        const OFTEN: usize = 8;
+        if times.is_multiple_of(OFTEN) && self.is_reached() { Err(gimli::Error::Io) } else { Ok(()) }
+    }
+
     /// Whether it is reached.
     pub fn is_reached(self) -> bool {
         anonymous() >= self.bytes
@@ -47,6 +53,12 @@ pub fn give_back() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ceiling_is_looked_at_now_and_then() {
+        assert!(Ceiling::new(1 << 40).check(8).is_ok());
+        assert!(Ceiling { bytes: 0 }.check(8).is_err() && Ceiling { bytes: 0 }.check(9).is_ok());
+    }
 
     #[test]
     fn the_peak_is_what_the_kernel_calls_the_high_water_mark() {

@@ -9,7 +9,7 @@ pub(crate) mod file;
 mod functions;
 mod kernel;
 mod kind;
-mod memory;
+pub(crate) mod memory;
 mod module;
 mod names;
 pub mod perf_map;

@@ -18,6 +18,7 @@ mod printable;
 mod process;
 mod process_memory;
 mod select;
+mod spare;
 mod watch;
 
 pub use launch::{Held, LaunchError, Running, exit_code, find_program};
@@ -27,4 +28,5 @@ pub use printable::printable;
 pub use process::{Error, Kind, Process, Thread, thread_process, threads_of, with_descendants};
 pub use process_memory::{Excerpt, Memory, ProcessMemory};
 pub use select::{SelectError, find_by_name, select};
+pub use spare::spare_memory;
 pub use watch::Watch;

@@ -6,6 +6,7 @@ use gimli::{DebugInfoOffset, Dwarf, Range, Unit, UnitRef, UnitType};
 use rustc_hash::FxHashMap;
 
 use super::{Slice, lines};
+use crate::{symbols::memory::Ceiling, target::spare_memory};
 
 /// A unit among those of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,12 +31,14 @@ struct Claim {
 }
 
 impl<'a> Units<'a> {
-    /// Reads the first entry of each unit.
+    /// Reads the first entry of each unit. That this takes too much memory is an error: each may have a list of files, and
+    /// of what its entries are like, as long as all of their section.
     pub fn list(dwarf: &Dwarf<Slice<'a>>) -> Result<Units<'a>, gimli::Error> {
         let aranges = Aranges::list(dwarf)?;
-        let (mut units, mut claims) = (Vec::new(), Vec::new());
+        let (mut units, mut claims, ceiling) = (Vec::new(), Vec::new(), Ceiling::new(spare_memory()));
         let mut headers = dwarf.units();
         while let Some(header) = headers.next()? {
+            ceiling.check(units.len())?;
             let has_code = match header.type_() {
                 UnitType::Type { .. } | UnitType::SplitType { .. } => continue,
                 // Others refer to these.

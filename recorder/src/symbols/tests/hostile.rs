@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::*;
+use super::{
+    super::file::{Decompressed, ElfObject},
+    *,
+};
 
 /// In each function, and outside of them.
 const ADDRESSES: [u64; 6] = [0, 0x350, 0x360, 0x38a, 0x3be, 0x400];
@@ -89,4 +92,40 @@ fn what_claims_to_be_compressed_takes_no_memory_for_what_it_claims_to_become() {
         let grown = crate::symbols::memory::anonymous().saturating_sub(before);
         assert!(grown < 256 << 20, "compression {kind} to {size}: {grown} bytes");
     }
+}
+
+/// The file with a `.debug_info` that unpacks to so many zeros.
+fn with_bomb(size: u64) -> Vec<u8> {
+    let zeros = std::io::Read::take(std::io::repeat(0), size);
+    let packed = zstd::encode_all(zeros, 1).unwrap();
+    let mut bytes = with_header(".debug_info", 8, 0x800);
+    let at = bytes.len() as u64;
+    let header = [2, size, 1].map(u64::to_le_bytes).concat();
+    let length = (header.len() + packed.len()) as u64;
+    for (field, value) in [(24, at), (32, length)] {
+        let with_field = with_header(".debug_info", field, value);
+        let changed = (0..INLINED.len()).filter(|&at| with_field[at] != INLINED[at]);
+        changed.for_each(|at| bytes[at] = with_field[at]);
+    }
+    bytes.extend([header, packed].concat());
+    bytes
+}
+
+#[test]
+fn what_unpacks_to_far_more_than_debug_information_does_is_refused() {
+    let unpacked = |size: u64, room: &Decompressed| {
+        let bytes = with_bomb(size);
+        // What it is unpacked to lives as long as the room.
+        let object = ElfObject::parse(bytes.leak()).unwrap();
+        object.section(".debug_info", room).map(|bytes| bytes.len() as u64)
+    };
+    let small = 12 << 20;
+    let room: &'static Decompressed = Box::leak(Box::default());
+    assert_eq!(unpacked(small, room), Ok(small));
+    assert!(with_bomb(128 << 20).len() < 1 << 20);
+    let refused = unpacked(128 << 20, room).unwrap_err();
+    assert!(refused.contains("would take 134217728"), "{refused}");
+    let tight: &'static Decompressed = Box::leak(Box::new(Decompressed::up_to(small + 1)));
+    assert_eq!(unpacked(small, tight), Ok(small));
+    assert!(unpacked(small, tight).unwrap_err().contains("there is no memory"));
 }

@@ -5,6 +5,7 @@ use std::{io, ops::Deref};
 use memmap2::{Advice, MmapMut};
 
 use super::{Bytes, ImageError, Source};
+use crate::target::spare_memory;
 
 /// All of a file's bytes, or as many as there may be, copied: a file that is mapped can lose its end while it is read.
 #[derive(Debug)]
@@ -15,13 +16,14 @@ pub struct FileCopy {
 }
 
 impl Bytes {
-    /// Copies all of them, but no more than `limit`.
+    /// Copies all of them, but no more than `limit`, nor than there is memory to spare for: holes of a file take none on its
+    /// disk.
     pub fn read_whole(&self, limit: u64) -> Result<FileCopy, ImageError> {
         let expected = match self {
             Bytes::File(file) => file.metadata().map_err(ImageError::Unreadable)?.len(),
             Bytes::Memory(memory) => memory.len() as u64,
         };
-        let room = usize::try_from(expected.min(limit))
+        let room = usize::try_from(expected.min(limit).min(spare_memory()))
             .map_err(|_| ImageError::Unreadable(io::ErrorKind::OutOfMemory.into()))?;
         let mut memory = MmapMut::map_anon(room).map_err(ImageError::Unreadable)?;
         // Most of what copying takes is getting memory page by page. Kernels without large pages go on with that.

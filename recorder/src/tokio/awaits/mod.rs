@@ -12,7 +12,6 @@ mod tests;
 use std::fmt;
 
 use rustc_hash::FxHashMap;
-use typed_arena::Arena;
 
 use self::{chain::Chain, index::Index};
 use super::{
@@ -21,7 +20,10 @@ use super::{
 };
 use crate::{
     families::ProgramFiles,
-    symbols::{file::ElfObject, origin_of, told_file},
+    symbols::{
+        file::{Decompressed, ElfObject},
+        origin_of, told_file,
+    },
     target::Memory,
 };
 
@@ -109,7 +111,7 @@ pub fn with<'v, T>(
     use_it: impl FnOnce(Result<&mut Awaits<'_, '_>, &'static str>) -> T,
 ) -> T {
     let Some(object) = described_by(files) else { return use_it(Err(NOT_DESCRIBED)) };
-    let room = Arena::new();
+    let room = Decompressed::default();
     let Ok(dwarf) = described::load(&object, &room) else { return use_it(Err(NOT_DESCRIBED)) };
     let Ok(units) = described::units(&dwarf) else { return use_it(Err(NOT_DESCRIBED)) };
     let types = Types::new(&dwarf, &units);

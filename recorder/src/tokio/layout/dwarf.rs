@@ -9,7 +9,6 @@ mod tests;
 
 use gimli::{Unit, UnitRef};
 use rustc_hash::FxHashMap;
-use typed_arena::Arena;
 
 use self::roots::{Name, Roots};
 use super::{
@@ -17,7 +16,7 @@ use super::{
     fields::{Base, FIELDS, Fact, PARTS},
 };
 use crate::{
-    symbols::file::{ElfObject, Slice},
+    symbols::file::{Decompressed, ElfObject, Slice},
     tokio::described::{Place, Types, load, units},
 };
 
@@ -31,7 +30,7 @@ pub fn read(file: &[u8]) -> Result<Option<Layout>, String> {
     if !object.has_debug_information() {
         return Ok(None);
     }
-    let room = Arena::new();
+    let room = Decompressed::default();
     let dwarf = load(&object, &room)?;
     let units = units(&dwarf).map_err(|error| error.to_string())?;
     let names = names();

@@ -75,7 +75,7 @@ enum Function {
 
 /// Reads all of a file's debug information. Nothing if it can't be read; what is damaged in one unit can be whole in others.
 pub fn read<'a>(object: &ElfObject<'a>, shared: Option<&ElfObject<'a>>, package: Option<&ElfObject<'a>>) -> Types {
-    let mut rooms: [Room; THREADS] = Default::default();
+    let mut rooms: [Room; THREADS] = std::array::from_fn(|_| Room::of_copies());
     let (own, others) = rooms.split_at_mut(1);
     read_in(object, shared, package, own, others)
 }

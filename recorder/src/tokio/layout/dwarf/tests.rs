@@ -49,7 +49,7 @@ fn facts(asked: &[Fact]) -> Vec<Option<u64>> {
     assert_eq!(sample.shared.map(|inner| u64::from(inner.first) + inner.second), Some(3));
     let file = fs::read(std::env::current_exe().unwrap()).unwrap();
     let object = ElfObject::parse(&file).unwrap();
-    let room = Arena::new();
+    let room = Decompressed::default();
     let dwarf = load(&object, &room).unwrap();
     let units = units(&dwarf).unwrap();
     let find = |index| Roots::find(UnitRef::new(&dwarf, &units[index]), index, &[NAME]).get(NAME);
