@@ -6,7 +6,11 @@ use polletto_common::{
     record::{Current, Switch, Waking, flags},
 };
 
-use crate::{polled, ring, scope, sleep, stack::Unwinder, task::Task};
+use crate::{
+    polled, ring, scope, sleep,
+    stack::Unwinder,
+    task::{DEAD, Task},
+};
 
 /// 1 when `sched_switch` passes the state of the thread that leaves: since Linux 5.18. Before, a waker on another CPU may
 /// have changed it already.
@@ -56,6 +60,9 @@ pub fn switch<U: Unwinder>(context: &BtfTracePointContext) {
     }
     if !prev_recorded {
         return;
+    }
+    if prev_state & DEAD != 0 {
+        scope::thread_ended(prev);
     }
     // SAFETY: until the switch is done, the thread that leaves is the current one.
     let polled = unsafe { polled::by(prev) };

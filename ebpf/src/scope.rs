@@ -1,7 +1,7 @@
 //! Which threads this recording is about.
 
 use aya_ebpf::{Global, btf_maps::HashMap, macros::btf_map};
-use polletto_common::{limits::MAX_RECORDED, scope::Scope};
+use polletto_common::{id::Tid, limits::MAX_RECORDED, scope::Scope};
 
 use crate::{ring, task::Task};
 
@@ -53,7 +53,31 @@ pub fn follow(parent: Task, child: Task) {
     }
 }
 
+/// A thread leaves its CPU for ever. Its id can soon be another's, who is not recorded for that; and there is room for
+/// one more. Whether it was its process's last one is not known here: those are forgotten by the recorder.
+#[inline(always)]
+pub fn thread_ended(task: Task) {
+    if are_threads() {
+        // It is not there where only one is recorded.
+        RECORDED.remove(task.tid().0).ok();
+    }
+}
+
+/// A thread starts another program, and has got the id of its process's first thread, which is no more.
+#[inline(always)]
+pub fn exec(task: Task, old_tid: Tid) {
+    if are_threads() && task.tid().0 != old_tid.0 && RECORDED.remove(old_tid.0).is_ok() {
+        // Room was made just now.
+        RECORDED.insert(task.tid().0, 1, 0).ok();
+    }
+}
+
+#[inline(always)]
+fn are_threads() -> bool {
+    SCOPE.load() == Scope::Threads as u32
+}
+
 #[inline(always)]
 fn key(task: Task) -> u32 {
-    if SCOPE.load() == Scope::Threads as u32 { task.tid().0 } else { task.tgid().0 }
+    if are_threads() { task.tid().0 } else { task.tgid().0 }
 }

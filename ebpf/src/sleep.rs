@@ -18,7 +18,7 @@ use polletto_common::{
 use crate::{
     parked, ring, scope,
     stack::{self, Unwinder, User},
-    task::Task,
+    task::{DEAD, Task},
 };
 
 /// Stretches shorter than this are not told, nanoseconds; but see [`Sleeper::tells`].
@@ -32,9 +32,6 @@ static SLEEPERS_WANTED: Array<u32, 1> = Array::new();
 /// Keyed by thread. All elements exist from the beginning: nothing may be allocated inside a context switch.
 #[btf_map]
 static SLEEPERS: HashMap<u32, Sleeper, MAX_SLEEPERS> = HashMap::new();
-
-/// `TASK_DEAD`
-const DEAD: u32 = 0x80;
 
 /// The current thread leaves its CPU without going to sleep. If it was taken to sleep, it came back unseen.
 #[inline(always)]

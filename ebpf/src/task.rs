@@ -45,7 +45,7 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 const EXITING: u32 = 0x4;
 
 /// `TASK_DEAD`: the thread leaves its CPU for ever, or has left it.
-const DEAD: u32 = 0x80;
+pub const DEAD: u32 = 0x80;
 
 /// A `task_struct` that the verifier trusts, so that it can be read without a helper.
 #[derive(Clone, Copy)]
@@ -180,6 +180,7 @@ pub fn fork(context: &BtfTracePointContext) {
 #[inline(always)]
 pub fn exec(context: &BtfTracePointContext) {
     let task = Task::new(context.arg(0));
+    scope::exec(task, Tid(context.arg(1)));
     if scope::contains(task) {
         poll::thread_ended(task.tid());
         poll::thread_ended(Tid(context.arg(1)));

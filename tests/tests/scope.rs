@@ -186,6 +186,55 @@ fn one_thread_alone_can_be_recorded() {
     }
 }
 
+/// Starts a program that gets this id, which is nobody's now.
+fn start_with_id(pid: i32, arguments: &[&str]) -> Program {
+    until(DEADLINE, "a process with an id that was another's", || {
+        // The kernel counts on from there; somebody else may be faster.
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).expect("the last id can be set");
+        Some(Program::start(program!("shape-shifter"), arguments)).filter(|program| program.pid() == pid)
+    })
+}
+
+#[test]
+fn a_thread_that_has_ended_leaves_its_id_to_programs_that_are_not_recorded() {
+    let _turn = Turn::with_others();
+    let start = || Program::start(program!("shape-shifter"), &["wait", "spin", "20"]);
+    let (mut ended, other) = (start(), start());
+    let pid = ended.pid();
+    let recording = Record::new().arguments(["-t", &pid.to_string(), "-t", &other.pid().to_string()]).start();
+    ended.begin();
+    assert!(ended.finish().0.success());
+    let mut stranger = start_with_id(pid, &["wait", "rename", Stranger::NAME, "spin", "50"]);
+    stranger.begin();
+    assert!(stranger.finish().0.success());
+    let trace = recording.stop().expect_success().trace();
+    assert!(slices_of(&trace, pid).count() > 0, "it was recorded until it ended");
+    assert!(!trace.mentions(Stranger::NAME), "another program's name is in the trace");
+}
+
+#[test]
+fn any_number_of_threads_is_followed_one_after_the_other() {
+    let _turn = Turn::with_others();
+    let steps = ["wait", "threads", "17000", "thread", "the-last", "sleep", "50"];
+    let mut shifter = Program::start(program!("shape-shifter"), &steps);
+    let recording = Record::new().arguments(["--follow", "-t", &shifter.pid().to_string()]).start();
+    shifter.begin();
+    let outcome = recording.wait().expect_success();
+    assert_eq!(outcome.summary()["processes_not_followed"], 0);
+    assert_eq!(outcome.trace().tasks.named("the-last").len(), 1);
+}
+
+#[test]
+fn a_thread_is_recorded_on_when_it_starts_another_program() {
+    let _turn = Turn::with_others();
+    let steps = ["wait", "exec-from-thread", "exec-ed", "spin", "20", "rename", "later"];
+    let mut shifter = Program::start(program!("shape-shifter"), &steps);
+    let recording = Record::new().arguments(["--follow", "-t", &shifter.pid().to_string()]).start();
+    shifter.begin();
+    let trace = recording.wait().expect_success().trace();
+    assert_eq!(trace.tasks.named("later"), [shifter.pid()]);
+}
+
 #[test]
 fn one_cpu_alone_can_be_recorded() {
     let _turn = Turn::with_others();

@@ -8,6 +8,7 @@
 //! | `wait` | prints `ready PID` and waits for a line on standard input |
 //! | `fork` | the child goes on with what follows, up to `join`, and ends; the parent goes on after that |
 //! | `thread NAME` | starts a thread of that name, which spins 20 ms, sleeps 1 ms and ends |
+//! | `threads COUNT` | starts so many threads, one after the other, each of which ends at once |
 //! | `exec NAME` | executes itself under another name |
 //! | `exec-from-thread NAME` | the same from a thread that does not lead the process |
 //! | `become PATH` | executes another program, with what follows as its arguments |
@@ -71,6 +72,12 @@ fn take(mut steps: &[String]) -> io::Result<ExitCode> {
                     spin(Duration::from_millis(20));
                     thread::sleep(Duration::from_millis(1));
                 })?;
+                rest
+            }
+            ("threads", [count, rest @ ..]) => {
+                for _ in 0..count.parse::<u32>().map_err(io::Error::other)? {
+                    thread::Builder::new().stack_size(32 << 10).spawn(|| {})?.join().expect("it does not panic");
+                }
                 rest
             }
             ("exec", [name, rest @ ..]) => return Err(exec(name, rest)),
