@@ -36,6 +36,7 @@ use polletto_common::{
     poll::{Allowance, MAX_POLLING, MAX_PROBED, MAX_RETURNS, OpenPolls, ReturnKey},
     polled::RuntimeLayout,
     record::{Blocked, Header, Layout, Lost, Record, Sleeper, Task, flags},
+    scope::Scope,
     stats::{ChannelStats, CpuStats},
     stream::Slot,
 };
@@ -121,6 +122,7 @@ pub struct Loaded {
     stacks: Stacks,
     /// None where polls are not to be told exactly; or why they can't be.
     polls: Option<Result<PollProbes, String>>,
+    scope: Scope,
 }
 
 impl Loaded {
@@ -129,7 +131,7 @@ impl Loaded {
         let kernel = btf::Kernel::read()?;
         let offsets = Shared(kernel.offsets);
         let switch_tells_state = u32::from(kernel.switch_tells_state);
-        let scope = settings.recorded.scope() as u32;
+        let scope = settings.recorded.scope();
         let ids = settings.recorded.ids();
         let only = match ids[..] {
             [id] if !settings.follow_children => id,
@@ -153,7 +155,7 @@ impl Loaded {
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("TASK_OFFSETS", &offsets, true)
-            .override_global("SCOPE", &scope, true)
+            .override_global("SCOPE", &(scope as u32), true)
             .override_global("STREAM_MASK", &stream_mask, true)
             .override_global("ONLY", &only, true)
             .override_global("FOLLOW_CHILDREN", &follow_children, true)
@@ -195,7 +197,7 @@ impl Loaded {
             .load()
             .context("the kernel did not accept the program that tells what runs")?;
         listing::load(&mut ebpf, &btf)?;
-        Ok(Loaded { ebpf, rings, cpus: settings.cpus.clone(), stacks, polls })
+        Ok(Loaded { ebpf, rings, cpus: settings.cpus.clone(), stacks, polls, scope })
     }
 
     /// What the programs unwind by; none where they don't. Stacks can only be recorded once it tells what is mapped where.
@@ -222,13 +224,13 @@ impl Loaded {
             let id = program.attach().with_context(|| format!("could not attach to the tracepoint {tracepoint}"))?;
             links.push(program.take_link(id)?);
         }
-        let Loaded { ebpf, rings, cpus, stacks, .. } = self;
+        let Loaded { ebpf, rings, cpus, stacks, scope, .. } = self;
         let teller: &RawTracePoint = ebpf.program("current").context("no program `current`")?.try_into()?;
         for &cpu in &cpus {
             let options = RawTracePointRunOptions { cpu: Some(cpu), ..RawTracePointRunOptions::new() };
             teller.test_run(options).with_context(|| format!("could not ask CPU {cpu} what it runs"))?;
         }
-        Ok(Attached { ebpf, rings, links, cpus, stacks, timers: Vec::new() })
+        Ok(Attached { ebpf, rings, links, cpus, stacks, scope, timers: Vec::new() })
     }
 }
 
@@ -240,6 +242,7 @@ pub struct Attached {
     timers: Vec<PerfEventLink>,
     cpus: Vec<u32>,
     stacks: Stacks,
+    scope: Scope,
 }
 
 impl Attached {
@@ -272,8 +275,11 @@ impl Attached {
 
     /// Takes a process that has ended out of the recording, before its id is given to another.
     pub fn forget_process(&mut self, process: Tgid) -> Result<()> {
-        // It is not there when the recording is about threads or the whole machine.
-        recorded(&mut self.ebpf)?.remove(&process.0).ok();
+        // The programs themselves forget threads, one of which may have the id by now.
+        if self.scope == Scope::Processes {
+            // It is not there where only one process is recorded.
+            recorded(&mut self.ebpf)?.remove(&process.0).ok();
+        }
         Ok(())
     }
 
