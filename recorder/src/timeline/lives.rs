@@ -2,6 +2,7 @@
 
 use polletto_common::{
     id::{Tgid, Tid},
+    limits::COMM_BYTES,
     record::{self, flags},
 };
 use polletto_protos::{
@@ -9,20 +10,24 @@ use polletto_protos::{
     TaskRenameFtraceEvent, ftrace_event::Event,
 };
 
-use super::{Timeline, Undescribed, View, lane, task_state, threads};
+use super::{
+    Timeline, Undescribed, View, lane, task_state,
+    threads::{self, End, Insert},
+};
 use crate::trace::PacketBuffer;
 
 /// `CLONE_THREAD`: what was created is a thread of its parent's process.
 const CLONE_THREAD: u64 = 0x0001_0000;
 
 impl Timeline {
-    pub(super) fn task(&mut self, task: &record::Task, now_ns: u64) {
+    pub(super) fn task(&mut self, task: &record::Task, now_ns: u64, out: &mut PacketBuffer) {
         if self.view == View::Recorded && task.header.flags & flags::RECORDED == 0 {
             return;
         }
         let is_new_process = !self.threads.has_process(task.tgid);
+        let is_new = self.heard_of(now_ns, task.header.cpu, (task.tid, task.tgid), task.comm, out);
         self.samples.named(task.tid, task.tgid, &task.comm);
-        if self.threads.insert(task.tid, task.tgid, task.comm) {
+        if is_new {
             self.seen.threads += 1;
             self.tree.thread(task.tid, task.tgid, threads::name(&task.comm), now_ns);
         }
@@ -35,7 +40,7 @@ impl Timeline {
 
     pub(super) fn fork(&mut self, fork: &record::Fork, out: &mut PacketBuffer) {
         let is_new_process = !self.threads.has_process(fork.tgid);
-        let is_new = self.threads.insert(fork.tid, fork.tgid, fork.comm);
+        let is_new = self.heard_of(fork.header.time_ns, fork.header.cpu, (fork.tid, fork.tgid), fork.comm, out);
         let is_thread = fork.tgid == fork.parent_tgid;
         if is_new {
             self.seen.threads += 1;
@@ -90,7 +95,7 @@ impl Timeline {
         self.event(&exit.header, exit.tid, Event::SchedProcessExit(event));
     }
 
-    pub(super) fn rename(&mut self, rename: &record::Rename) {
+    pub(super) fn rename(&mut self, rename: &record::Rename, out: &mut PacketBuffer) {
         let record::Rename { header, tid, tgid, comm } = *rename;
         let newcomm = threads::name(&comm);
         let event = TaskRenameFtraceEvent {
@@ -99,14 +104,32 @@ impl Timeline {
             newcomm: Some(newcomm.clone()),
         };
         self.event(&header, tid, Event::TaskRename(event));
-        self.threads.insert(tid, tgid, comm);
+        self.heard_of(header.time_ns, header.cpu, (tid, tgid), comm, out);
         self.samples.named(tid, tgid, &comm);
         self.forget_name(tid);
         self.tree.thread(tid, tgid, newcomm, header.time_ns);
     }
 
+    /// A thread has this name. True if it was not known; what had its id before has ended then.
+    fn heard_of(
+        &mut self,
+        time_ns: u64,
+        cpu: u16,
+        (tid, tgid): (Tid, Tgid),
+        comm: [u8; COMM_BYTES],
+        out: &mut PacketBuffer,
+    ) -> bool {
+        let Insert { is_new, end } = self.threads.insert(tid, tgid, comm);
+        self.forget(time_ns, cpu, end, out);
+        is_new
+    }
+
     pub(super) fn thread_ended(&mut self, time_ns: u64, cpu: u16, tid: Tid, out: &mut PacketBuffer) {
         let end = self.threads.end(tid);
+        self.forget(time_ns, cpu, end, out);
+    }
+
+    fn forget(&mut self, time_ns: u64, cpu: u16, end: End, out: &mut PacketBuffer) {
         for gone in end.gone {
             self.free(time_ns, cpu, gone, out);
         }

@@ -151,10 +151,10 @@ impl Timeline {
             Record::Fork(fork) => self.fork(fork, out),
             Record::Exec(exec) => self.exec(exec, out),
             Record::Exit(exit) => self.exit(exit),
-            Record::Rename(rename) => self.rename(rename),
+            Record::Rename(rename) => self.rename(rename, out),
             Record::Current(current) => self.current(current, out),
             Record::Lost(lost) => self.lost(lost, out),
-            Record::Task(task) => self.task(task, task.header.time_ns),
+            Record::Task(task) => self.task(task, task.header.time_ns, out),
             Record::Sample(sample) => self.sample(sample, out),
             Record::PollLeft(left) => return self.samples.poll_left(left, &mut self.seen, out),
             Record::Poll(poll) => return self.samples.polled(poll, &mut self.stacks, &mut self.seen, out),
@@ -263,7 +263,7 @@ impl Timeline {
             self.thread_ended(now_ns, 0, gone, out);
         }
         for task in living() {
-            self.task(task, now_ns);
+            self.task(task, now_ns, out);
         }
     }
 

@@ -23,12 +23,21 @@ struct Process {
 }
 
 /// What the end of a thread means.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct End {
     /// Ids that are free now, in order.
     pub gone: Vec<Tid>,
     /// The process, if this was its last thread.
     pub process: Option<Tgid>,
+}
+
+/// What it means that a thread was heard of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Insert {
+    /// It was not known.
+    pub is_new: bool,
+    /// What has ended before, since another had its id.
+    pub end: End,
 }
 
 /// The threads that the timeline knows.
@@ -39,19 +48,22 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Adds a thread or gives it a new name. True when it was not known.
-    pub fn insert(&mut self, tid: Tid, tgid: Tgid, comm: [u8; COMM_BYTES]) -> bool {
-        let before = self.threads.insert(tid, Thread { tgid, comm });
-        if before.is_some_and(|before| before.tgid == tgid) {
-            return false;
-        }
-        if let Some(reused) = before
-            && let Some(process) = self.processes.get_mut(&reused.tgid)
-        {
-            process.threads -= 1;
-        }
+    /// Adds a thread or gives it a new name.
+    pub fn insert(&mut self, tid: Tid, tgid: Tgid, comm: [u8; COMM_BYTES]) -> Insert {
+        let before = self.threads.get(&tid).map(|before| before.tgid);
+        let end = match before {
+            Some(before) if before == tgid => {
+                self.threads.insert(tid, Thread { tgid, comm });
+                return Insert::default();
+            }
+            // What the id meant before ended unseen. A leader's is free only after its last thread.
+            Some(before) if before.leader() == tid => self.remove_process(before),
+            Some(before) => self.remove(tid, before),
+            None => End::default(),
+        };
+        self.threads.insert(tid, Thread { tgid, comm });
         self.processes.entry(tgid).or_default().threads += 1;
-        true
+        Insert { is_new: true, end }
     }
 
     /// How many live.
@@ -94,7 +106,11 @@ impl Threads {
 
     /// A thread has run for the last time.
     pub fn end(&mut self, tid: Tid) -> End {
-        let Some(&Thread { tgid, .. }) = self.threads.get(&tid) else { return End::default() };
+        self.threads.get(&tid).map(|thread| thread.tgid).map_or_else(End::default, |tgid| self.remove(tid, tgid))
+    }
+
+    /// A thread of a process lives no more, and with the last one neither does the process.
+    fn remove(&mut self, tid: Tid, tgid: Tgid) -> End {
         let process = self.processes.entry(tgid).or_default();
         if tid == tgid.leader() && process.leader_ended {
             return End::default();
@@ -115,6 +131,17 @@ impl Threads {
             end.process = Some(tgid);
         }
         end
+    }
+
+    /// A process lives no more, nor does any thread of it.
+    fn remove_process(&mut self, tgid: Tgid) -> End {
+        let is_of_it = |thread: &Thread| thread.tgid == tgid;
+        let of_it = self.threads.iter().filter(|(_, thread)| is_of_it(thread));
+        let mut gone: Vec<Tid> = of_it.map(|(&tid, _)| tid).collect();
+        gone.sort_unstable();
+        self.threads.retain(|_, thread| !is_of_it(thread));
+        self.processes.remove(&tgid);
+        End { gone, process: Some(tgid) }
     }
 
     /// A process has replaced its program: the thread that did so goes on under the leader's id, and no other is left.
@@ -147,7 +174,7 @@ mod tests {
     fn threads(tids: &[u32]) -> Threads {
         let mut threads = Threads::default();
         for &tid in tids {
-            assert!(threads.insert(Tid(tid), PROCESS, COMM));
+            assert_eq!(threads.insert(Tid(tid), PROCESS, COMM), Insert { is_new: true, end: End::default() });
         }
         threads
     }
@@ -174,6 +201,34 @@ mod tests {
         threads.end(Tid(10));
         assert_eq!(threads.keep_only_leader(PROCESS), [Tid(11), Tid(12)]);
         assert_eq!(threads.end(Tid(10)), End { gone: vec![Tid(10)], process: Some(PROCESS) });
+    }
+
+    #[test]
+    fn ids_that_are_another_s_tell_of_ends_that_were_not_seen() {
+        let other = Tgid(20);
+        let ended = |gone: &[u32], process| End { gone: gone.iter().map(|&tid| Tid(tid)).collect(), process };
+        // Who has ended and was seen to, the ids that are another's, one after the other, and what each tells.
+        for (seen, reused) in [
+            (vec![], vec![(10, ended(&[10, 11], Some(PROCESS))), (11, End::default())]),
+            (vec![10], vec![(10, ended(&[10, 11], Some(PROCESS))), (11, End::default())]),
+            (vec![10], vec![(11, ended(&[11, 10], Some(PROCESS))), (10, End::default())]),
+            (vec![], vec![(11, ended(&[11], None)), (10, ended(&[10], Some(PROCESS)))]),
+        ] {
+            let mut threads = threads(&[10, 11]);
+            for &tid in &seen {
+                threads.end(Tid(tid));
+            }
+            for (tid, end) in &reused {
+                assert_eq!(
+                    threads.insert(Tid(*tid), other, COMM),
+                    Insert { is_new: true, end: end.clone() },
+                    "{reused:?}"
+                );
+            }
+            assert!(!threads.has_process(PROCESS) && threads.has_process(other), "{reused:?}");
+            assert_eq!(threads.len(), 2);
+            assert_eq!(threads.insert(Tid(11), other, COMM), Insert::default());
+        }
     }
 
     #[test]
