@@ -99,6 +99,11 @@ impl Frames {
         self.kernel_symbols = Some(symbols);
     }
 
+    /// How many frames there are.
+    pub fn count(&self) -> usize {
+        self.frames.count()
+    }
+
     /// Whether the kernel runs its tracers' code at this address.
     pub fn is_tracing(&self, address: u64) -> bool {
         let symbol = self.kernel_symbols.as_ref().and_then(|symbols| symbols.find(address));

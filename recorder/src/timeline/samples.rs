@@ -32,11 +32,14 @@ use super::{
 };
 use crate::{
     families::FamilyName,
-    trace::{InternTable, PacketBuffer, SliceBegin, SliceCallstack, StackSample, Weights},
+    trace::{InternTable, PacketBuffer, RecentTable, SliceBegin, SliceCallstack, StackSample, Weights},
 };
 
 /// Tasks of which each has spawned the next that are told of a task that is polled.
 const MAX_LINE: usize = 16;
+
+/// Tasks that were sampled last and need not be told again when they are sampled again.
+const RECENT_TASKS: usize = 1 << 16;
 
 /// A thread as samples and slices refer to it. Once it has ended, another that gets its id is not the same.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,7 @@ struct Thread {
 }
 
 /// Writes samples and blocked stretches.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Samples {
     threads: FxHashMap<Tid, Thread>,
     /// Task contexts written.
@@ -60,11 +63,27 @@ pub struct Samples {
     tracks: u64,
     execution_contexts: InternTable<(u16, Mode)>,
     /// Tasks, and whether their futures were known when they were written.
-    tasks: InternTable<(TaskKey, bool)>,
+    tasks: RecentTable<(TaskKey, bool)>,
     polls: Polls,
     convoys: Convoys,
     runtimes: RuntimeFindings,
     words: Vocabulary,
+}
+
+impl Default for Samples {
+    fn default() -> Samples {
+        Samples {
+            threads: FxHashMap::default(),
+            contexts: 0,
+            tracks: 0,
+            execution_contexts: InternTable::default(),
+            tasks: RecentTable::new(RECENT_TASKS),
+            polls: Polls::default(),
+            convoys: Convoys::default(),
+            runtimes: RuntimeFindings::default(),
+            words: Vocabulary::default(),
+        }
+    }
 }
 
 impl Samples {
@@ -332,6 +351,7 @@ impl Samples {
         for found in self.convoys.take_process(tgid) {
             self.polls.show_convoy(found, &mut self.words, out);
         }
+        self.tasks.retain(|(task, _)| task.tgid != tgid);
         self.runtimes.forget_process(tgid, time_ns, self.polls.tracks(), &mut self.words, out);
         self.polls.forget_process(tgid, &mut self.words, seen, out);
     }
@@ -411,7 +431,7 @@ impl Samples {
             Some(body) if !family.has_ids() => Arc::as_ptr(&body.future).addr() as u64,
             _ => task.id,
         };
-        self.tasks.iid(&(TaskKey { id, ..task }, body.is_some()), |iid| {
+        self.tasks.iid((TaskKey { id, ..task }, body.is_some()), |iid| {
             let future = body.map_or("task", |body| &body.future.name);
             let may_block = body.is_some_and(|body| body.may_block);
             let (name, kind) = match (family, may_block) {

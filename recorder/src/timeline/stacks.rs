@@ -21,6 +21,11 @@ use crate::trace::PacketBuffer;
 /// Different stacks of a recording that are kept. Measured: of 30 frames each, they take 320 MB of memory.
 pub const MAX_STACKS: usize = 1_000_000;
 
+/// For each stack that may be kept, so many frames of it, and so many different ones, may be kept of all stacks together.
+/// Honest stacks have fewer: what forged frame pointers lead to would take as much memory as the program likes.
+const FRAMES_EACH: usize = 128;
+const DIFFERENT_FRAMES_EACH: usize = 4;
+
 /// A stack of no frames, which a reader would take for an error.
 const EMPTY: &str = "[no frames]";
 
@@ -74,6 +79,8 @@ pub struct Stacks {
     known: FxHashMap<u64, Known>,
     /// Callstacks written, by their frames. Numbered from 1 on.
     callstacks: FxHashMap<Box<[u32]>, u32>,
+    /// How many frames these have together.
+    length: usize,
     /// Those that a sample or stretch has. Samples are lost, and stacks come too early or too late.
     used: FxHashSet<u32>,
     limit: usize,
@@ -89,6 +96,7 @@ impl Stacks {
             frames: Frames::default(),
             known: FxHashMap::default(),
             callstacks: FxHashMap::default(),
+            length: 0,
             used: FxHashSet::default(),
             limit,
         }
@@ -195,7 +203,10 @@ impl Stacks {
     /// From then on, a stack that is not known may have come or not. One of the same frames comes under other numbers after
     /// its process's mappings have changed.
     fn is_full(&self) -> bool {
-        self.callstacks.len() >= self.limit || self.known.len() >= 4 * self.limit
+        self.callstacks.len() >= self.limit
+            || self.known.len() >= 4 * self.limit
+            || self.length >= FRAMES_EACH * self.limit
+            || self.frames.count() >= DIFFERENT_FRAMES_EACH * self.limit
     }
 
     /// Frame pointers are followed on trust. What they led to and is no code, as the mappings tell, was no caller.
@@ -279,6 +290,7 @@ impl Stacks {
             return callstack;
         }
         let callstack = self.callstacks.len() as u32 + 1;
+        self.length += key.len();
         self.callstacks.insert(key, callstack);
         new.callstacks.push(Callstack { iid: Some(u64::from(callstack)), frame_ids });
         out.push_interned(new);

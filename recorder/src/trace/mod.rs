@@ -19,7 +19,7 @@ mod wire;
 pub use bundle::SchedBundle;
 pub use compression::Compression;
 pub use file::{TraceFile, TraceInput};
-pub use interning::InternTable;
+pub use interning::{InternTable, RecentTable};
 pub use output::{Output, OutputClosed, Written};
 pub use packets::{Batch, PacketBuffer};
 pub use preamble::{

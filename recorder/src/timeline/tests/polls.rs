@@ -431,3 +431,18 @@ fn a_task_that_may_block_and_polls_others_is_a_worker() {
     assert_eq!(recording.timeline.take_own_tasks(), [(Tid(10), OWN)]);
     assert_eq!(recording.shown(), [poll(100, 200)]);
 }
+
+#[test]
+fn a_task_of_a_process_that_has_ended_is_not_that_of_one_that_gets_its_id() {
+    let mut recording = recording();
+    recording.polls(100, 1, polled(7, 1));
+    recording.push(current(150, 10, OURS));
+    recording.push(switch(160, 10, DEAD, 0, flags::PREV_RECORDED));
+    recording.push(task(10, 10, "another"));
+    recording.polls(200, 1, polled(7, 1));
+    let read = recording.read();
+    let tasks = &read.interned.stack_sample_async_context_descriptors;
+    assert_eq!(tasks.iter().map(|task| task.iid()).collect::<Vec<_>>(), [1, 2]);
+    let of = |at: usize| read.task(&read.samples[at].1).async_id();
+    assert_eq!([of(0), of(1)], [1, 2]);
+}

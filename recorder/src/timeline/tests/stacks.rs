@@ -200,6 +200,23 @@ fn more_stacks_than_can_be_kept_are_never_taken_for_others() {
 }
 
 #[test]
+fn stacks_of_too_many_frames_are_not_kept_however_few_they_are() {
+    // The frames of each stack, and how many stacks are kept of ten.
+    for (frames, kept) in [(1, 10), (80, 5), (500, 1)] {
+        let mut recording = Recording::new();
+        recording.timeline.stacks = super::super::stacks::Stacks::new(100);
+        recording.timeline.map(program(PROCESS));
+        for id in 0..10 {
+            let frames: Vec<u64> = (0..frames).map(|frame| MAIN + 1000 * id + frame).collect();
+            recording.stack(id, PROCESS, &[], &frames, StackEnding::ROOT, 0);
+            recording.sample(100 + id, id, PROCESS);
+        }
+        let seen = recording.timeline.seen();
+        assert_eq!((seen.stacks, seen.stacks_not_kept, seen.stacks_lost), (kept, 10 - kept, 0), "{frames} frames each");
+    }
+}
+
+#[test]
 fn a_stack_that_comes_from_every_cpu_is_written_once_unless_mappings_have_changed() {
     let mut recording = Recording::new();
     for _ in 0..3 {
