@@ -23,7 +23,8 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// CLOCK_BOOTTIME, nanoseconds. Within one ring it can step back by the length of an interrupt, never by more.
+    /// CLOCK_BOOTTIME, nanoseconds. Within one ring it can step back: by the length of an interrupt, and by how long a program
+    /// was preempted between reading the clock and writing, which fully preemptible kernels allow.
     pub time_ns: u64,
     /// One of the `KIND` constants below.
     pub kind: u16,

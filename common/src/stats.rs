@@ -18,6 +18,8 @@ pub struct CpuStats {
     pub unfollowed: u64,
     /// Times that a thread went to sleep unwatched because too many threads sleep.
     pub untracked_sleeps: u64,
+    /// 1 while a switch or a wake-up is written into the stream.
+    pub stream_is_busy: u64,
 }
 
 /// Counters of one way from the kernel programs to the recorder.

@@ -47,8 +47,9 @@ static STREAM_MASK: Global<u32> = Global::new(TEMPLATE_STREAM_SLOTS as u32 - 1);
 /// This CPU's counters.
 #[inline(always)]
 pub fn stats() -> Option<&'static mut CpuStats> {
-    // SAFETY: a per-CPU value is only touched by this CPU. An interrupt between two programs can make a count wrong by
-    // one, which is why the recorder reads loss from `lost` and never computes it from several counters.
+    // SAFETY: a per-CPU value is only touched by this CPU. What a program adds that interrupts another, or that runs while
+    // another is preempted, may be missing from a count, which is why the recorder reads loss from `lost` and never
+    // computes it from several counters.
     STATS.get_ptr_mut(0).map(|stats| unsafe { &mut *stats })
 }
 
@@ -60,13 +61,30 @@ pub fn header<R: Layout>(flags: u32) -> Header {
 
 /// Puts a switch or a wake-up into this CPU's stream, or counts that there was no room.
 ///
-/// Only for programs that don't interrupt one another on a CPU: `sched_switch` runs with interrupts off and
-/// `sched_waking` with preemption off, and the kernel runs no program inside itself.
+/// Only for programs that mostly don't interrupt one another on a CPU: `sched_switch` runs with interrupts off, and
+/// `sched_waking` with preemption off. Where a thread wakes itself, that has interrupts on, and one may wake another. Since
+/// 6.1 the kernel runs no program inside itself; before, what comes in the middle of a record is lost: two that took the same
+/// slot would count as two, and leave a slot for ever empty that the recorder waits for.
 #[inline(always)]
 pub fn stream<R: Streamed>(record: R) {
     let Some(stream) = STREAMS.get(cpu()) else { return };
     let Some(stats) = stats() else { return };
+    let is_busy = &raw mut stats.stream_is_busy;
+    // SAFETY: a reference was made a pointer. Volatile, since only who interrupts this program sees the difference.
+    if unsafe { is_busy.read_volatile() } != 0 {
+        let channel = &mut stats.stream;
+        if channel.unannounced == 0 {
+            channel.first_unannounced_ns = now();
+        }
+        channel.unannounced += 1;
+        channel.lost += 1;
+        return;
+    }
+    // SAFETY: as above. The stores between are volatile too, and stay there.
+    unsafe { is_busy.write_volatile(1) };
     emit(&mut stats.stream, 0, record, StreamPut(stream));
+    // SAFETY: as above.
+    unsafe { is_busy.write_volatile(0) };
 }
 
 /// Puts a record about threads and processes into this CPU's ring, or counts that there was no room.
