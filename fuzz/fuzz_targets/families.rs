@@ -20,6 +20,9 @@ fuzz_target!(|bytes: &[u8]| {
         let probed = tasks.probed.expect("probes were wanted");
         // A place is at the last of the instructions that lead to it, and none is longer.
         let places = probed.polls.entries().iter().filter_map(|entry| entry.place.as_ref().ok());
-        places.for_each(|place| assert!(place.seen.contains(&place.address) && place.seen.end - place.address <= 15));
+        places.for_each(|place| {
+            let seen = place.seen.addresses();
+            assert!(seen.contains(&place.address) && seen.end - place.address <= 15);
+        });
     }
 });
