@@ -162,6 +162,28 @@ fn in_a_stripped_program_those_at_locks_of_parking_lot_are_told_and_no_others() 
     are_told_of_a_stripped_program("readers");
 }
 
+/// Who stood there before it began is not known, but let the lock go nevertheless.
+#[test]
+fn in_the_first_convoy_of_a_recording_a_lock_is_held_for_as_long_as_in_others() {
+    let _turn = Turn::alone();
+    let mut program = Program::start(program!("convoying"), &["--before", "3"]);
+    let recording = Record::new().process(program.pid()).arguments(["--polls", "all"]).start();
+    program.begin();
+    program.wait_for("done");
+    let outcome = recording.stop().expect_success();
+    let turns: Vec<Round> = program.truth().iter().map(Round::read).collect();
+    let trace = outcome.trace();
+    let told: Vec<&Event> = trace.events.iter().filter(|event| event.name == "lock convoy").collect();
+    let [convoy] = told[..] else { panic!("one convoy: {told:?}") };
+    let holder = the_number(&convoy.arguments, "held_by");
+    let turn = turns.iter().find(|turn| turn.holder == holder).unwrap_or_else(|| panic!("{convoy:?}: {turns:?}"));
+    let held = the_number(&convoy.arguments, "held_ns");
+    assert!(held.abs_diff(turn.end - turn.begin) <= NEAR_NS, "{held}: {turn:?}");
+    let lasted = the_number(&convoy.arguments, "duration_ns");
+    assert!(lasted > 2 * held, "others held it before: {lasted}");
+    asked(&outcome, &trace);
+}
+
 /// A report finds the same in the trace.
 fn asked(outcome: &Outcome, trace: &Trace) {
     if trace_processor().is_none() {
@@ -190,7 +212,8 @@ fn asked(outcome: &Outcome, trace: &Trace) {
         .filter_map(|of| of["detail"].as_str())
         .collect();
     for event in trace.events.iter().filter(|event| event.name == "lock convoy") {
-        let holder = format!(" {} held it for up to ", the_number(&event.arguments, "held_by"));
+        let held_ms = the_number(&event.arguments, "held_ns") as f64 / 1e6;
+        let holder = format!(" {} held it for up to {held_ms:.1} ms", the_number(&event.arguments, "held_by"));
         assert!(details.iter().any(|detail| detail.contains(&holder)), "{holder}: {details:?}");
     }
 }

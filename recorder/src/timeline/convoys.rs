@@ -43,6 +43,8 @@ pub struct Sleep {
     pub absence: Absence,
     /// Who ended it; 0 if that is not known.
     pub waker: Tid,
+    /// Since when that one is known to have been awake, nanoseconds.
+    pub waker_since_ns: u64,
     /// The poll that it was in the middle of, if that was of a task that awaits.
     pub poll: Option<SleptIn>,
 }
@@ -60,7 +62,9 @@ pub struct Convoy {
     pub held: Option<Turn>,
 }
 
-/// A thread held a lock, from when it was let go before, or somebody first waited for it, until it let it go itself.
+/// A thread held a lock, from when it was let go before, or somebody first waited for it, until it let it go itself. Not from
+/// before it was awake: it may have slept at the lock since before the recording began, and who let it go for it then is not
+/// known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// The thread.
@@ -233,11 +237,12 @@ fn most_at_once(together: &[Sleep]) -> usize {
 
 /// Who held the lock longest at a time.
 fn longest_turn(together: &[Sleep]) -> Option<Turn> {
-    let mut woken: Vec<(u64, Tid)> = together.iter().map(|sleep| (sleep.absence.woken_ns, sleep.waker)).collect();
+    let mut woken: Vec<(u64, Tid, u64)> =
+        together.iter().map(|sleep| (sleep.absence.woken_ns, sleep.waker, sleep.waker_since_ns)).collect();
     woken.sort_unstable();
     let mut since_ns = together.first()?.absence.left_ns;
-    let turns = woken.into_iter().map(|(until_ns, tid)| {
-        let since_ns = std::mem::replace(&mut since_ns, until_ns);
+    let turns = woken.into_iter().map(|(until_ns, tid, awake_ns)| {
+        let since_ns = std::mem::replace(&mut since_ns, until_ns).max(awake_ns).min(until_ns);
         Turn { tid, since_ns, until_ns }
     });
     turns.filter(|turn| turn.tid != Tid::IDLE).max_by_key(|turn| (turn.held_ns(), turn.tid, turn.until_ns))
@@ -256,7 +261,7 @@ mod tests {
         let poller = Poller::Thread { tgid: PROCESS, tid: Tid(tid) };
         let poll = in_poll.then_some(SleptIn { poller, task: u64::from(tid), body: None, callstack: 5 });
         let absence = Absence { left_ns, woken_ns, returned_ns: woken_ns };
-        Sleep { tid: Tid(tid), absence, waker: Tid(waker), poll }
+        Sleep { tid: Tid(tid), absence, waker: Tid(waker), waker_since_ns: 0, poll }
     }
 
     fn looking(polls: bool) -> Convoys {
@@ -337,6 +342,21 @@ mod tests {
         let sleeps =
             [sleep(2, 1, 10, 8, true), sleep(3, 2, 18, 8, true), sleep(4, 3, 30, 9, true), sleep(5, 4, 39, 8, true)];
         assert_eq!(convoys(&sleeps)[0].convoy.held, Some(Turn { tid: Tid(9), since_ns: 18 * MS, until_ns: 30 * MS }));
+    }
+
+    #[test]
+    fn nobody_held_a_lock_before_it_was_awake() {
+        let woken_by = |awake_ms, of| Sleep { waker_since_ns: awake_ms * MS, ..of };
+        // Two others slept there before, the first of which let the lock go for the second at 26 ms.
+        let mut sleeps = [sleep(2, 1, 34, 9, true), sleep(3, 2, 41, 2, true), sleep(4, 3, 43, 3, true)];
+        let held = |sleeps: &[Sleep]| convoys(sleeps)[0].convoy.held.map(|turn| (turn.tid.0, turn.held_ns() / MS));
+        assert_eq!(held(&sleeps), Some((9, 33)));
+        sleeps[0] = woken_by(26, sleeps[0].clone());
+        assert_eq!(held(&sleeps), Some((9, 8)));
+        sleeps[0] = woken_by(29, sleeps[0].clone());
+        assert_eq!(held(&sleeps), Some((2, 7)), "another had it longer");
+        sleeps[0] = woken_by(35, sleeps[0].clone());
+        assert_eq!(held(&sleeps), Some((2, 7)), "clocks differ");
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Timeline {
             self.seen.threads += 1;
         }
         self.samples.forget_thread(fork.tid, &mut self.seen, out);
+        self.samples.runs(fork.header.time_ns, fork.tid);
         self.samples.named(fork.tid, fork.tgid, &fork.comm);
         if is_new_process {
             self.stacks.process_forked(fork.parent_tgid, fork.tgid);

@@ -4,6 +4,7 @@
 //! processes there are and what they are called, which code stands where in their memory, and where records are missing.
 //! It is pure: no clock, no files, no threads, so that a recorded stream of records replays to the same packets.
 
+mod awake;
 mod blocked;
 mod convoys;
 mod doings;
@@ -373,6 +374,9 @@ impl Timeline {
         let record::Header { time_ns, cpu, flags, .. } = current.header;
         let running = self.shown(current.tid, flags & flags::NEXT_RECORDED != 0, cpu);
         self.settle(time_ns, cpu, running, out);
+        if flags & flags::NEXT_RECORDED != 0 {
+            self.samples.runs(time_ns, current.tid);
+        }
     }
 
     fn sample(&mut self, sample: &record::Sample, out: &mut PacketBuffer) {

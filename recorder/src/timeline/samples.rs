@@ -15,6 +15,7 @@ use polletto_protos::{
 use rustc_hash::FxHashMap;
 
 use super::{
+    awake::Awake,
     blocked::Absence,
     convoys::{Convoys, Sleep, SleptIn},
     doings::Doing,
@@ -66,6 +67,7 @@ pub struct Samples {
     tasks: RecentTable<(TaskKey, bool)>,
     polls: Polls,
     convoys: Convoys,
+    awake: Awake,
     runtimes: RuntimeFindings,
     words: Vocabulary,
 }
@@ -80,6 +82,7 @@ impl Default for Samples {
             tasks: RecentTable::new(RECENT_TASKS),
             polls: Polls::default(),
             convoys: Convoys::default(),
+            awake: Awake::default(),
             runtimes: RuntimeFindings::default(),
             words: Vocabulary::default(),
         }
@@ -100,6 +103,7 @@ impl Samples {
             Origin::NotKept => seen.stacks_not_kept += 1,
         }
         let record::Header { time_ns, cpu, flags, .. } = sample.header;
+        self.awake.seen(time_ns, sample.tid);
         self.runtimes.works(time_ns, sample.tid, &sample.polled);
         if self.convoys.are_looked_for(sample.tgid) {
             let since_ns = time_ns.saturating_sub(sample.period_ns);
@@ -209,7 +213,8 @@ impl Samples {
         if self.convoys.are_looked_for(tgid) {
             self.polls.holders().let_go(waker, absence.woken_ns);
         }
-        for found in self.convoys.slept((tgid, lock), Sleep { tid, absence, waker, poll }) {
+        let waker_since_ns = self.awake.since_ns(waker);
+        for found in self.convoys.slept((tgid, lock), Sleep { tid, absence, waker, waker_since_ns, poll }) {
             self.polls.show_convoy(found, &mut self.words, out);
         }
     }
@@ -300,8 +305,14 @@ impl Samples {
         self.polls.polled_last(TaskKey { tgid, id })
     }
 
+    /// A thread is found on its CPU, or begins.
+    pub fn runs(&mut self, time_ns: u64, tid: Tid) {
+        self.awake.seen(time_ns, tid);
+    }
+
     /// A thread leaves its CPU.
     pub fn leaves(&mut self, time_ns: u64, tid: Tid, is_asleep: bool) {
+        self.awake.seen(time_ns, tid);
         self.runtimes.workers().leaves(time_ns, tid, is_asleep);
         self.polls.doings().change(time_ns, tid, if is_asleep { Doing::Sleeps } else { Doing::NoCpu });
     }
@@ -318,12 +329,14 @@ impl Samples {
 
     /// A thread is woken.
     pub fn wakes(&mut self, time_ns: u64, tid: Tid) {
+        self.awake.seen(time_ns, tid);
         self.runtimes.workers().is_back(time_ns, tid);
         self.polls.wakes(time_ns, tid);
     }
 
     /// A thread runs again.
     pub fn back(&mut self, time_ns: u64, tid: Tid) {
+        self.awake.seen(time_ns, tid);
         self.runtimes.workers().is_back(time_ns, tid);
         self.polls.back(time_ns, tid);
     }
@@ -342,6 +355,7 @@ impl Samples {
     /// The thread has ended, or its id is another's now.
     pub fn forget_thread(&mut self, tid: Tid, seen: &mut Seen, out: &mut PacketBuffer) {
         self.threads.remove(&tid);
+        self.awake.forget_thread(tid);
         self.runtimes.forget_thread(tid);
         self.polls.forget_thread(tid, &mut self.words, seen, out);
     }

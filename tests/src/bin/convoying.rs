@@ -1,6 +1,6 @@
 //! Threads that stand at one lock, and who holds it.
 //!
-//! `convoying [--rounds 10] [--lock std|parking_lot|readers]`
+//! `convoying [--rounds 10] [--lock std|parking_lot|readers] [--before 0]`
 //!
 //! Prints `ready PID`. When a line comes on standard input, one thread takes a lock again and again, and lets it go
 //! after 20 ms at which others want it: three polls; two polls, which are too few for a convoy; four closures that may
@@ -10,12 +10,17 @@
 //!
 //! Locks are the standard library's mutexes, or `parking_lot`'s, or its locks for readers: one reads, the others want
 //! to write.
+//!
+//! With `--before N`, there is one round instead, of a mutex that one thread holds before the program is ready, and at which N
+//! others stand. After the line came, three polls want it as well. Each of the threads lets it go after 20 ms, which is told of
+//! each of them in the end.
 
 use std::{
     fmt, io, process,
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -174,10 +179,68 @@ fn hold(runtime: &Runtime, kind: &str, wanted: WantedBy) -> Round {
     Round { wanted, lock: locks[0].place(), holder: own_tid(), begin, end }
 }
 
+/// A thread holds a lock, as soon as it gets it.
+fn take_turn(lock: &Lock, meanwhile: impl FnOnce()) -> Round {
+    let (mut begin, mut end, mut meanwhile) = (0, 0, Some(meanwhile));
+    lock.hold(&mut || {
+        begin = boottime();
+        meanwhile.take().into_iter().for_each(|meanwhile| meanwhile());
+        thread::sleep(HELD);
+        end = boottime();
+    });
+    Round { wanted: WantedBy::Polls(3), lock: lock.place(), holder: own_tid(), begin, end }
+}
+
+/// One thread holds the lock and others stand there before anybody says that it may go on.
+fn stand_before(runtime: &Runtime, kind: &str, count: usize) -> Vec<Round> {
+    /// Until a thread sleeps at a lock that it wants.
+    const ASLEEP: Duration = Duration::from_millis(50);
+    let lock = Arc::new(Lock::new(kind));
+    let goes_on = Arc::new(Barrier::new(2));
+    let (holds, is_held) = mpsc::channel();
+    let first = {
+        let (lock, goes_on) = (Arc::clone(&lock), Arc::clone(&goes_on));
+        thread::spawn(move || {
+            take_turn(&lock, || {
+                holds.send(()).expect("it is waited for");
+                goes_on.wait();
+            })
+        })
+    };
+    is_held.recv().expect("a thread holds it");
+    let mut all = vec![first];
+    for _ in 0..count {
+        let lock = Arc::clone(&lock);
+        all.push(thread::spawn(move || take_turn(&lock, || ())));
+        thread::sleep(ASLEEP);
+    }
+    say(format_args!("ready {}", process::id()));
+    if !line_came() {
+        process::exit(0);
+    }
+    let polls: Vec<_> = (0..3)
+        .map(|_| {
+            let lock = Arc::clone(&lock);
+            runtime.spawn(async move { lock.want() })
+        })
+        .collect();
+    thread::sleep(ASLEEP);
+    goes_on.wait();
+    polls.into_iter().for_each(|poll| runtime.block_on(poll).expect("tasks end well"));
+    all.into_iter().map(|thread| thread.join().expect("threads end well")).collect()
+}
+
 fn main() -> io::Result<()> {
     let rounds: usize = option("--rounds", 10);
     let kind: String = option("--lock", "std".to_owned());
     let runtime = Builder::new_multi_thread().worker_threads(WORKERS).build()?;
+    let before: usize = option("--before", 0);
+    if before > 0 {
+        stand_before(&runtime, &kind, before).iter().for_each(say);
+        say("done");
+        until_stdin_closes();
+        return Ok(());
+    }
     say(format_args!("ready {}", process::id()));
     if !line_came() {
         return Ok(());

@@ -80,23 +80,49 @@ GROUP BY convoy;
 CREATE PERFETTO INDEX _polletto_standing_at_once_by_convoy
 ON _polletto_standing_at_once(convoy);
 
+-- When each thread was first seen to run, or to be woken.
+CREATE PERFETTO TABLE _polletto_first_awake AS
+SELECT utid, min(ts) AS ts
+FROM thread_state
+WHERE state IN ('Running', 'R', 'R+')
+GROUP BY utid;
+
+CREATE PERFETTO INDEX _polletto_first_awake_by_utid
+ON _polletto_first_awake(utid);
+
 -- Of each convoy the longest turn in which a thread held the lock. Who wakes a
--- thread lets the lock go, and held it since it was let go before.
+-- thread lets the lock go, and held it since it was let go before; but not since
+-- before it was awake, who may have slept there when the recording began.
 CREATE PERFETTO TABLE _polletto_turns AS
 WITH
-  held AS (
+  woken AS (
     SELECT
       convoy,
       upid,
       waker_tid,
       until,
-      until - coalesce(
+      coalesce(
         lag(until) OVER (PARTITION BY convoy ORDER BY until, waker_tid),
         min(ts) OVER (PARTITION BY convoy)
-      ) AS held_ns
+      ) AS since
     FROM _polletto_standing
     JOIN _polletto_standing_at_once AS most USING (convoy)
     WHERE most.at_once >= 3
+  ),
+  held AS (
+    SELECT
+      woken.convoy,
+      woken.waker_tid,
+      threads.utid,
+      woken.until,
+      woken.until
+      - min(woken.until, max(woken.since, coalesce(awake.ts, woken.since)))
+        AS held_ns
+    FROM woken
+    LEFT JOIN _polletto_threads AS threads
+      ON threads.upid = woken.upid AND threads.tid = woken.waker_tid
+    LEFT JOIN _polletto_first_awake AS awake ON awake.utid = threads.utid
+    WHERE woken.waker_tid IS NOT NULL
   ),
   ranked AS (
     SELECT
@@ -106,19 +132,16 @@ WITH
         ORDER BY held_ns DESC, waker_tid DESC, until DESC
       ) AS rank
     FROM held
-    WHERE waker_tid IS NOT NULL
   )
 SELECT
-  ranked.convoy AS id,
-  ranked.convoy,
-  ranked.waker_tid AS tid,
-  threads.utid,
-  ranked.until - ranked.held_ns AS ts,
-  ranked.held_ns AS dur
+  convoy AS id,
+  convoy,
+  waker_tid AS tid,
+  utid,
+  until - held_ns AS ts,
+  held_ns AS dur
 FROM ranked
-LEFT JOIN _polletto_threads AS threads
-  ON threads.upid = ranked.upid AND threads.tid = ranked.waker_tid
-WHERE ranked.rank = 1;
+WHERE rank = 1;
 
 -- The innermost poll in which a thread let the lock go, if that was in one.
 CREATE PERFETTO TABLE _polletto_polls_of_holders AS
@@ -253,8 +276,7 @@ WHERE blocking_id IS NOT NULL;
 
 -- Lock convoys: at least three threads of a process that slept on one address
 -- at the same time, one of them at least in the poll of a task that awaits.
--- They last as long as somebody slept there. Locks of `parking_lot` are not
--- found, since each thread sleeps on an address of its own there.
+-- They last as long as somebody slept there.
 CREATE PERFETTO TABLE polletto_convoys(
   -- When the first of them fell asleep.
   ts TIMESTAMP,
@@ -275,7 +297,8 @@ CREATE PERFETTO TABLE polletto_convoys(
   held_by JOINID(thread.id),
   -- Its number in the system.
   held_by_tid LONG,
-  -- For how long it held the lock then, while others slept there.
+  -- For how long it held the lock then, while others slept there: not from
+  -- before it was first seen awake.
   held_ns LONG,
   -- The poll in which it let the lock go. NULL if it was in none that was seen.
   held_by_poll_id JOINID(slice.id),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use polletto_common::record::{Blocked, Poll, PollLeft};
+use polletto_common::record::{Blocked, Poll, PollLeft, Waking};
 use polletto_protos::{
     TrackEvent,
     debug_annotation::{NameField, Value},
@@ -134,6 +134,22 @@ fn a_convoy_is_a_slice_as_long_as_somebody_stands_there() {
     assert_eq!(convoys, [(Fault::Convoy, 7, 34 * MS)]);
     let convoy = recording.timeline.findings().groups().find_map(|group| group.longest.convoy.as_ref()).unwrap();
     assert!(convoy.held.callstack.is_some(), "{convoy:?}");
+}
+
+#[test]
+fn who_slept_at_the_lock_before_the_recording_held_it_from_when_it_was_woken() {
+    let mut recording = finding_recording();
+    let header = header::<Waking>(26 * MS, 0);
+    recording.push(task(9, PROCESS.0, "b"));
+    recording.push(Record::Waking(Waking { header, tid: Tid(9), prio: 120, target_cpu: 0 }));
+    // It ends before those tell of it that it has woken.
+    recording.timeline.thread_ended(35 * MS, 0, Tid(9), &mut recording.out);
+    recording.stands(10, FUTEX, (1, 34), 9, exact(7, 1));
+    recording.stands(11, FUTEX, (2, 35), 10, Polled::default());
+    recording.stands(12, FUTEX, (3, 36), 11, Polled::default());
+    let read = recording.read_at(100);
+    let [(_, _, arguments)] = &found(&read)[..] else { panic!("{:?}", found(&read)) };
+    assert_eq!((arguments["held_by"], arguments["held_ns"]), (9, 8 * MS));
 }
 
 #[test]
