@@ -74,6 +74,21 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("slept in poll (timer)"));
     }
     compared(&outcome.output);
+    let (blind, _) = build.recorded(&["--polls", "off", "--no-symbols"]);
+    compared_with_less(&outcome.output, &blind.output);
+}
+
+/// A program, and the same without probes: that tasks starve is not known there, and of polls less.
+fn compared_with_less(whole: &Path, less: &Path) {
+    for [before, after] in [[less, whole], [whole, less]] {
+        let compare = ["--compare", before.to_str().expect("a path")];
+        let told = json(after, &[&compare[..], &["--json"]].concat());
+        let places = told["places"].as_array().expect("a list");
+        assert!(!places.is_empty() && places.iter().all(|place| place["verdict"] == "not observed"), "{told:#}");
+        let output = report(after, &[&compare[..], &["--fail-on", "worse"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains(" has polls by samples and switches alone"), "{text}");
+    }
 }
 
 /// What tells of the machine is told by both after all that tells of the program.

@@ -64,13 +64,15 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
     let limits = arguments.fail_on.iter().filter_map(FailOn::limit).map(nanoseconds);
     let least_ns = limits.min().unwrap_or(u64::MAX);
     let (found, is_worse) = match &arguments.compare {
-        Some(before) => {
+        Some(compared_with) => {
             let least_ns = least_ns.min(comparison::least_ns(threshold_ns));
-            let before = Recording::read(&processor, before, least_ns)?;
+            let before = Recording::read(&processor, compared_with, least_ns)?;
             let after = Recording::read(&processor, &arguments.trace, least_ns)?;
             let comparison = Comparison::new(&before, &after, threshold_ns);
             print(&comparison, arguments.json)?;
             ensure_polls(arguments, after.has_polls())?;
+            let can_tell = before.tells_polls() || !arguments.fail_on.contains(&FailOn::Worse);
+            ensure!(can_tell, "{}: {NO_POLLS}, so --fail-on worse can't tell", compared_with.display());
             (after.found, comparison.count(Verdict::Worse) > 0)
         }
         None => {

@@ -4,10 +4,14 @@
 //! each. What is compared is the time that a place took of each second in which polls were observed, since traces differ
 //! in length.
 //!
+//! What one of the traces could not have told, whatever there was, is not compared: see [`means`].
+//!
 //! See [`chance`] for what is a change. It has to be one as well for what lasts [`MARGIN`] of the threshold: polls of
 //! 5.1 ms where there were as many of 4.9 ms are no news.
 
 mod chance;
+mod means;
+mod place;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -21,10 +25,14 @@ use std::{
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use self::chance::{Sum, verdict};
+use self::{
+    chance::{Sum, verdict},
+    means::{Lacking, Mean, Means, lacking},
+    place::{Place, in_every_build},
+};
 use super::{
     asking::Processor,
-    found::{self, Found, MODULES, file_of},
+    found::{self, Found, MODULES},
     span::{self, Span},
 };
 
@@ -38,6 +46,7 @@ pub struct Recording {
     pub found: Vec<Found>,
     futures: Vec<Polls>,
     span: Span,
+    means: Means,
 }
 
 /// All polls of a future, which may be findings or not.
@@ -61,6 +70,7 @@ enum Row {
     Found(Box<Found>),
     Polls(Polls),
     Span(Span),
+    Means(Means),
 }
 
 /// What must be asked for to compare what lasts that long.
@@ -77,6 +87,7 @@ impl Recording {
                 Row::Found(found) => recording.found.push(*found),
                 Row::Polls(polls) => recording.futures.push(polls),
                 Row::Span(span) => recording.span = span,
+                Row::Means(means) => recording.means = means,
             }
         }
         Ok(recording)
@@ -85,6 +96,11 @@ impl Recording {
     /// Whether it tells of any poll.
     pub fn has_polls(&self) -> bool {
         !self.futures.is_empty()
+    }
+
+    /// Whether it would tell of any.
+    pub fn tells_polls(&self) -> bool {
+        self.means.tell_polls()
     }
 
     /// Whether it is known where the program's own functions are written, as far as there is anything to be known.
@@ -114,12 +130,14 @@ fn query(least_ns: u64) -> String {
          'total_ns', sum(dur), 'p50_ns', CAST(percentile(dur, 50) AS INTEGER), \
          'p99_ns', CAST(percentile(dur, 99) AS INTEGER), 'longest_ns', max(dur)) AS object \
          FROM told GROUP BY future), \
-         span AS ({}), \
+         span AS ({}), means AS ({}), \
          found AS ({found}) \
          SELECT hex(json_object('found', json(object))) AS digits FROM found \
          UNION ALL SELECT hex(json_object('polls', json(object))) FROM futures \
-         UNION ALL SELECT hex(json_object('span', json(object))) FROM span",
-        span::QUERY
+         UNION ALL SELECT hex(json_object('span', json(object))) FROM span \
+         UNION ALL SELECT hex(json_object('means', json(object))) FROM means",
+        span::QUERY,
+        means::QUERY
     )
 }
 
@@ -127,13 +145,22 @@ fn query(least_ns: u64) -> String {
 #[derive(Debug, Serialize)]
 pub struct Comparison {
     threshold_ns: u64,
-    before: Span,
-    after: Span,
+    before: Told,
+    after: Told,
     told_by: ToldBy,
-    /// What changed, by how much time it takes, the most first: what got worse, what got better, then the rest.
+    /// What changed, by how much time it takes, the most first: what got worse, what got better, then the rest; first what
+    /// tells of the program, then what tells of the machine.
     places: Vec<Change>,
     /// All polls, by future, whose time changed most first.
     futures: Vec<PollsOfFuture>,
+}
+
+/// For how long a trace tells what.
+#[derive(Debug, Serialize)]
+struct Told {
+    #[serde(flatten)]
+    span: Span,
+    means: Means,
 }
 
 /// What both traces know of places, besides their kind.
@@ -171,12 +198,20 @@ pub enum Verdict {
     Better,
     /// Nothing, or too little to tell.
     Same,
+    /// One of the traces could not have told it.
+    #[serde(rename = "not observed")]
+    NotObserved,
 }
 
 /// Findings of one kind, in one place, before and after.
 #[derive(Debug, Serialize)]
 struct Change {
     verdict: Verdict,
+    /// `program` or `machine`: what it tells of.
+    cause: &'static str,
+    /// What one of the traces lacks to tell it.
+    #[serde(skip)]
+    lacking: Option<Lacking>,
     #[serde(flatten)]
     place: Place,
     /// The future's name in the trace where it was seen last, whole and short. None if places are told by their kind.
@@ -185,27 +220,10 @@ struct Change {
     name: Option<String>,
     /// What the callstacks are about that most of the time went to.
     category: Option<String>,
-    /// None if it is new.
+    /// None if it is new, or could not be told.
     before: Option<Side>,
-    /// None if it is gone.
+    /// None if it is gone, or could not be told.
     after: Option<Side>,
-}
-
-/// What tells a place from others, in every build.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-struct Place {
-    kind: String,
-    /// What a sleep was for.
-    waited_for: Option<String>,
-    #[serde(skip)]
-    future: String,
-    /// The first function of the program's own code, if that is known.
-    function: Option<String>,
-    /// The file that it is in, without folders.
-    file: Option<String>,
-    /// What the callstack is about, where no function of the program's own is known.
-    #[serde(skip)]
-    category: Option<String>,
 }
 
 /// A place in one of the traces.
@@ -231,52 +249,6 @@ struct PollsOfFuture {
     after: Option<Polls>,
 }
 
-impl Place {
-    fn of(found: &Found, by: ToldBy) -> Place {
-        let kind = Place {
-            kind: found.kind.clone(),
-            waited_for: found.waited_for().map(str::to_owned),
-            future: if by == ToldBy::Kind { String::new() } else { in_every_build(&found.future) },
-            function: None,
-            file: None,
-            category: None,
-        };
-        if matches!(by, ToldBy::Future | ToldBy::Kind) {
-            return kind;
-        }
-        let file = found.own_source.as_deref().map(|source| {
-            let path = file_of(source);
-            path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()
-        });
-        Place {
-            function: found.own_function.as_deref().map(in_every_build),
-            file: file.filter(|_| by == ToldBy::Function && found.own_function.is_some()),
-            category: found.category.clone().filter(|_| found.own_function.is_none()),
-            ..kind
-        }
-    }
-}
-
-/// A name without what changes when the program is only edited elsewhere, or built again: the numbers of lines, of
-/// closures, and addresses.
-fn in_every_build(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    let mut rest = name;
-    while let Some(at) = rest.find(['#', ':', 'x']) {
-        let (before, from) = rest.split_at(at);
-        let (mark, behind) = from.split_at(1);
-        let is_digit = |letter: char| if mark == "x" { letter.is_ascii_hexdigit() } else { letter.is_ascii_digit() };
-        let end = behind.find(|letter| !is_digit(letter)).unwrap_or(behind.len());
-        let is_number = end > 0 && (mark != "x" || before.ends_with(" 0"));
-        out.push_str(before);
-        if !is_number {
-            out.push_str(mark);
-        }
-        rest = if is_number { &behind[end..] } else { behind };
-    }
-    out + rest
-}
-
 /// Before and after.
 type Pair<T> = [T; 2];
 
@@ -284,6 +256,7 @@ impl Comparison {
     /// Compares what lasts as long as the threshold. Both must have been asked for [`least_ns`] of that, or less.
     pub fn new(before: &Recording, after: &Recording, threshold_ns: u64) -> Comparison {
         let recordings = [before, after];
+        let means = recordings.map(|recording| &recording.means);
         let spans = recordings.map(|recording| recording.span);
         let [before_seconds, after_seconds] = spans.map(Span::seconds);
         let told_by = ToldBy::of(recordings);
@@ -296,9 +269,16 @@ impl Comparison {
                 let of_all = &least[&place];
                 let told = verdict([&before, &after], spans);
                 let agrees = told == verdict([&of_all[0], &of_all[1]], spans);
+                let lacking = lacking(&place.kind, means);
                 let last = after.longest().or(before.longest()).filter(|_| told_by != ToldBy::Kind);
                 Change {
-                    verdict: if agrees { told } else { Verdict::Same },
+                    verdict: match lacking {
+                        Some(_) => Verdict::NotObserved,
+                        None if agrees => told,
+                        None => Verdict::Same,
+                    },
+                    cause: place.cause().name(),
+                    lacking,
                     name: last.map(|found| found.name.as_ref().unwrap_or(&found.future).clone()),
                     future: last.map(|found| found.future.clone()),
                     place,
@@ -309,12 +289,16 @@ impl Comparison {
             })
             .collect();
         changes.sort_by(|a, b| {
-            a.verdict.cmp(&b.verdict).then(b.difference().total_cmp(&a.difference())).then(a.place.cmp(&b.place))
+            let by_cause = a.place.cause().cmp(&b.place.cause());
+            by_cause
+                .then(a.verdict.cmp(&b.verdict))
+                .then(b.difference().total_cmp(&a.difference()))
+                .then(a.place.cmp(&b.place))
         });
         Comparison {
             threshold_ns,
-            before: before.span,
-            after: after.span,
+            before: Told { span: before.span, means: before.means.clone() },
+            after: Told { span: after.span, means: after.means.clone() },
             told_by,
             places: changes,
             futures: futures(recordings),

@@ -59,7 +59,7 @@ impl fmt::Display for Gap {
 }
 
 /// SQLite has no booleans.
-fn zero_or_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+pub fn zero_or_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     u8::deserialize(deserializer).map(|number| number != 0)
 }
 

@@ -1,11 +1,15 @@
 //! A comparison, for people.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use super::{Change, Comparison, Polls, PollsOfFuture, Side, Span, ToldBy, Verdict};
+use super::{Change, Comparison, Lacking, Mean, Polls, PollsOfFuture, Side, Told, ToldBy, Verdict};
 use crate::{
-    cli::{counts::several, summary::InBrackets},
+    cli::{
+        counts::{Count, several},
+        summary::{InBrackets, OF_MACHINE},
+    },
     symbols::told_place,
+    timeline::Cause,
 };
 
 /// How many places of a verdict people are told of, and how many that are new or gone without being a change.
@@ -29,11 +33,14 @@ impl fmt::Display for Comparison {
         if self.places.is_empty() {
             writeln!(out, "\nnothing took {} ms or more, before or after", self.threshold_ns as f64 / 1e6)?;
         }
-        for (verdict, name) in [(Verdict::Worse, "worse"), (Verdict::Better, "better")] {
-            let changes: Vec<&Change> = self.places.iter().filter(|change| change.verdict == verdict).collect();
-            if !changes.is_empty() {
-                writeln!(out, "\n{name}:")?;
-                tell(out, &changes, TOLD)?;
+        for (cause, whose) in [(Cause::Program, String::new()), (Cause::Machine, format!("{OF_MACHINE}, "))] {
+            for (verdict, name) in [(Verdict::Worse, "worse"), (Verdict::Better, "better")] {
+                let is_told = |change: &&Change| change.verdict == verdict && change.place.cause() == cause;
+                let changes: Vec<&Change> = self.places.iter().filter(is_told).collect();
+                if !changes.is_empty() {
+                    writeln!(out, "\n{whose}{name}:")?;
+                    tell(out, &changes, TOLD)?;
+                }
             }
         }
         let same: Vec<&Change> = self.places.iter().filter(|change| change.verdict == Verdict::Same).collect();
@@ -45,6 +52,7 @@ impl fmt::Display for Comparison {
             writeln!(out, "of which are new or gone, but too few to tell:")?;
             tell(out, &few, TOLD_OF_FEW)?;
         }
+        self.tell_not_observed(out)?;
         self.tell_futures(out)
     }
 }
@@ -60,11 +68,14 @@ fn tell(out: &mut fmt::Formatter<'_>, changes: &[&Change], most: usize) -> fmt::
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for Told {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:.1} s", self.recorded_ns as f64 / 1e9)?;
-        if self.is_exact {
-            write!(out, ", polls observed for {:.1} s of it", self.observed_ns as f64 / 1e9)
+        let Told { span, means } = self;
+        write!(out, "{:.1} s", span.recorded_ns as f64 / 1e9)?;
+        if !means.tell_polls() {
+            write!(out, ", no poll told")
+        } else if span.is_exact || means.has(Mean::Probes) {
+            write!(out, ", polls observed for {:.1} s of it", span.observed_ns as f64 / 1e9)
         } else {
             write!(out, ", polls told by samples and switches alone")
         }
@@ -126,13 +137,34 @@ impl fmt::Display for Side {
 }
 
 impl Comparison {
+    /// What one of the traces could not have told, by kind, and why not.
+    fn tell_not_observed(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut kinds = BTreeMap::<(&str, Lacking), (u64, [u64; 2])>::new();
+        for change in &self.places {
+            let Some(lacking) = change.lacking else { continue };
+            let (places, counts) = kinds.entry((&change.place.kind, lacking)).or_default();
+            *places += 1;
+            for (count, side) in counts.iter_mut().zip([&change.before, &change.after]) {
+                *count += side.as_ref().map_or(0, |side| side.count);
+            }
+        }
+        if !kinds.is_empty() {
+            writeln!(out, "\nnot compared, since one of the two could not have told it as the other did:")?;
+        }
+        for ((kind, Lacking { at, mean }), (places, [before, after])) in kinds {
+            let (which, places) = (["before", "after"][at], several(places, "place", "places"));
+            writeln!(out, "  {kind}: {} → {} × in {places}; {which} has {mean}", Count(before), Count(after))?;
+        }
+        Ok(())
+    }
+
     fn tell_futures(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.futures.is_empty() {
             return Ok(());
         }
         writeln!(out, "\nall polls, by what changed most:")?;
         writeln!(out, "{:>19} {:>19} {:>19} {:>19}  future", "a second", "p50", "p99", "longest")?;
-        let seconds = [self.before.seconds(), self.after.seconds()];
+        let seconds = [self.before.span.seconds(), self.after.span.seconds()];
         for PollsOfFuture { name, before, after, .. } in self.futures.iter().take(TOLD_FUTURES) {
             let both = |of: &dyn Fn(&Polls, f64) -> String| {
                 let side =

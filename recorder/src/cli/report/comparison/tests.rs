@@ -22,6 +22,7 @@ fn recording(seconds: u64, found: impl IntoIterator<Item = Vec<Found>>) -> Recor
         found: found.into_iter().flat_map(evenly).collect(),
         futures: Vec::new(),
         span: Span { recorded_ns: ns, observed_ns: ns, is_exact: true },
+        means: Means::default(),
     }
 }
 
@@ -104,6 +105,56 @@ fn polls_that_only_samples_tell_of_are_not_counted_beside_exact_ones() {
     assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 0);
     sampled.span.is_exact = false;
     assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 1);
+}
+
+#[test]
+fn what_one_trace_could_not_have_told_is_neither_new_nor_gone() {
+    let starving =
+        || recording(10, [found("starved task", "", "", 60, 10.0), found("long poll", "burn", "a.rs:1", 9, 9.0)]);
+    let mut blind = recording(10, [found("long poll", "burn", "a.rs:1", 9, 9.0)]);
+    blind.means = Means::default().without(&[Mean::Wakes]);
+    for (before, after, which, counts) in
+        [(&blind, &starving(), "before", "0 → 60"), (&starving(), &blind, "after", "60 → 0")]
+    {
+        let comparison = Comparison::new(before, after, THRESHOLD);
+        let verdicts: Vec<(&str, Verdict)> =
+            comparison.places.iter().map(|change| (&*change.place.kind, change.verdict)).collect();
+        assert_eq!(verdicts, [("long poll", Verdict::Same), ("starved task", Verdict::NotObserved)]);
+        let told = comparison.to_string();
+        let expected = format!("  starved task: {counts} × in 1 place; {which} has no wakes of tasks\n");
+        assert!(told.contains(&expected) && !told.contains("new") && !told.contains("gone"), "{told}");
+        let json = serde_json::to_value(&comparison).expect("JSON");
+        assert_eq!(json["places"][1]["verdict"], "not observed");
+        assert_eq!(json[which]["means"]["wakes"], false);
+    }
+    let comparison = Comparison::new(&recording(10, []), &starving(), THRESHOLD);
+    assert_eq!(comparison.count(Verdict::Worse), 2, "that nothing was there is known");
+}
+
+#[test]
+fn of_a_trace_that_could_not_have_told_any_poll_that_is_said() {
+    let mut none = recording(10, []);
+    (none.means, none.span.is_exact) = (Means::default().without(&[Mean::Polls, Mean::Probes]), false);
+    let some = recording(10, [found("long poll", "burn", "a.rs:1", 90, 9.0)]);
+    let comparison = Comparison::new(&none, &some, THRESHOLD);
+    assert_eq!(comparison.count(Verdict::NotObserved), 1);
+    let told = comparison.to_string();
+    assert!(told.starts_with("before: 10.0 s, no poll told\n") && told.contains("before has no polls\n"), "{told}");
+}
+
+#[test]
+fn what_tells_of_the_machine_stands_apart() {
+    let sum = |count| {
+        [found("preempted in poll", "burn", "a.rs:1", 3 * count, 9.0), found("long poll", "burn", "a.rs:1", count, 9.0)]
+    };
+    let comparison = Comparison::new(&recording(10, sum(20)), &recording(10, sum(90)), THRESHOLD);
+    let told = comparison.to_string();
+    let headings: Vec<&str> = told.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
+    assert_eq!(headings, ["worse:", "of the machine, since other threads had the CPUs meanwhile, worse:"]);
+    let json = serde_json::to_value(&comparison).expect("JSON");
+    let causes: Vec<&str> =
+        json["places"].as_array().expect("a list").iter().filter_map(|of| of["cause"].as_str()).collect();
+    assert_eq!(causes, ["program", "machine"]);
 }
 
 #[test]

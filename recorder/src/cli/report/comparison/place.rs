@@ -1,0 +1,77 @@
+//! What is the same place in two traces.
+
+use serde::Serialize;
+
+use super::{
+    super::found::{Found, file_of},
+    ToldBy,
+};
+use crate::timeline::{Cause, Fault};
+
+/// What tells a place from others, in every build.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    pub kind: String,
+    /// What a sleep was for.
+    pub waited_for: Option<String>,
+    #[serde(skip)]
+    pub future: String,
+    /// The first function of the program's own code, if that is known.
+    pub function: Option<String>,
+    /// The file that it is in, without folders.
+    pub file: Option<String>,
+    /// What the callstack is about, where no function of the program's own is known.
+    #[serde(skip)]
+    pub category: Option<String>,
+}
+
+impl Place {
+    /// What it tells of. Tasks that starve tell of both: what kept them may have been either, from time to time.
+    pub fn cause(&self) -> Cause {
+        if self.kind == Fault::Preempted.name() { Cause::Machine } else { Cause::Program }
+    }
+
+    pub fn of(found: &Found, by: ToldBy) -> Place {
+        let kind = Place {
+            kind: found.kind.clone(),
+            waited_for: found.waited_for().map(str::to_owned),
+            future: if by == ToldBy::Kind { String::new() } else { in_every_build(&found.future) },
+            function: None,
+            file: None,
+            category: None,
+        };
+        if matches!(by, ToldBy::Future | ToldBy::Kind) {
+            return kind;
+        }
+        let file = found.own_source.as_deref().map(|source| {
+            let path = file_of(source);
+            path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()
+        });
+        Place {
+            function: found.own_function.as_deref().map(in_every_build),
+            file: file.filter(|_| by == ToldBy::Function && found.own_function.is_some()),
+            category: found.category.clone().filter(|_| found.own_function.is_none()),
+            ..kind
+        }
+    }
+}
+
+/// A name without what changes when the program is only edited elsewhere, or built again: the numbers of lines, of
+/// closures, and addresses.
+pub fn in_every_build(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find(['#', ':', 'x']) {
+        let (before, from) = rest.split_at(at);
+        let (mark, behind) = from.split_at(1);
+        let is_digit = |letter: char| if mark == "x" { letter.is_ascii_hexdigit() } else { letter.is_ascii_digit() };
+        let end = behind.find(|letter| !is_digit(letter)).unwrap_or(behind.len());
+        let is_number = end > 0 && (mark != "x" || before.ends_with(" 0"));
+        out.push_str(before);
+        if !is_number {
+            out.push_str(mark);
+        }
+        rest = if is_number { &behind[end..] } else { behind };
+    }
+    out + rest
+}
