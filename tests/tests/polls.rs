@@ -284,7 +284,7 @@ fn more_polls_than_the_budget_allows_are_told_in_windows() {
     let outcome = recorded_mill(&["--budget", "2"]);
     let summary = outcome.summary();
     let probes = &summary["poll_probes"];
-    let number = |name: &str| probes[name].as_u64().unwrap_or_else(|| panic!("{name} of {probes}")) as f64;
+    let number = |name: &str| probes[name].as_f64().unwrap_or_else(|| panic!("{name} of {probes}"));
     let (observed, unobserved_ns) = (number("observed_ns"), number("unobserved_ns"));
     let taken = number("spent_ns") / (observed + unobserved_ns);
     println!("observed for {observed} ns of {}, which took {taken} of a CPU", observed + unobserved_ns);

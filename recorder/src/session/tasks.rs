@@ -60,7 +60,7 @@ pub struct TaskProgram {
 }
 
 /// What there is to tell of tasks when a recording is over.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskSummary {
     /// Programs that poll tasks.
     pub programs: Vec<TaskProgram>,

@@ -149,9 +149,9 @@ impl fmt::Display for PollSummary {
 }
 
 /// What would have told all polls, by an estimate of its budget in percent.
-fn enough(budget: u64) -> String {
+fn enough(budget: f64) -> String {
     /// What `--budget` takes.
-    const MOST: u64 = 100;
+    const MOST: f64 = 100.0;
     match budget {
         ..=MOST => format!("by an estimate, --budget {budget} would observe all of the time"),
         _ => format!("by an estimate, --polls all would take {budget} % of a CPU, and no --budget is enough"),
@@ -190,8 +190,9 @@ mod tests {
     #[test]
     fn what_budget_would_be_enough_is_told_as_an_estimate() {
         for (budget, expected) in [
-            (Some(14), "by an estimate, --budget 14 would observe all of the time\n"),
-            (Some(140), "by an estimate, --polls all would take 140 % of a CPU, and no --budget is enough\n"),
+            (Some(14.0), "by an estimate, --budget 14 would observe all of the time\n"),
+            (Some(0.13), "by an estimate, --budget 0.13 would observe all of the time\n"),
+            (Some(140.0), "by an estimate, --polls all would take 140 % of a CPU, and no --budget is enough\n"),
             (None, "where they have ended\n"),
         ] {
             let probes = ProbeSummary { begins: 1, budget_for_all: budget, ..ProbeSummary::default() };

@@ -38,16 +38,28 @@ impl Taking {
         self.was_cut_off |= is_cut_off;
     }
 
-    /// In whole percent of a CPU; none if there was enough, or they were there for too short a time to tell. None as well if there
-    /// would have been enough on average: the process polls much at times, and how much it needs then is not known.
-    pub(super) fn budget_for_all(self, budget: Budget) -> Option<u64> {
+    /// In percent of a CPU, with two digits; none if there was enough, or they were there for too short a time to tell.
+    /// None as well if there would have been enough on average: the process polls much at times, and how much it needs
+    /// then is not known.
+    pub(super) fn budget_for_all(self, budget: Budget) -> Option<f64> {
         let Budget::Percent(percent) = budget else { return None };
         if !self.was_cut_off || self.there_ns < LEAST_NS {
             return None;
         }
-        let enough = (100.0 * self.spent_ns as f64 / self.there_ns as f64).ceil();
-        (enough > percent).then_some(enough as u64)
+        let enough = 100.0 * self.spent_ns as f64 / self.there_ns as f64;
+        (enough > percent).then(|| rounded_up(enough))
     }
+}
+
+/// With two digits, or more in front of the point: a budget may be small, and be told as a whole percent it would be many times
+/// what is needed. No less than a hundredth.
+fn rounded_up(percent: f64) -> f64 {
+    let parts = match percent {
+        ..1.0 => 100.0,
+        ..10.0 => 10.0,
+        _ => 1.0,
+    };
+    (percent * parts).ceil() / parts
 }
 
 #[cfg(test)]
@@ -67,7 +79,7 @@ mod tests {
             taking.end(since_ns + 50_000_000, is_cut_off);
             taking.spend(5_000_000);
         }
-        assert_eq!(taking.budget_for_all(budget), Some(14));
+        assert_eq!(taking.budget_for_all(budget), Some(14.0));
         for (what, taking, budget) in [
             ("they were there all the time", Taking { was_cut_off: false, ..taking }, budget),
             ("they were hardly there", Taking { there_ns: 4_000_000, ..taking }, budget),
@@ -75,6 +87,25 @@ mod tests {
             ("there is no budget", taking, Budget::Unlimited),
         ] {
             assert_eq!(taking.budget_for_all(budget), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_small_budget_is_told_as_exactly_as_it_can_be_set() {
+        let taken = |spent_ns| {
+            let mut taking = Taking::default();
+            taking.begin(1_000_000_000);
+            taking.spend(spent_ns);
+            taking.end(2_000_000_000, true);
+            taking.budget_for_all(Budget::Percent(0.1))
+        };
+        for (what, spent_ns, expected) in [
+            ("a third of the budget", 330_000, None),
+            ("a little more", 1_204_000, Some(0.13)),
+            ("much more", 21_400_000, Some(2.2)),
+            ("very much more", 214_000_000, Some(22.0)),
+        ] {
+            assert_eq!(taken(spent_ns), expected, "{what}");
         }
     }
 }

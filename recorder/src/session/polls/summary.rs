@@ -10,7 +10,7 @@ use crate::session::calibration::ProbeCost;
 const MAX_REASONS: usize = 64;
 
 /// What became of the probes, for people to read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct ProbeSummary {
     /// Places with a probe where polls begin, of all processes.
     pub begins: u64,
@@ -32,9 +32,9 @@ pub struct ProbeSummary {
     pub spent_ns: u64,
     /// CPU time of the recorder for attaching and removing them, nanoseconds. The budget pays for it too.
     pub attaching_ns: u64,
-    /// The budget that would have been enough to observe all polls of the process that needs most, whole percent of a
-    /// CPU: an estimate by what its probes took while they were there. None if all were, or it is not known.
-    pub budget_for_all: Option<u64>,
+    /// The budget that would have been enough to observe all polls of the process that needs most, percent of a CPU: an
+    /// estimate by what its probes took while they were there, with two digits. None if all were, or it is not known.
+    pub budget_for_all: Option<f64>,
     /// What one takes besides the kernel program, as it was measured; nothing before it was.
     pub cost: ProbeCost,
 }
@@ -57,8 +57,9 @@ impl ProbeSummary {
     }
 
     /// A process is of no interest any more, for which that budget would have been enough.
-    pub(super) fn estimate(&mut self, budget: Option<u64>) {
-        self.budget_for_all = self.budget_for_all.max(budget);
+    pub(super) fn estimate(&mut self, budget: Option<f64>) {
+        let all = self.budget_for_all.into_iter().chain(budget);
+        self.budget_for_all = all.reduce(f64::max);
     }
 
     /// So many places have none.
