@@ -4,7 +4,7 @@
 //! there is a `trace_processor_shell`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     io::{BufRead, BufReader},
     os::unix::{
@@ -382,6 +382,33 @@ fn answered_by_notebook(trace: &Path) {
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains("compression") && told.contains("gzip"), "{told}");
+}
+
+/// What libraries do in a poll is in one function of theirs or another, and one place.
+#[test]
+fn what_is_in_no_code_of_the_program_s_own_is_one_place_by_its_crate() {
+    let _turn = Turn::alone();
+    let mut program = Program::start(program!("borrowed-code"), &[]);
+    let recording = Record::new().process(program.pid()).arguments(["-F", "999"]).start();
+    program.begin();
+    program.wait_for("done");
+    let outcome = recording.stop().expect_success();
+    is_in_one_crate(&outcome.summary()["findings"]["places"]);
+    if trace_processor().is_some() {
+        is_in_one_crate(&json(&outcome.output, &["--json"])["groups"]);
+    }
+}
+
+/// Of what runs there, most is one place. A poll may have been seen in what calls it alone.
+fn is_in_one_crate(places: &Value) {
+    let all: Vec<&Value> = places.as_array().expect("a list").iter().filter(|of| of["kind"] == "long poll").collect();
+    let crates: Vec<&str> = all.iter().filter_map(|of| of["crate"].as_str()).collect();
+    let known = |krate: &&str| ["fastrand", "futures_lite", "tokio"].contains(krate);
+    assert!(crates.len() == all.len() && crates.iter().all(known), "{all:#?}");
+    let distinct: HashSet<&str> = crates.iter().copied().collect();
+    assert_eq!((crates.first(), distinct.len()), (Some(&"fastrand"), crates.len()), "one place each: {all:#?}");
+    let count = |of: &&Value| of["count"].as_u64().expect("a count");
+    assert!(2 * count(&all[0]) > all.iter().map(count).sum(), "{all:#?}");
 }
 
 #[test]

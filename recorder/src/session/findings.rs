@@ -1,5 +1,9 @@
 //! Where in a program's code that is what was found.
 
+mod of_crates;
+#[cfg(test)]
+mod tests;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, hash_map::Entry},
@@ -9,8 +13,9 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
+use self::of_crates::{At, Heaviest, OfCrates};
 use crate::{
-    symbols::{Answer, Categories, FrameKind, Function, kind_of},
+    symbols::{Answer, Categories, FrameKind, Function, dependency_of, kind_of},
     timeline::{Code, Counted, Fault, Finding, Group, RuntimeFinding, Seen, Timeline, path_of},
 };
 
@@ -37,11 +42,14 @@ pub struct FindingSummary {
 pub struct Place {
     /// How many, and the longest.
     pub group: Group,
-    /// The function that its thread was in, if that has a name.
+    /// The function that its thread was in, if that has a name. Where nothing is the program's own, but something of a
+    /// crate, the function of this in which most of the time went by.
     pub innermost: Option<Function>,
     /// The first of its callers, or itself, that is the program's own. Of this, or else of the innermost, the line is the one in
     /// which most of the time went by.
     pub own: Option<Function>,
+    /// Where nothing is the program's own: the crate in which most of the time went by.
+    pub krate: Option<String>,
     /// How long they lasted that were in each line of that function, nanoseconds.
     pub lines: BTreeMap<u32, u64>,
     /// For how much of the longest it slept there for that: in the function that is its own, or with the callstack where that
@@ -51,6 +59,7 @@ pub struct Place {
     pub held_in: Option<Function>,
     /// How long they lasted whose callstacks are about something, by that; None is nothing that is known.
     about: BTreeMap<Option<Arc<str>>, u64>,
+    of_crates: OfCrates,
     /// The code that its callstack leads through, the innermost first.
     frames: Frames,
     /// The same of the other callstacks with which the longest slept for that, and for how long with each.
@@ -79,7 +88,21 @@ impl Place {
         self.own.as_mut().or(self.innermost.as_mut())
     }
 
-    fn take_heaviest_line(&mut self) {
+    /// What it is told by, which those have in common that are alike.
+    fn at(&self) -> At {
+        let of_function = |function: &Function| At::Function(function.name.clone(), function.file.clone());
+        match (&self.own, &self.krate, self.category()) {
+            (None, Some(_), Some(category)) => At::Category(category.to_owned()),
+            (None, Some(krate), None) => At::Crate(krate.clone()),
+            (Some(function), ..) => of_function(function),
+            (None, None, _) => self.innermost.as_ref().map_or(At::Unknown, of_function),
+        }
+    }
+
+    fn take_heaviest(&mut self) {
+        if let Some(Heaviest { krate, function, lines }) = self.of_crates.heaviest() {
+            (self.krate, self.innermost, self.lines) = (Some(krate), Some(function), lines);
+        }
         let heaviest = self.lines.iter().max_by_key(|(_, ns)| **ns).map(|(line, _)| *line);
         if let Some((function, line)) = self.function().zip(heaviest) {
             function.line = Some(line);
@@ -99,6 +122,7 @@ impl Place {
         for (category, ns) in other.about {
             *self.about.entry(category).or_default() += ns;
         }
+        self.of_crates.add(other.of_crates);
     }
 }
 
@@ -121,6 +145,8 @@ impl FindingSummary {
                 group: group.clone(),
                 innermost: None,
                 own: None,
+                krate: None,
+                of_crates: OfCrates::default(),
                 lines: BTreeMap::new(),
                 slept_there_ns: group.longest.slept_there_ns(),
                 about: BTreeMap::new(),
@@ -144,9 +170,7 @@ impl FindingSummary {
         let mut together = FxHashMap::<_, Place>::default();
         for place in std::mem::take(&mut self.places) {
             let finding = &place.group.longest;
-            let function = place.own.as_ref().or(place.innermost.as_ref());
-            let at = function.map(|function| (function.name.clone(), function.file.clone()));
-            match together.entry((finding.fault, finding.cause(), Arc::clone(&finding.future), at)) {
+            match together.entry((finding.fault, finding.cause(), Arc::clone(&finding.future), place.at())) {
                 Entry::Vacant(new) => {
                     new.insert(place);
                 }
@@ -154,7 +178,7 @@ impl FindingSummary {
             }
         }
         self.places = together.into_values().collect();
-        self.places.iter_mut().for_each(Place::take_heaviest_line);
+        self.places.iter_mut().for_each(Place::take_heaviest);
         let key = |place: &Place| {
             let Group { total_ns, longest, .. } = &place.group;
             (longest.cause(), Reverse(*total_ns), longest.since_ns)
@@ -213,124 +237,14 @@ impl<'f> Locator<'f> {
             let slept_ns: u64 = place.slept_with.iter().filter(there).map(|(_, slept_ns)| slept_ns).sum();
             place.slept_there_ns = place.slept_there_ns.map(|own_ns| own_ns + slept_ns);
             let category = self.categories.of_callstack(&callers).map(|category| self.categories.name(category).into());
+            let ns = place.group.total_ns;
             let line = place.function().and_then(|function| function.line);
-            place.lines = line.map(|line| (line, place.group.total_ns)).into_iter().collect();
-            place.about = BTreeMap::from([(category, place.group.total_ns)]);
+            place.lines = line.map(|line| (line, ns)).into_iter().collect();
+            place.about = BTreeMap::from([(category, ns)]);
+            if let Some(of) = dependency_of(&callers).filter(|_| place.own.is_none()) {
+                (place.krate, place.of_crates) = (Some(of.krate.clone()), OfCrates::one(of, ns));
+            }
         }
         self.findings.put_together();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use polletto_common::id::{Tgid, Tid};
-
-    use super::*;
-    use crate::{
-        symbols::Symbols,
-        timeline::{Extent, Future, Module, Poller, Wait},
-        trace::Weights,
-    };
-
-    const PATH: &str = "/bin/app";
-
-    /// What slept for a lock with such callstacks, each of one address, and for how long with each: for most with the first.
-    fn place(future: &Arc<Future>, slept_with: &[(u64, u64)]) -> Place {
-        let code = Code::File(Arc::new(Module { path: PATH.into(), build_id: Vec::new(), load_bias: 0 }));
-        let frames = |address: u64| vec![(code.clone(), address)];
-        let off_cpu_ns = slept_with.iter().map(|(_, slept_ns)| slept_ns).sum();
-        let longest = Finding {
-            fault: Fault::Slept(Wait::Lock),
-            since_ns: 0,
-            extent: Extent::Exact,
-            poller: Poller::Thread { tgid: Tgid(1), tid: Tid(1) },
-            tid: Tid(1),
-            task: 7,
-            future: Arc::clone(future),
-            weights: Weights { off_cpu_ns, ..Weights::default() },
-            callstack: Some(slept_with[0].0),
-            slept_with: slept_with.to_vec(),
-            meanwhile: None,
-            convoy: None,
-        };
-        let others = slept_with[1..].iter().map(|&(address, slept_ns)| (frames(address), slept_ns));
-        Place {
-            slept_there_ns: longest.slept_there_ns(),
-            group: Group { count: 1, total_ns: off_cpu_ns, longest },
-            innermost: None,
-            own: None,
-            lines: BTreeMap::new(),
-            about: BTreeMap::new(),
-            frames: frames(slept_with[0].0),
-            slept_with: others.collect(),
-            held_in: None,
-            held_with: Vec::new(),
-        }
-    }
-
-    fn located(places: Vec<Place>, names: &[(u64, &str, u32)]) -> Vec<Place> {
-        let mut summary = FindingSummary {
-            threshold: Duration::from_millis(5),
-            counts: Vec::new(),
-            places,
-            runtimes: Vec::new(),
-            runtimes_not_kept: 0,
-            convoys_cut_short: 0,
-        };
-        let function = |name: &str, line| Function {
-            name: name.to_owned(),
-            file: Some("/home/user/app/src/main.rs".to_owned()),
-            line: Some(line),
-        };
-        let symbols = |&(address, name, line)| Symbols { address, functions: vec![function(name, line)] };
-        let categories = Categories::default();
-        let mut locator = Locator::new(&mut summary, &categories);
-        let path = PATH.to_owned();
-        locator.learn(&Answer { path, build_id: None, symbols: names.iter().map(symbols).collect() });
-        locator.locate();
-        summary.places
-    }
-
-    fn future() -> Arc<Future> {
-        Arc::new(Future::example("f"))
-    }
-
-    #[test]
-    fn what_was_found_in_one_function_is_one_place_by_the_line_that_weighs_most() {
-        let future = future();
-        let places = [(1, 30), (2, 25), (3, 10), (4, 7)].map(|of| place(&future, &[of])).to_vec();
-        let names = [(1, "app::work", 12), (2, "app::work", 14), (3, "app::work", 14), (4, "app::other", 40)];
-        let told: Vec<_> = located(places, &names)
-            .into_iter()
-            .map(|place| (place.own.unwrap().name, place.group.count, place.group.total_ns, place.lines))
-            .collect();
-        let expected = [
-            ("app::work".to_owned(), 3, 65, BTreeMap::from([(12, 30), (14, 35)])),
-            ("app::other".to_owned(), 1, 7, BTreeMap::from([(40, 7)])),
-        ];
-        assert_eq!(told, expected);
-        let places = [(1, 30), (2, 25), (3, 10)].map(|of| place(&future, &[of])).to_vec();
-        assert_eq!(located(places, &names)[0].own.as_ref().unwrap().line, Some(14));
-    }
-
-    #[test]
-    fn all_sleeps_of_the_longest_in_one_function_are_slept_there() {
-        let names = [(1, "app::work", 12), (2, "app::work", 14), (3, "app::other", 40)];
-        let longest = [(1, 30), (2, 25), (3, 10), (9, 5)];
-        let places = located(vec![place(&future(), &longest), place(&future(), &[(2, 8)])], &names);
-        assert_eq!(places.iter().map(|place| place.slept_there_ns).collect::<Vec<_>>(), [Some(55)]);
-        let unnamed = located(vec![place(&future(), &longest)], &[]);
-        assert_eq!(unnamed[0].slept_there_ns, Some(30));
-    }
-
-    #[test]
-    fn what_has_no_name_is_one_place_for_each_future() {
-        let [one, other] = ["f", "g"].map(|name| Arc::new(Future::example(name)));
-        let places = vec![place(&one, &[(1, 30)]), place(&one, &[(2, 25)]), place(&other, &[(1, 10)])];
-        let told: Vec<_> = located(places, &[])
-            .into_iter()
-            .map(|place| (place.group.longest.future.name.clone(), place.group.count, place.slept_there_ns))
-            .collect();
-        assert_eq!(told, [("f".to_owned(), 2, Some(30)), ("g".to_owned(), 1, Some(10))]);
     }
 }

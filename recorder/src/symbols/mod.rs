@@ -4,6 +4,7 @@
 
 mod category;
 mod debuginfod;
+mod dependency;
 pub(crate) mod dwarf;
 pub(crate) mod file;
 mod functions;
@@ -24,6 +25,7 @@ mod worker;
 pub(crate) use self::names::brackets;
 pub use self::{
     category::{Categories, Category, Unclear},
+    dependency::{Dependency, dependency_of},
     kernel::KernelFunctions,
     kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of, package_of, short_file, told_file, told_place},
     module::{Means, Sink, name},

@@ -6,31 +6,6 @@ INCLUDE PERFETTO MODULE polletto.polls;
 
 INCLUDE PERFETTO MODULE polletto.samples;
 
--- The package that each file is of, by the folder in which cargo has it. Those
--- of the user and of the standard library are of none.
-CREATE PERFETTO TABLE _polletto_packages AS
-SELECT
-  source_file,
-  replace(
-    coalesce(
-      regexp_extract(
-        source_file, '/registry/src/[^/]+/([^/]+?)-[0-9]+[.][^/]*/'
-      ),
-      regexp_extract(
-        source_file,
-        '/git/checkouts/[^/]+/[^/]+/(?:[^/]+/)*?([^/]+)/src/'
-      ),
-      regexp_extract(
-        source_file, '/git/checkouts/([^/]+)-[0-9a-f]{16}/[^/]+/src/'
-      ),
-      regexp_extract(source_file, '/vendor/([^/]+?)(?:-[0-9]+[.][^/]*)?/src/')
-    ),
-    '-',
-    '_'
-  ) AS package
-FROM _polletto_source_files
-WHERE kind IN ('crate', 'runtime', 'native');
-
 -- What each crate, each function's name and each file is about.
 CREATE PERFETTO TABLE _polletto_about_crates AS
 WITH

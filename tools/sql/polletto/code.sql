@@ -39,8 +39,37 @@ FROM (
 CREATE PERFETTO INDEX _polletto_source_files_by_file
 ON _polletto_source_files(source_file);
 
+-- The package that each file is of, by the folder in which cargo has it. Those
+-- of the user and of the standard library are of none.
+CREATE PERFETTO TABLE _polletto_packages AS
+SELECT
+  source_file,
+  replace(
+    coalesce(
+      regexp_extract(
+        source_file, '/registry/src/[^/]+/([^/]+?)-[0-9]+[.][^/]*/'
+      ),
+      regexp_extract(
+        source_file,
+        '/git/checkouts/[^/]+/[^/]+/(?:[^/]+/)*?([^/]+)/src/'
+      ),
+      regexp_extract(
+        source_file, '/git/checkouts/([^/]+)-[0-9a-f]{16}/[^/]+/src/'
+      ),
+      regexp_extract(source_file, '/vendor/([^/]+?)(?:-[0-9]+[.][^/]*)?/src/')
+    ),
+    '-',
+    '_'
+  ) AS package
+FROM _polletto_source_files
+WHERE kind IN ('crate', 'runtime', 'native');
+
+CREATE PERFETTO INDEX _polletto_packages_by_file
+ON _polletto_packages(source_file);
+
 -- Functions with whose they are. Where no file is known, the crate that a name
 -- begins with says it, and one that is not listed is only perhaps the user's.
+-- `dependency` is the crate of those that are of one.
 CREATE PERFETTO TABLE _polletto_functions AS
 WITH named AS (
   SELECT
@@ -52,25 +81,43 @@ WITH named AS (
     -- Of the type, where this is a method: `<&crate::Type as crate::Trait>`.
     regexp_extract(name, '^[<&*]*([a-z_][a-z0-9_]*)::') AS crate
   FROM stack_profile_symbol
+),
+told AS (
+  SELECT
+    named.id,
+    named.symbol_set_id,
+    named.name,
+    named.source_file,
+    named.line_number,
+    CASE
+      WHEN named.source_file IS NOT NULL THEN file.kind
+      WHEN named.crate IS NULL THEN 'unknown'
+      WHEN named.crate IN ('core', 'alloc', 'std') THEN 'rust std'
+      ELSE coalesce(listed.kind, 'perhaps user')
+    END AS kind,
+    package.package,
+    named.crate
+  FROM named
+  LEFT JOIN _polletto_source_files AS file
+    ON file.source_file = named.source_file
+  LEFT JOIN _polletto_packages AS package
+    ON package.source_file = named.source_file
+  LEFT JOIN _polletto_listed_code AS listed
+    ON listed.by = 'crate' AND listed.listed = named.crate
 )
 SELECT
-  named.id,
-  named.symbol_set_id,
-  named.name,
-  named.source_file,
-  named.line_number,
+  id,
+  symbol_set_id,
+  name,
+  source_file,
+  line_number,
+  kind,
   CASE
-    WHEN named.source_file IS NOT NULL THEN file.kind
-    WHEN named.crate IS NULL THEN 'unknown'
-    WHEN named.crate IN ('core', 'alloc', 'std') THEN 'rust std'
-    ELSE coalesce(listed.kind, 'perhaps user')
-  END AS kind
-FROM named
-LEFT JOIN _polletto_source_files AS file
-  ON file.source_file = named.source_file
-LEFT JOIN _polletto_listed_code AS listed
-  ON listed.by = 'crate' AND listed.listed = named.crate
-ORDER BY named.id;
+    WHEN kind IN ('crate', 'runtime') THEN coalesce(package, crate)
+    WHEN kind = 'native' THEN package
+  END AS dependency
+FROM told
+ORDER BY id;
 
 CREATE PERFETTO INDEX _polletto_functions_by_id ON _polletto_functions(id);
 
@@ -206,7 +253,11 @@ WITH
       symbol_set_id,
       min(id) AS innermost,
       min(iif(kind = 'user', id, NULL)) AS own,
-      min(iif(kind = 'perhaps user', id, NULL)) AS perhaps_own
+      min(iif(kind = 'perhaps user', id, NULL)) AS perhaps_own,
+      min(iif(dependency IS NOT NULL AND kind <> 'runtime', id, NULL))
+        AS dependency,
+      min(iif(dependency IS NOT NULL AND kind = 'runtime', id, NULL))
+        AS runtime
     FROM _polletto_functions
     GROUP BY symbol_set_id
   )
@@ -227,6 +278,8 @@ SELECT
   innermost.kind,
   per_set.own,
   per_set.perhaps_own,
+  per_set.dependency,
+  per_set.runtime,
   kernel.wait AS kernel_wait,
   kernel.thing AS kernel_thing,
   called.wait AS called_wait
@@ -252,8 +305,10 @@ ON _polletto_callers(parent_id);
 -- replaces what was found before.
 CREATE PERFETTO TABLE _polletto_outermost_first AS
 WITH RECURSIVE
-  walked(id, frame_id, own, perhaps_own, wait, thing, called) AS (
-    SELECT -1, NULL, NULL, NULL, NULL, NULL, NULL
+  walked(
+    id, frame_id, own, perhaps_own, dependency, runtime, wait, thing, called
+  ) AS (
+    SELECT -1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     UNION ALL
     SELECT
       caller.id,
@@ -261,6 +316,8 @@ WITH RECURSIVE
       iif(frame.is_kernel, walked.frame_id, caller.frame_id),
       coalesce(frame.own, walked.own),
       coalesce(frame.perhaps_own, walked.perhaps_own),
+      coalesce(frame.dependency, walked.dependency),
+      coalesce(frame.runtime, walked.runtime),
       iif(frame.is_kernel, coalesce(frame.kernel_wait, walked.wait), NULL),
       -- What a call works on is told by what it calls.
       iif(
@@ -303,6 +360,14 @@ CREATE PERFETTO TABLE polletto_callsites(
   own_line_number LONG,
   -- The same as `file:line`.
   own_source STRING,
+  -- Where nothing is the program's own: the crate of the innermost function of
+  -- one that it depends on, and of what polls its tasks only if there is no
+  -- other. NULL if the program's own code is known, or no crate's.
+  crate STRING,
+  -- That function.
+  crate_function STRING,
+  -- The file and line that was reached there, as `file:line`.
+  crate_source STRING,
   -- The kernel's innermost function, where its part of the stack is known.
   kernel_function STRING,
   -- What a thread waits for that sleeps there: `lock`, `timer`, `file`, `pipe`,
@@ -322,6 +387,9 @@ SELECT
   own.source_file AS own_source_file,
   own.line_number AS own_line_number,
   own.source_file || ':' || own.line_number AS own_source,
+  dependency.dependency AS crate,
+  dependency.name AS crate_function,
+  dependency.source_file || ':' || dependency.line_number AS crate_source,
   iif(innermost.is_kernel, innermost.function, NULL) AS kernel_function,
   CASE
     WHEN walked.wait = 'file' THEN coalesce(walked.thing, 'file')
@@ -335,6 +403,9 @@ LEFT JOIN _polletto_outermost_first AS walked ON walked.id = callsite.id
 LEFT JOIN _polletto_frames AS frame ON frame.frame_id = walked.frame_id
 LEFT JOIN _polletto_functions AS own
   ON own.id = coalesce(walked.own, walked.perhaps_own)
+LEFT JOIN _polletto_functions AS dependency
+  ON own.id IS NULL
+  AND dependency.id = coalesce(walked.dependency, walked.runtime)
 ORDER BY callsite.id;
 
 CREATE PERFETTO INDEX _polletto_callsites_by_id

@@ -33,9 +33,10 @@ SELECT
   seen.poll_id,
   seen.callsite_id,
   coalesce(told.wait, callsite.waited_for) AS wait,
-  -- Where the program itself was. Samples seldom have the same callstack
-  -- twice, but often the same function of the program's.
-  coalesce(callsite.own_function, callsite.function, '') AS place,
+  -- Where the program itself was, or which crate if nothing is its own.
+  -- Samples seldom have the same callstack twice, but often the same of these.
+  coalesce(callsite.own_function, callsite.crate, callsite.function, '')
+    AS place,
   -- Of sleeps: where it is not known, what all programs call tells nothing.
   coalesce(callsite.own_function, '#' || seen.callsite_id) AS slept_place,
   sum(seen.cpu_ns) AS cpu_ns,
@@ -302,6 +303,14 @@ RETURNS TABLE(
   own_function STRING,
   -- The file and line that was reached there, as `file:line`.
   own_source STRING,
+  -- Where nothing is the program's own: the crate that the thread was in, as in
+  -- `polletto_callsites`. What happens there has many functions, so one place
+  -- is what has one category, as in `polletto_categories`, or else one crate.
+  crate STRING,
+  -- The innermost function of that crate.
+  crate_function STRING,
+  -- The file and line that was reached there, as `file:line`.
+  crate_source STRING,
   -- The poll. Of a starved task: the one that it waited for.
   poll_id JOINID(slice.id),
   -- The thread.
@@ -513,6 +522,9 @@ SELECT
   callsite.function,
   callsite.own_function,
   callsite.own_source,
+  callsite.crate,
+  callsite.crate_function,
+  callsite.crate_source,
   found.poll_id,
   found.utid,
   found.upid
@@ -561,6 +573,14 @@ CREATE PERFETTO VIEW polletto_default_findings(
   own_function STRING,
   -- The file and line that was reached there, as `file:line`.
   own_source STRING,
+  -- Where nothing is the program's own: the crate that the thread was in, as in
+  -- `polletto_callsites`. What happens there has many functions, so one place
+  -- is what has one category, as in `polletto_categories`, or else one crate.
+  crate STRING,
+  -- The innermost function of that crate.
+  crate_function STRING,
+  -- The file and line that was reached there, as `file:line`.
+  crate_source STRING,
   -- The poll.
   poll_id JOINID(slice.id),
   -- The thread.

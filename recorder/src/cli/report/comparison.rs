@@ -93,6 +93,11 @@ impl Recording {
         Ok(recording)
     }
 
+    /// For how long it tells of polls.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
     /// Whether it tells of any poll.
     pub fn has_polls(&self) -> bool {
         !self.futures.is_empty()
@@ -103,14 +108,15 @@ impl Recording {
         self.means.tell_polls()
     }
 
-    /// Whether it is known where the program's own functions are written, as far as there is anything to be known.
+    /// Whether it is known where functions are written, as far as there is anything to be known.
     fn has_lines(&self) -> bool {
-        self.found.is_empty() || self.found.iter().any(|found| found.own_source.is_some())
+        self.found.is_empty()
+            || self.found.iter().any(|found| found.own_source.is_some() || found.crate_source.is_some())
     }
 
-    /// Whether the program's own functions are known, as far as there is anything to be known.
+    /// Whether functions are known, the program's own or a crate's, as far as there is anything to be known.
     fn has_functions(&self) -> bool {
-        self.found.is_empty() || self.found.iter().any(|found| found.own_function.is_some())
+        self.found.is_empty() || self.found.iter().any(|found| found.own_function.is_some() || found.krate.is_some())
     }
 
     /// Where probes tell of polls, those that samples tell of are not as many as there were.
@@ -220,6 +226,9 @@ struct Change {
     name: Option<String>,
     /// What the callstacks are about that most of the time went to.
     category: Option<String>,
+    /// Where nothing is the program's own: the crate in which most of the time went by.
+    #[serde(rename = "crate")]
+    krate: Option<String>,
     /// None if it is new, or could not be told.
     before: Option<Side>,
     /// None if it is gone, or could not be told.
@@ -270,6 +279,7 @@ impl Comparison {
                 let told = verdict([&before, &after], spans);
                 let agrees = told == verdict([&of_all[0], &of_all[1]], spans);
                 let lacking = lacking(&place.kind, means);
+                let is_in_crate = matches!(told_by, ToldBy::Function | ToldBy::Name) && place.function.is_none();
                 let last = after.longest().or(before.longest()).filter(|_| told_by != ToldBy::Kind);
                 Change {
                     verdict: match lacking {
@@ -283,6 +293,7 @@ impl Comparison {
                     future: last.map(|found| found.future.clone()),
                     place,
                     category: after.category().or_else(|| before.category()),
+                    krate: after.krate().or_else(|| before.krate()).filter(|_| is_in_crate),
                     before: before.side(before_seconds),
                     after: after.side(after_seconds),
                 }

@@ -47,6 +47,14 @@ pub struct Found {
     pub own_function: Option<String>,
     /// `file:line`
     pub own_source: Option<String>,
+    /// Where nothing is the program's own: the crate that it was in.
+    #[serde(rename = "crate", default)]
+    pub krate: Option<String>,
+    #[serde(default)]
+    pub crate_function: Option<String>,
+    /// `file:line`
+    #[serde(default)]
+    pub crate_source: Option<String>,
     /// Where the future is written, if that is known: `file:line`.
     pub written_at: Option<String>,
 }
@@ -108,6 +116,12 @@ impl Found {
         self.detail.as_deref().filter(|_| self.kind == Fault::Starved.name())
     }
 
+    /// What it is told by where it is in a crate, and in no code of the program's own: what that is about, or else the crate.
+    pub fn about(&self) -> Option<&str> {
+        let krate = self.krate.as_deref().filter(|_| self.own_function.is_none())?;
+        Some(self.category.as_deref().unwrap_or(krate))
+    }
+
     /// What was slept for, if that is what it is.
     pub fn waited_for(&self) -> Option<&str> {
         self.detail.as_deref().filter(|_| self.kind == Fault::Slept(Wait::Other).name())
@@ -139,6 +153,9 @@ impl Found {
             function: Some("burn".to_owned()),
             own_function: None,
             own_source: own_source.map(str::to_owned),
+            krate: None,
+            crate_function: None,
+            crate_source: None,
             written_at: Some("f.rs:7".to_owned()),
         }
     }
@@ -160,6 +177,7 @@ pub fn query(threshold_ns: u64) -> String {
          'name', poll.name, 'extent', found.extent, 'worker', found.worker, 'cpu_ns', found.cpu_ns, \
          'off_cpu_ns', found.off_cpu_ns, 'runqueue_ns', found.runqueue_ns, 'slept_there_ns', found.slept_there_ns, \
          'function', found.function, 'own_function', found.own_function, 'own_source', found.own_source, \
+         'crate', found.crate, 'crate_function', found.crate_function, 'crate_source', found.crate_source, \
          'written_at', found.written_at, 'category', about.category) AS object \
          FROM polletto_findings({threshold_ns}) AS found \
          LEFT JOIN polletto_categories AS about USING (callsite_id) \

@@ -217,6 +217,18 @@ impl fmt::Display for InBrackets<'_> {
     }
 }
 
+/// In front of a function, the crate that it is of if nothing on the callstack is the program's own; else nothing.
+pub struct MostlyIn<'a>(pub Option<&'a str>);
+
+impl fmt::Display for MostlyIn<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(krate) => write!(out, "no code of the program's own; mostly in {krate}: "),
+            None => Ok(()),
+        }
+    }
+}
+
 /// ` (and 2 other lines)`: how many lines of a function are not told. Nothing if there are none.
 pub struct OtherLines(pub usize);
 

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt};
 
 use serde::{Serialize, Serializer};
 
-use super::{AtLeast, InBrackets, OtherLines, SleptThere};
+use super::{AtLeast, InBrackets, MostlyIn, OtherLines, SleptThere};
 use crate::{
     cli::counts::several,
     session,
@@ -27,7 +27,11 @@ pub struct Alike {
     category: Option<String>,
     /// Where that stands in the source, if it is known: `file:line`.
     written_at: Option<String>,
-    /// What the thread was in, and the first function in the program's own code.
+    /// Where nothing on the callstack is the program's own: the crate in which most of the time went by.
+    #[serde(rename = "crate")]
+    krate: Option<String>,
+    /// What the thread was in, and the first function in the program's own code. Where there is none, but a crate, the
+    /// first is the function of this in which most of the time went by.
     innermost: Option<Place>,
     own: Option<Place>,
     /// The lines of that, or else of the innermost, that were reached, those first in which most of the time went by.
@@ -189,6 +193,7 @@ impl Alike {
             future: finding.future.full_name.clone(),
             category: place.category().map(str::to_owned),
             written_at: finding.future.place.clone(),
+            krate: place.krate.clone(),
             innermost: place.innermost.as_ref().map(Place::of),
             own: place.own.as_ref().map(Place::of),
             lines: Line::all(place),
@@ -226,6 +231,7 @@ impl Alike {
             future: "app::f".to_owned(),
             category: None,
             written_at: None,
+            krate: None,
             innermost: None,
             own: None,
             lines: Vec::new(),
@@ -258,7 +264,8 @@ impl fmt::Display for Alike {
         write!(out, ", {}", self.name)?;
         let place = self.own.as_ref().or(self.innermost.as_ref());
         if let Some(place) = place {
-            write!(out, ", in {place}{}", OtherLines(self.lines.len().saturating_sub(1)))?;
+            let mostly_in = MostlyIn(self.krate.as_deref());
+            write!(out, ", in {mostly_in}{place}{}", OtherLines(self.lines.len().saturating_sub(1)))?;
         }
         let has_line = self.own.as_ref().is_some_and(|own| own.line.is_some());
         // Where nothing else is known of a future, this is its name.
@@ -292,6 +299,22 @@ mod tests {
     fn what_was_done_meanwhile_is_told() {
         let told = Alike::example(Cause::Machine).to_string();
         assert_eq!(told, "    1 × up to 9.0 ms: long poll, f; meanwhile its worker had no CPU");
+    }
+
+    #[test]
+    fn of_what_is_in_no_code_of_the_program_s_own_the_crate_is_told() {
+        let innermost =
+            Place { function: "flate2::run".to_owned(), file: Some("src/mem.rs".to_owned()), line: Some(7) };
+        let lines = [7, 9].map(|line| Line { line, total_ns: 1 }).into();
+        let of_crate = Alike {
+            krate: Some("flate2".to_owned()),
+            innermost: Some(innermost),
+            lines,
+            ..Alike::example(Cause::Program)
+        };
+        let expected =
+            ", in no code of the program's own; mostly in flate2: flate2::run at src/mem.rs:7 (and 1 other line); ";
+        assert!(of_crate.to_string().contains(expected), "{of_crate}");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Sum {
     of_seconds: BTreeMap<i64, u64>,
     /// Nanoseconds, by what callstacks are about.
     about: BTreeMap<Option<String>, u64>,
+    /// Nanoseconds, by crate: of what is in none of the program's own code.
+    of_crates: BTreeMap<String, u64>,
     longest: Option<Found>,
 }
 
@@ -44,6 +46,9 @@ impl Sum {
         self.squares += (found.dur as f64).powi(2);
         *self.of_seconds.entry(found.ts.div_euclid(1_000_000_000)).or_default() += found.dur;
         *self.about.entry(found.category.clone()).or_default() += found.dur;
+        if let Some(krate) = found.krate.as_ref().filter(|_| found.own_function.is_none()) {
+            *self.of_crates.entry(krate.clone()).or_default() += found.dur;
+        }
         if self.longest.as_ref().is_none_or(|longest| found.dur > longest.dur) {
             self.longest = Some(found.clone());
         }
@@ -57,6 +62,11 @@ impl Sum {
     /// What most of the time went to.
     pub fn category(&self) -> Option<String> {
         self.about.iter().max_by_key(|(_, ns)| **ns)?.0.clone()
+    }
+
+    /// The crate in which most of the time went by, if nothing is the program's own.
+    pub fn krate(&self) -> Option<String> {
+        self.of_crates.iter().max_by_key(|(_, ns)| **ns).map(|(krate, _)| krate.clone())
     }
 
     /// The same for people; none of nothing.

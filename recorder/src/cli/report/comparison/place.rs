@@ -20,9 +20,9 @@ pub struct Place {
     pub function: Option<String>,
     /// The file that it is in, without folders.
     pub file: Option<String>,
-    /// What the callstack is about, where no function of the program's own is known.
+    /// What the callstack is about, where no function of the program's own is known, or else the crate.
     #[serde(skip)]
-    pub category: Option<String>,
+    pub about: Option<String>,
 }
 
 impl Place {
@@ -38,7 +38,7 @@ impl Place {
             future: if by == ToldBy::Kind { String::new() } else { in_every_build(&found.future) },
             function: None,
             file: None,
-            category: None,
+            about: None,
         };
         if matches!(by, ToldBy::Future | ToldBy::Kind) {
             return kind;
@@ -47,10 +47,11 @@ impl Place {
             let path = file_of(source);
             path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()
         });
+        let about = found.about().or(found.category.as_deref());
         Place {
             function: found.own_function.as_deref().map(in_every_build),
             file: file.filter(|_| by == ToldBy::Function && found.own_function.is_some()),
-            category: found.category.clone().filter(|_| found.own_function.is_none()),
+            about: about.filter(|_| found.own_function.is_none()).map(str::to_owned),
             ..kind
         }
     }

@@ -105,7 +105,10 @@ impl fmt::Display for Change {
         match (&self.place.function, source) {
             (Some(function), Some(source)) => writeln!(out, ", in {function} at {}", told_place(source))?,
             (Some(function), None) => writeln!(out, ", in {function}")?,
-            (None, _) => writeln!(out)?,
+            (None, _) => match &self.krate {
+                Some(krate) => writeln!(out, ", in no code of the program's own; mostly in {krate}")?,
+                None => writeln!(out)?,
+            },
         }
         match (&self.before, &self.after) {
             (Some(before), Some(after)) => writeln!(

@@ -175,6 +175,28 @@ fn where_one_trace_has_no_functions_places_are_told_by_kind_and_future() {
 }
 
 #[test]
+fn what_is_in_no_code_of_the_program_s_own_is_one_place_by_what_it_is_about_or_by_its_crate() {
+    let of_crate = |krate: &str, category: Option<&str>, count| {
+        let mut all = found("long poll", "", "", count, 10.0);
+        for of in &mut all {
+            (of.own_function, of.own_source) = (None, None);
+            (of.krate, of.category) = (Some(krate.to_owned()), category.map(str::to_owned));
+        }
+        all
+    };
+    let own = || found("long poll", "burn", "src/a.rs:1", 20, 10.0);
+    let compression = Some("compression");
+    let before = [own(), of_crate("flate2", compression, 40), of_crate("colours", None, 10)];
+    let after = [own(), of_crate("miniz_oxide", compression, 40), of_crate("colours", None, 90)];
+    let comparison = Comparison::new(&recording(10, before), &recording(10, after), THRESHOLD);
+    let told: Vec<_> = comparison.places.iter().map(|of| (of.verdict, of.krate.as_deref())).collect();
+    assert_eq!(told[0], (Verdict::Worse, Some("colours")));
+    assert!(told[1..].contains(&(Verdict::Same, Some("miniz_oxide"))) && told.len() == 3, "{told:?}");
+    let expected = "  long poll, app::serve, in no code of the program's own; mostly in colours\n";
+    assert!(comparison.to_string().contains(expected), "{comparison}");
+}
+
+#[test]
 fn what_got_worse_is_told_first_and_what_is_new_or_gone_is_marked() {
     let sleep = |count| found("slept in poll", "sleep", "src/s.rs:3", count, 8.0);
     let before = recording(
