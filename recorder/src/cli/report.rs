@@ -63,7 +63,7 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
     let threshold_ns = nanoseconds(arguments.threshold);
     let limits = arguments.fail_on.iter().filter_map(FailOn::limit).map(nanoseconds);
     let least_ns = limits.min().unwrap_or(u64::MAX);
-    let (found, is_worse) = match &arguments.compare {
+    let (found, is_worse, span) = match &arguments.compare {
         Some(compared_with) => {
             let least_ns = least_ns.min(comparison::least_ns(threshold_ns));
             let before = Recording::read(&processor, compared_with, least_ns)?;
@@ -73,7 +73,9 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             ensure_polls(arguments, after.has_polls())?;
             let can_tell = before.tells_polls() || !arguments.fail_on.contains(&FailOn::Worse);
             ensure!(can_tell, "{}: {NO_POLLS}, so --fail-on worse can't tell", compared_with.display());
-            (after.found, comparison.count(Verdict::Worse) > 0)
+            let is_worse = comparison.count(Verdict::Worse) > 0;
+            let span = after.span();
+            (after.found, is_worse, span)
         }
         None => {
             let Read { findings, runtimes, polls, span } =
@@ -82,7 +84,7 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             let report = Report { threshold_ns, polls, span, groups: grouped(&told), findings: told, runtimes };
             print(&report, arguments.json)?;
             ensure_polls(arguments, polls > 0)?;
-            (findings, false)
+            (findings, false, span)
         }
     };
     let mut code = 0;
@@ -95,6 +97,9 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             tell(format_args!("polletto: {told}\n"));
             code = FOUND;
         }
+    }
+    if code == 0 && !arguments.fail_on.is_empty() {
+        tell(format_args!("polletto: {}\n", passed(&arguments.fail_on, span)));
     }
     Ok(code)
 }
@@ -126,6 +131,21 @@ fn over(found: &[Found], kind: Fault, limit: Duration) -> Option<String> {
     let (count, limit_ms) = (several(lasted_ns.len() as u64, one, more), limit.as_secs_f64() * 1e3);
     let the_longest = if lasted_ns.len() == 1 { ":" } else { ", the longest" };
     Some(format!("{count} {did} for {limit_ms} ms or more{the_longest} {longest_ms:.1} ms"))
+}
+
+/// That nothing was found which must not be, in words, and for how much of the time it would have been.
+fn passed(fail_on: &[FailOn], span: Span) -> String {
+    let limits: Vec<String> = fail_on
+        .iter()
+        .filter_map(|of| match of {
+            FailOn::Longer { kind, limit } => Some(format!("no {} of {} ms", kind.name(), limit.as_secs_f64() * 1e3)),
+            FailOn::Worse => None,
+        })
+        .collect();
+    let longer = (!limits.is_empty()).then(|| format!("{} or more", limits.join(", ")));
+    let worse = fail_on.contains(&FailOn::Worse).then(|| "nothing got worse that both traces could tell".to_owned());
+    let told: Vec<String> = longer.into_iter().chain(worse).collect();
+    format!("{}; {}", told.join("; "), span.told())
 }
 
 /// What is told. Its fields are what `--json` prints.
@@ -270,6 +290,19 @@ mod tests {
         assert_eq!(told(std::slice::from_ref(&long)).as_deref(), Some(expected));
         let expected = "2 polls ran for 8.5 ms or more, the longest 11.7 ms";
         assert_eq!(told(&[long, longer]).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn that_nothing_was_found_which_must_not_be_is_told_and_for_how_long_it_would_have_been() {
+        let span = Span { recorded_ns: 5_000_000_000, observed_ns: 1_500_000_000, is_exact: true };
+        let longer = |kind, ms| FailOn::Longer { kind, limit: Duration::from_millis(ms) };
+        let limits = [longer(Fault::LongPoll, 50), longer(Fault::Starved, 20)];
+        let expected = "no long poll of 50 ms, no starved task of 20 ms or more; \
+                        polls were observed for 30.0 % of the 5.0 s";
+        assert_eq!(passed(&limits, span), expected);
+        let sampled = Span { is_exact: false, ..span };
+        let expected = "nothing got worse that both traces could tell; polls were told by samples and switches alone";
+        assert_eq!(passed(&[FailOn::Worse], sampled), expected);
     }
 
     #[test]

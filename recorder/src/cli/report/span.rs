@@ -31,6 +31,16 @@ impl Span {
         self.observed_ns.max(1) as f64 / 1e9
     }
 
+    /// For how much of the time polls were observed, in words.
+    pub fn told(self) -> String {
+        if !self.is_exact {
+            return "polls were told by samples and switches alone".to_owned();
+        }
+        let (share, seconds) =
+            (self.observed_ns as f64 / self.recorded_ns.max(1) as f64, self.recorded_ns as f64 / 1e9);
+        format!("polls were observed for {:.1} % of the {seconds:.1} s", 100.0 * share)
+    }
+
     /// For how much of the time polls were observed, where that is worth a word: of the rest findings may be missing.
     pub fn gap(self) -> Option<Gap> {
         /// Probes are not there in a recording's first moments.
