@@ -74,7 +74,8 @@ pub struct AwaitSummary {
 pub struct AwaitedBy {
     /// How many of them.
     pub tasks: u64,
-    /// For how long one of them was not polled when the recording ended: the one that waits longest. At least, if it never was.
+    /// For how long one of them was not polled when the recording ended, of the time in which polls were observed: the one that
+    /// waits longest. At least, if it never was.
     pub since_poll_ns: u64,
     /// From their own future on.
     pub awaits: String,

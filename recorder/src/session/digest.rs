@@ -192,7 +192,7 @@ impl Digest {
         timeline.take_ended().into_iter().for_each(|process| awaiting.forget(process));
         let look = awaiting.finish();
         look.read.iter().chain(&look.last_read).for_each(|read| timeline.await_something(read));
-        look.summary(|process, task| Some(ended_ns.saturating_sub(timeline.polled_last(process, task)?)))
+        look.summary(|process, task| timeline.unpolled_ns(process, task, ended_ns))
     }
 
     fn describe_processes(&mut self) {

@@ -16,6 +16,7 @@ mod lane;
 mod lives;
 mod mappings;
 mod named_workers;
+mod observed;
 mod poll_news;
 mod polls;
 mod process_tree;
@@ -46,8 +47,8 @@ use polletto_common::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
-    lane::Lane, process_tree::ProcessTreeWriter, recorder_track::RecorderTrack, samples::Samples, stacks::Stacks,
-    threads::Threads,
+    lane::Lane, observed::Observed, process_tree::ProcessTreeWriter, recorder_track::RecorderTrack, samples::Samples,
+    stacks::Stacks, threads::Threads,
 };
 use crate::trace::PacketBuffer;
 
@@ -91,6 +92,7 @@ pub struct Timeline {
     recorder: RecorderTrack,
     stacks: Stacks,
     samples: Samples,
+    observed: Observed,
     seen: Seen,
     ended: Vec<Tgid>,
     undescribed: Vec<Undescribed>,
@@ -110,6 +112,7 @@ impl Timeline {
             recorder: RecorderTrack::new(began_ns, out),
             stacks: Stacks::new(stacks::MAX_STACKS),
             samples: Samples::default(),
+            observed: Observed::default(),
             seen: Seen::default(),
             ended: Vec::new(),
             undescribed: Vec::new(),
@@ -212,8 +215,14 @@ impl Timeline {
                 self.samples.unobserved(*process, *since_ns..*until_ns);
                 self.recorder.polls_unobserved(*process, *since_ns..*until_ns, *why, out);
             }
-            PollNews::ObservedFrom { process, time_ns } => self.recorder.polls_observed_from(*process, *time_ns, out),
-            PollNews::ObservedUntil { process, time_ns } => self.recorder.polls_observed_until(*process, *time_ns, out),
+            PollNews::ObservedFrom { process, time_ns } => {
+                self.observed.begin(*process, *time_ns);
+                self.recorder.polls_observed_from(*process, *time_ns, out);
+            }
+            PollNews::ObservedUntil { process, time_ns } => {
+                self.observed.end(*process, *time_ns);
+                self.recorder.polls_observed_until(*process, *time_ns, out);
+            }
             PollNews::StillPolling(polls) => polls.iter().for_each(|poll| self.push(&Record::Poll(*poll), out)),
         }
     }
@@ -226,6 +235,12 @@ impl Timeline {
     /// When a task's last poll ended that was told, or else since when it is known. None if it is not known.
     pub fn polled_last(&self, process: Tgid, task: u64) -> Option<u64> {
         self.samples.polled_last(process, task)
+    }
+
+    /// For how long a task was not polled until then, of the time in which polls were observed. None if it is not known
+    /// when it was.
+    pub fn unpolled_ns(&self, process: Tgid, task: u64, until_ns: u64) -> Option<u64> {
+        Some(self.observed.within_ns(process, (self.polled_last(process, task)?, until_ns)))
     }
 
     /// This is all that a process has mapped.

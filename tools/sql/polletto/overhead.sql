@@ -62,6 +62,18 @@ LEFT JOIN _polletto_arguments AS arguments USING (arg_set_id)
 WHERE slice.category = 'loss' OR slice.name = 'task walk cut short'
 ORDER BY slice.ts;
 
+-- When probes told of each process's polls. Without an end, the recorder was
+-- killed.
+CREATE PERFETTO TABLE _polletto_windows AS
+SELECT
+  slice.id,
+  slice.ts,
+  iif(slice.dur < 0, trace_end() - slice.ts, slice.dur) AS dur,
+  (SELECT max(upid) FROM process WHERE pid = arguments.pid) AS upid
+FROM slice
+JOIN _polletto_arguments AS arguments USING (arg_set_id)
+WHERE slice.category = 'observed';
+
 -- How long each program's polls were told exactly, as the summary counts it. Of
 -- the rest only those are there that samples and switches tell of.
 CREATE PERFETTO TABLE polletto_observed(
@@ -83,15 +95,10 @@ WITH
     WHERE name GLOB 'polls not recorded*' AND upid IS NOT NULL
     GROUP BY upid
   ),
-  -- Without an end, the recorder was killed.
   observed AS (
-    SELECT
-      (SELECT max(upid) FROM process WHERE pid = arguments.pid) AS upid,
-      sum(iif(slice.dur < 0, trace_end() - slice.ts, slice.dur)) AS dur
-    FROM slice
-    JOIN _polletto_arguments AS arguments USING (arg_set_id)
-    WHERE slice.category = 'observed'
-    GROUP BY arguments.pid
+    SELECT upid, sum(dur) AS dur
+    FROM _polletto_windows
+    GROUP BY upid
   ),
   -- Older traces only tell what is missing.
   counted AS (

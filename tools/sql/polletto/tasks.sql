@@ -1,3 +1,7 @@
+INCLUDE PERFETTO MODULE intervals.intersect;
+
+INCLUDE PERFETTO MODULE polletto.overhead;
+
 INCLUDE PERFETTO MODULE polletto.polls;
 
 INCLUDE PERFETTO MODULE polletto.wakeups;
@@ -39,6 +43,10 @@ CREATE PERFETTO TABLE polletto_tasks(
   first_poll_ts TIMESTAMP,
   -- When its last poll began that was seen.
   last_poll_ts TIMESTAMP,
+  -- For how long it was known to live after that, or since it is known if no poll
+  -- was seen: of the time in which probes told of polls, or of all of it where
+  -- there never were any. NULL where only others told of it.
+  unpolled_ns LONG,
   -- How often it was polled, as far as that was seen.
   polls LONG,
   -- How long its polls lasted in all.
@@ -82,6 +90,7 @@ WITH
       max(parent) AS parent,
       min(ts) AS first_poll_ts,
       max(ts) AS last_poll_ts,
+      max(ts + dur) AS last_poll_end,
       count() AS polls,
       sum(dur) AS poll_ns,
       max(dur) AS longest_ns,
@@ -101,6 +110,52 @@ WITH
       max(wait_ns) AS longest_wait_ns
     FROM polletto_wakeups
     GROUP BY upid, task_id
+  ),
+  waiting AS MATERIALIZED (
+    SELECT
+      row_number() OVER (ORDER BY lived.upid, lived.task_id) AS id,
+      lived.upid,
+      lived.task_id,
+      max(lived.since, coalesce(polled.last_poll_end, lived.since)) AS ts,
+      max(
+        0,
+        lived.until
+        - max(lived.since, coalesce(polled.last_poll_end, lived.since))
+      ) AS dur
+    FROM lived
+    LEFT JOIN polled USING (upid, task_id)
+  ),
+  observed AS MATERIALIZED (
+    SELECT overlap.id_0 AS id, sum(overlap.dur) AS dur
+    FROM
+      _interval_intersect!(
+        (
+          (
+            SELECT id, ts, dur, upid
+            FROM waiting
+            WHERE dur > 0 AND upid IS NOT NULL
+          ),
+          (
+            SELECT id, ts, dur, upid
+            FROM _polletto_windows
+            WHERE dur > 0 AND upid IS NOT NULL
+          )
+        ),
+        (upid)
+      ) AS overlap
+    GROUP BY overlap.id_0
+  ),
+  unpolled AS (
+    SELECT
+      waiting.upid,
+      waiting.task_id,
+      iif(
+        waiting.upid IN (SELECT upid FROM _polletto_windows),
+        coalesce(observed.dur, 0),
+        waiting.dur
+      ) AS unpolled_ns
+    FROM waiting
+    LEFT JOIN observed USING (id)
   )
 SELECT
   task.upid,
@@ -120,6 +175,7 @@ SELECT
   lived.awaits,
   polled.first_poll_ts,
   polled.last_poll_ts,
+  unpolled.unpolled_ns,
   coalesce(polled.polls, 0) AS polls,
   coalesce(polled.poll_ns, 0) AS poll_ns,
   polled.longest_ns,
@@ -131,6 +187,7 @@ SELECT
 FROM _polletto_named_tasks AS task
 LEFT JOIN lived USING (upid, task_id)
 LEFT JOIN polled USING (upid, task_id)
+LEFT JOIN unpolled USING (upid, task_id)
 LEFT JOIN woken USING (upid, task_id)
 LEFT JOIN _polletto_named_tasks AS spawner
   ON spawner.upid = task.upid

@@ -48,6 +48,19 @@ impl AwaitSummary {
     }
 }
 
+/// Nanoseconds in which no poll was seen, in the unit that fits.
+struct Waited(u64);
+
+impl fmt::Display for Waited {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SECOND_NS: u64 = 1_000_000_000;
+        match self.0 {
+            SECOND_NS.. => write!(out, "{:.1} s", self.0 as f64 / 1e9),
+            _ => write!(out, "{:.1} ms", self.0 as f64 / 1e6),
+        }
+    }
+}
+
 impl fmt::Display for AwaitSummary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "  awaits    ")?;
@@ -59,8 +72,8 @@ impl fmt::Display for AwaitSummary {
             }
         }
         for AwaitedBy { tasks, since_poll_ns, awaits } in self.longest.iter().take(TOLD) {
-            let seconds = *since_poll_ns as f64 / 1e9;
-            writeln!(out, "            {} × up to {seconds:.1} s: {}", Count(*tasks), printable(awaits))?;
+            let times = (Count(*tasks), Waited(*since_poll_ns));
+            writeln!(out, "            {} × up to {}: {}", times.0, times.1, printable(awaits))?;
         }
         let told = self.longest.len().min(TOLD) as u64;
         let more = self.longest.len() as u64 - told + self.more;
@@ -79,5 +92,16 @@ impl fmt::Display for AwaitSummary {
             writeln!(out, "            nothing of {}: {reason}", printable(path))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_less_than_a_second_is_told_in_milliseconds() {
+        let told = [0, 12_340_000, 999_000_000, 1_000_000_000, 2_340_000_000].map(|ns| Waited(ns).to_string());
+        assert_eq!(told, ["0.0 ms", "12.3 ms", "999.0 ms", "1.0 s", "2.3 s"]);
     }
 }
