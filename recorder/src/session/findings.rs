@@ -31,6 +31,16 @@ pub struct FindingSummary {
     pub places: Vec<Place>,
     /// What is wrong with runtimes as a whole, what lasted longest first.
     pub runtimes: Vec<RuntimeFinding>,
+    /// What there was too much of.
+    pub left_out: LeftOut,
+}
+
+/// What is not told of findings, since there was too much of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LeftOut {
+    /// Findings of which it is only known that they are, and how long the longest was: where that was, those of the same
+    /// future are told.
+    pub findings_crowded: u64,
     /// How often a runtime, or a worker's thread, was one too many to be judged.
     pub runtimes_not_kept: u64,
     /// How often lock convoys may have been told in parts, or not at all, since there were too many sleeps at locks.
@@ -161,7 +171,8 @@ impl FindingSummary {
         runtimes.sort_by_key(|finding| Reverse(finding.duration_ns));
         let Seen { runtimes_not_kept, convoys_cut_short, .. } = timeline.seen();
         let counts = findings.counts().collect();
-        FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short }
+        let left_out = LeftOut { findings_crowded: findings.crowded(), runtimes_not_kept, convoys_cut_short };
+        FindingSummary { threshold, counts, places, runtimes, left_out }
     }
 
     /// Puts those together that are alike for all that is known, once no more names will be. What has none is told by its future

@@ -52,7 +52,7 @@ pub use self::{
     awaiting::{AwaitSummary, AwaitedBy},
     config::{AwaitStacks, Config, Subject, default_ring_bytes},
     ending::{Ending, Signals},
-    findings::{FindingSummary, Place},
+    findings::{FindingSummary, LeftOut, Place},
     inspecting::{Inspection, LiveTask, inspect},
     memory::CodeSummary,
     modules::Unreadable,

@@ -10,8 +10,11 @@ use super::{
 };
 use crate::trace::Weights;
 
-/// Groups of findings that are kept to be told: more than a program has places that block.
+/// Groups of findings that are told apart by their callstacks. There may be as many of one function as it has instructions.
 const MAX_GROUPS: usize = 4096;
+
+/// Groups of those beyond, which are told apart by their futures alone.
+const MAX_OTHERS: usize = 4096;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -225,6 +228,10 @@ pub struct Findings {
     /// In the order of [`Fault`].
     counts: BTreeMap<Fault, Counted>,
     groups: FxHashMap<(Fault, Cause, Arc<Future>, Option<u64>), Group>,
+    /// Those for which there was no room, of whatever callstacks: they are told where the longest was.
+    others: FxHashMap<(Fault, Cause, Arc<Future>), Group>,
+    /// How many these are, and those for which there was no room here either.
+    crowded: u64,
 }
 
 /// How many there are of a kind.
@@ -247,9 +254,25 @@ impl Findings {
         let own = Group { count: 1, total_ns: finding.duration_ns(), longest: finding };
         if let Some(group) = self.groups.get_mut(&alike) {
             group.add(&own);
-        } else if self.groups.len() < MAX_GROUPS {
-            self.groups.insert(alike, own);
+            return;
         }
+        if self.groups.len() < MAX_GROUPS {
+            self.groups.insert(alike, own);
+            return;
+        }
+        self.crowded += 1;
+        let (fault, cause, future, _) = alike;
+        let alike = (fault, cause, future);
+        if let Some(group) = self.others.get_mut(&alike) {
+            group.add(&own);
+        } else if self.others.len() < MAX_OTHERS {
+            self.others.insert(alike, own);
+        }
+    }
+
+    /// How many are told where others of the same future were, or nowhere.
+    pub fn crowded(&self) -> u64 {
+        self.crowded
     }
 
     /// How many of each kind there are.
@@ -259,7 +282,7 @@ impl Findings {
 
     /// Those that are alike.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.groups.values()
+        self.groups.values().chain(self.others.values())
     }
 }
 
@@ -369,8 +392,15 @@ mod tests {
         groups.sort_unstable();
         assert_eq!(groups, [(1, 7, 7), (1, 20, 20), (1, 30, 30), (3, 17, 9)]);
         (0..2 * MAX_GROUPS as u64).for_each(|at| findings.push(Finding { callstack: Some(at), ..finding(1) }));
-        assert_eq!(findings.groups().count(), MAX_GROUPS);
-        assert_eq!(findings.counts().next(), Some((Fault::LongPoll, of(4 + 2 * MAX_GROUPS as u64, 0))));
+        findings.push(Finding { callstack: Some(u64::MAX), ..finding(500) });
+        let all = 5 + 2 * MAX_GROUPS as u64;
+        assert_eq!(findings.counts().next(), Some((Fault::LongPoll, of(all, 0))));
+        assert_eq!(findings.groups().count(), MAX_GROUPS + 1);
+        assert_eq!(findings.groups().map(|group| group.count).sum::<u64>(), all + 2);
+        // For the other two kinds and the first two of this one there was room before, and one came a second time.
+        assert_eq!(findings.crowded(), all - 4 - (MAX_GROUPS as u64 - 4) - 1);
+        let longest = findings.groups().max_by_key(|group| group.longest.duration_ns()).expect("some");
+        assert_eq!((longest.count, longest.longest.callstack), (findings.crowded(), Some(u64::MAX)));
     }
 
     #[test]

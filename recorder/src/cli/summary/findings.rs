@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{OF_MACHINE, places::Alike, runtimes::RuntimeFound};
 use crate::{
     cli::counts::{Count, several},
-    session::FindingSummary,
+    session::{FindingSummary, LeftOut},
     timeline::{Cause, Counted, Fault},
 };
 
@@ -28,10 +28,8 @@ pub struct Findings {
     places: Vec<Alike>,
     /// What is wrong with runtimes as a whole, what lasted longest first.
     runtimes: Vec<RuntimeFound>,
-    /// How often a runtime, or a worker's thread, was one too many to be judged.
-    runtimes_not_kept: u64,
-    /// How often lock convoys may have been told in parts, or not at all, since there were too many sleeps at locks.
-    convoys_cut_short: u64,
+    #[serde(flatten)]
+    left_out: LeftOut,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,7 +48,7 @@ impl Findings {
     /// Takes them from an outcome in which so many polls were told; none where no program polls tasks, or nothing was to be
     /// found.
     pub fn new(summary: Option<&FindingSummary>, polls: u64) -> Option<Findings> {
-        let FindingSummary { threshold, counts, places, runtimes, runtimes_not_kept, convoys_cut_short } = summary?;
+        let FindingSummary { threshold, counts, places, runtimes, left_out } = summary?;
         let kind = |&(fault, Counted { all, of_machine }): &(Fault, Counted)| Kind {
             fault,
             kind: fault.name(),
@@ -64,8 +62,7 @@ impl Findings {
             counts: counts.iter().map(kind).collect(),
             places: places.iter().map(Alike::of).collect(),
             runtimes: runtimes.iter().map(RuntimeFound::of).collect(),
-            runtimes_not_kept: *runtimes_not_kept,
-            convoys_cut_short: *convoys_cut_short,
+            left_out: *left_out,
         })
     }
 }
@@ -139,15 +136,24 @@ impl Findings {
         if more > 0 {
             writeln!(out, "            and {} of runtimes", several(more, "more finding", "more findings"))?;
         }
-        if self.convoys_cut_short > 0 {
-            let cut_short = several(self.convoys_cut_short, "time", "times");
+        let LeftOut { findings_crowded, runtimes_not_kept, convoys_cut_short } = self.left_out;
+        if findings_crowded > 0 {
+            let crowded = several(findings_crowded, "finding", "findings");
+            writeln!(
+                out,
+                "            of {crowded} only the longest of a future is told where it was: there were too many places; \
+                 `polletto report` knows all"
+            )?;
+        }
+        if convoys_cut_short > 0 {
+            let cut_short = several(convoys_cut_short, "time", "times");
             writeln!(
                 out,
                 "            and {cut_short} lock convoys in parts, or not at all: too many threads slept at locks"
             )?;
         }
-        if self.runtimes_not_kept > 0 {
-            let not_kept = several(self.runtimes_not_kept, "time", "times");
+        if runtimes_not_kept > 0 {
+            let not_kept = several(runtimes_not_kept, "time", "times");
             writeln!(out, "            and {not_kept} a runtime or a worker's thread was one too many to be judged")?;
         }
         Ok(())
@@ -169,8 +175,7 @@ mod tests {
                 counts: Vec::new(),
                 places: Vec::new(),
                 runtimes: Vec::new(),
-                runtimes_not_kept: 0,
-                convoys_cut_short: 0,
+                left_out: LeftOut::default(),
             };
             Findings::new(Some(&summary), polls).map(|findings| findings.to_string())
         };
@@ -193,8 +198,7 @@ mod tests {
             counts: counts.iter().map(kind).collect(),
             places: places.collect(),
             runtimes: Vec::new(),
-            runtimes_not_kept: 0,
-            convoys_cut_short: 0,
+            left_out: LeftOut { findings_crowded: 7, ..LeftOut::default() },
         };
         findings.to_string()
     }
@@ -210,7 +214,9 @@ mod tests {
             "            of the machine, since other threads had the CPUs meanwhile: 4 polls preempted, 1 starved task";
         assert_eq!(lines[TOLD + 2], expected);
         assert_eq!(lines[TOLD + TOLD_OF_MACHINE + 3], "            and in 1 more place");
-        assert_eq!(lines.len(), TOLD + TOLD_OF_MACHINE + 4, "{told}");
+        let crowded = lines[TOLD + TOLD_OF_MACHINE + 4];
+        assert!(crowded.starts_with("            of 7 findings only the longest of a future is told"), "{crowded}");
+        assert_eq!(lines.len(), TOLD + TOLD_OF_MACHINE + 5, "{told}");
     }
 
     #[test]

@@ -61,8 +61,7 @@ fn located_by(places: Vec<Place>, symbols: Vec<Symbols>) -> Vec<Place> {
         counts: Vec::new(),
         places,
         runtimes: Vec::new(),
-        runtimes_not_kept: 0,
-        convoys_cut_short: 0,
+        left_out: LeftOut::default(),
     };
     let categories = Categories::default();
     let mut locator = Locator::new(&mut summary, &categories);
