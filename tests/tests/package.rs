@@ -39,6 +39,20 @@ fn the_package_that_is_written_is_that_of_the_repository() {
     assert!(write_package(directory.path(), &["--force"]).status.success());
 }
 
+/// One copies the program to where one works, and calls it from there.
+#[test]
+fn where_a_file_is_in_the_way_it_is_said_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("polletto"), "a program").expect("a file");
+    for arguments in [&[][..], &["--force"]] {
+        let refused = write_package(directory.path(), arguments);
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{told}");
+        assert!(told.contains("./polletto is a file") && told.contains("polletto sql DIR"), "{told}");
+    }
+    assert!(write_package(directory.path(), &["elsewhere"]).status.success());
+}
+
 #[test]
 fn the_line_that_is_told_answers_as_it_is() {
     let _turn = Turn::alone();

@@ -88,6 +88,7 @@ fn compared_with_less(whole: &Path, less: &Path) {
         let output = report(after, &[&compare[..], &["--fail-on", "worse"]].concat());
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains(" has polls by samples and switches alone"), "{text}");
+        assert!(text.contains("all polls: not compared") && !text.contains("all polls, by"), "{text}");
     }
 }
 

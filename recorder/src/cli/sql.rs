@@ -33,6 +33,8 @@ pub fn run(arguments: &SqlArguments) -> ExitCode {
 
 fn write_package(arguments: &SqlArguments) -> Result<Written> {
     let folder = arguments.directory.join(package::NAME);
+    let is_file = fs::metadata(&folder).is_ok_and(|there| !there.is_dir());
+    ensure!(!is_file, "{} is a file: say in which directory to write, `polletto sql DIR`", folder.display());
     let modules: Vec<Module> = package::modules(&Categories::default()).collect();
     if !arguments.force {
         let others: Vec<String> = modules
@@ -41,7 +43,11 @@ fn write_package(arguments: &SqlArguments) -> Result<Written> {
             .filter(|(module, path)| has_other(path, &module.text))
             .map(|(_, path)| path.display().to_string())
             .collect();
-        ensure!(others.is_empty(), "{} there is another; --force overwrites it", others.join(", "));
+        ensure!(
+            others.is_empty(),
+            "not overwritten without --force, since it says something else: {}",
+            others.join(", ")
+        );
     }
     fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
     for module in &modules {

@@ -165,6 +165,9 @@ impl Comparison {
         if self.futures.is_empty() {
             return Ok(());
         }
+        if self.before.means.has(Mean::Probes) != self.after.means.has(Mean::Probes) {
+            return writeln!(out, "\nall polls: not compared, since one of the two has none from begin to end");
+        }
         writeln!(out, "\nall polls, by what changed most:")?;
         writeln!(out, "{:>19} {:>19} {:>19} {:>19}  future", "a second", "p50", "p99", "longest")?;
         let seconds = [self.before.span.seconds(), self.after.span.seconds()];
