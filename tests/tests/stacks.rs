@@ -101,7 +101,13 @@ fn assert_stacks_are_whole(deep: &Deep, symbols: &mut Symbols) {
         assert_eq!(count(&summary, whole), in_trace, "{whole}");
     }
     assert_eq!((count(&summary, "stacks_lost"), count(&summary, "samples_lost")), (0, 0));
-    assert_eq!(count(&summary, "samples_by_frame_pointers"), 0, "every module here has a table");
+    // Every module here has a table, but what a C compiler adds to each for the very end, `__do_global_dtors_aux` and
+    // `_fini`, has no place in it.
+    let over = deep.paths.iter().map(|path| path.within.end).max().expect("paths were taken");
+    let at_the_end = of_kind(false).filter(|sample| sample.at >= over).count();
+    println!("{at_the_end} samples after the last path");
+    assert!(at_the_end <= 50, "that many prove nothing of tables");
+    assert!(count(&summary, "samples_by_frame_pointers") <= at_the_end, "every module here has a table: {summary}");
     assert_eq!(summary["modules_without_table"], serde_json::json!([]));
     assert!(count(&summary, "modules") >= 4, "the program, libc, libgcc_s and the dynamic linker: {summary}");
 }
