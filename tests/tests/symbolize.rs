@@ -125,12 +125,14 @@ fn a_copy_leaves_the_trace_as_it_is_and_is_private() {
     assert_eq!(fs::metadata(&copy).expect("it is there").permissions().mode() & 0o7777, 0o600);
     symbolize(&scene.trace, to_copy).expect_refusal("--force");
     symbolize(&scene.trace, to_copy.into_iter().chain([Path::new("--force")])).expect_success();
-    assert!(fs::read(&copy).expect("there is a copy") == named, "a second copy is another");
+    let names = |path: &Path| Trace::open(path).symbols;
+    let of_copy = Trace::from_bytes(&named).symbols;
+    assert!(of_copy.count() > 0 && names(&copy) == of_copy, "a second copy has other names");
     symbolize(&scene.trace, [Path::new("-o"), &scene.trace, Path::new("--force")]).expect_refusal("without -o");
     assert!(scene.bytes() == before, "the trace has changed");
     // Appending gives the same.
     symbolize(&scene.trace, [""; 0]).expect_success();
-    assert!(scene.bytes() == named, "a copy and the trace itself differ");
+    assert!(scene.bytes().starts_with(&before) && names(&scene.trace) == of_copy, "a copy and the trace itself differ");
 }
 
 #[test]

@@ -18,6 +18,13 @@ pub struct ModuleSymbols {
     pub packets: usize,
 }
 
+/// The same names, in whatever order and packets they came: several threads look for them.
+impl PartialEq for ModuleSymbols {
+    fn eq(&self, other: &ModuleSymbols) -> bool {
+        self.modules == other.modules
+    }
+}
+
 /// A function, and a place in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
