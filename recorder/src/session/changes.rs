@@ -29,11 +29,11 @@ pub enum Change {
     /// Code of this file will be mapped.
     Prepare(Arc<ModuleFile>),
     /// Code was mapped.
-    Mapped { process: Tgid, code: Code },
+    Mapped { process: Tgid, time_ns: u64, code: Code },
     /// This is all the code that a process has, and the `exec_id` of its program.
-    Scanned { process: Tgid, exec_id: u64, code: Vec<Code> },
+    Scanned { process: Tgid, time_ns: u64, exec_id: u64, code: Vec<Code> },
     /// A process began as a copy of another.
-    Copied { from: Tgid, to: Tgid },
+    Copied { from: Tgid, to: Tgid, time_ns: u64 },
     /// A process starts another program: what was mapped is not any more.
     Cleared { process: Tgid },
     /// A process runs the program with this `exec_id`.

@@ -148,7 +148,7 @@ impl Memory {
         let code: Vec<_> = code.iter().map(|range| self.code(process, range)).collect();
         timeline.remap(process, code.iter().map(|(mapped, _)| mapped.clone()).collect());
         let code = code.into_iter().map(|(mapped, file)| changed(&mapped, file)).collect();
-        self.tell(Change::Scanned { process, exec_id, code });
+        self.tell(Change::Scanned { process, time_ns: now_ns, exec_id, code });
     }
 
     /// Takes what the kernel tells of a process's memory.
@@ -157,7 +157,7 @@ impl Memory {
         match &event.change {
             MemoryChange::Lost(_) => self.scan_wanted = true,
             _ if self.is_known(tgid, time_ns) || !timeline.has_process(tgid) => {}
-            MemoryChange::Mapped(range) => self.mapped(tgid, range, timeline),
+            MemoryChange::Mapped(range) => self.mapped(tgid, time_ns, range, timeline),
             MemoryChange::Replaced => self.clear(tgid, timeline),
         }
     }
@@ -168,7 +168,7 @@ impl Memory {
             Record::Fork(record::Fork { header, parent_tgid, tgid, .. })
                 if parent_tgid != tgid && !self.is_known(tgid, header.time_ns) =>
             {
-                self.tell(Change::Copied { from: parent_tgid, to: tgid });
+                self.tell(Change::Copied { from: parent_tgid, to: tgid, time_ns: header.time_ns });
             }
             Record::Exec(record::Exec { header, tid, exec_id, .. }) if !self.is_known(Tgid(tid.0), header.time_ns) => {
                 let process = Tgid(tid.0);
@@ -186,8 +186,8 @@ impl Memory {
 
     /// A process has mapped code. Of what it unmaps the kernel tells nothing, so one that does so again and again is read
     /// anew from time to time.
-    fn mapped(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {
-        self.map(process, range, timeline);
+    fn mapped(&mut self, process: Tgid, time_ns: u64, range: &CodeRange, timeline: &mut Timeline) {
+        self.map(process, time_ns, range, timeline);
         let Some(scanned) = self.scanned.get_mut(&process) else { return };
         scanned.mapped_since += 1;
         if scanned.mapped_since > scanned.found.max(MAPPED_BEFORE_SCAN) {
@@ -274,9 +274,9 @@ impl Memory {
         (code, self.tasks.finish().unwrap_or_else(unfinished))
     }
 
-    fn map(&mut self, process: Tgid, range: &CodeRange, timeline: &mut Timeline) {
+    fn map(&mut self, process: Tgid, time_ns: u64, range: &CodeRange, timeline: &mut Timeline) {
         let (mapped, file) = self.code(process, range);
-        self.tell(Change::Mapped { process, code: changed(&mapped, file) });
+        self.tell(Change::Mapped { process, time_ns, code: changed(&mapped, file) });
         timeline.map(mapped);
     }
 

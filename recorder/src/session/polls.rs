@@ -86,10 +86,10 @@ impl Probing {
         self.files.insert(polling.file.index, polling);
     }
 
-    /// A process has code of files that poll.
-    pub fn add(&mut self, process: Tgid, code: &Code) {
+    /// A process has code of files that poll, since then.
+    pub fn add(&mut self, process: Tgid, since_ns: u64, code: &Code) {
         let Some(polling) = code.file.as_ref().and_then(|file| self.files.get(&file.index)) else { return };
-        let probed = self.processes.entry(process).or_insert_with(|| Probed::new(self.budget));
+        let probed = self.processes.entry(process).or_insert_with(|| Probed::new(self.budget, since_ns));
         if probed.files.iter().any(|(known, _)| known.addresses == code.addresses) {
             return;
         }
@@ -108,11 +108,11 @@ impl Probing {
     }
 
     /// A process began as a copy of another. Its memory has the probes too, which tell nothing until they are attached there.
-    pub fn copied(&mut self, from: Tgid, to: Tgid) {
+    pub fn copied(&mut self, from: Tgid, to: Tgid, since_ns: u64) {
         self.forget(to);
         let files = self.processes.get(&from).map(|probed| probed.files.as_slice()).unwrap_or_default();
         let code: Vec<Code> = files.iter().map(|(code, _)| code.clone()).collect();
-        code.iter().for_each(|code| self.add(to, code));
+        code.iter().for_each(|code| self.add(to, since_ns, code));
     }
 
     /// Whether what is known of a process's code is among this.

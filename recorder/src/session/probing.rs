@@ -25,11 +25,11 @@ pub enum Order {
     /// This file's code polls, wakes and spawns.
     Knows { file: Arc<ModuleFile>, code: Vec<ProbedCode> },
     /// A process has mapped code.
-    Mapped { process: Tgid, code: Code },
+    Mapped { process: Tgid, time_ns: u64, code: Code },
     /// This is all the code that a process has.
-    Scanned { process: Tgid, code: Vec<Code> },
+    Scanned { process: Tgid, time_ns: u64, code: Vec<Code> },
     /// A process began as a copy of another.
-    Copied { from: Tgid, to: Tgid },
+    Copied { from: Tgid, to: Tgid, time_ns: u64 },
     /// A process has ended, or begins another program.
     Forget { process: Tgid },
     /// No program's code may be patched any more.
@@ -75,15 +75,15 @@ fn run(mut probing: Probing, orders: &Receiver<Order>) -> ProbeSummary {
 fn follow_order(probing: &mut Probing, order: Order) {
     match order {
         Order::Knows { file, code } => probing.knows(file, code),
-        Order::Mapped { process, code } => probing.add(process, &code),
-        Order::Scanned { process, code } => {
+        Order::Mapped { process, time_ns, code } => probing.add(process, time_ns, &code),
+        Order::Scanned { process, time_ns, code } => {
             // Probes stay, unless it is other code than before.
             if !probing.fits(process, &code) {
                 probing.forget(process);
             }
-            code.iter().for_each(|code| probing.add(process, code));
+            code.iter().for_each(|code| probing.add(process, time_ns, code));
         }
-        Order::Copied { from, to } => probing.copied(from, to),
+        Order::Copied { from, to, time_ns } => probing.copied(from, to, time_ns),
         Order::Forget { process } => probing.forget(process),
         Order::Stop => probing.stop(),
         Order::Done(done) => {

@@ -167,22 +167,22 @@ impl Worker {
     fn apply(&mut self, change: Change, changed: &mut FxHashSet<Tgid>, waiting: &mut Vec<SyncSender<()>>) {
         match change {
             Change::Prepare(file) => self.examine(&file),
-            Change::Mapped { process, code } => {
+            Change::Mapped { process, time_ns, code } => {
                 self.add(process, &code);
-                self.order(Order::Mapped { process, code });
+                self.order(Order::Mapped { process, time_ns, code });
                 changed.insert(process);
             }
-            Change::Scanned { process, exec_id, code } => {
+            Change::Scanned { process, time_ns, exec_id, code } => {
                 self.spaces.insert(process, Space { exec_id: Some(exec_id), files: Vec::new() });
                 code.iter().for_each(|code| self.add(process, code));
-                self.order(Order::Scanned { process, code });
+                self.order(Order::Scanned { process, time_ns, code });
                 changed.insert(process);
             }
-            Change::Copied { from, to } => {
+            Change::Copied { from, to, time_ns } => {
                 // The kernel programs have done the same.
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();
                 self.spaces.insert(to, copy);
-                self.order(Order::Copied { from, to });
+                self.order(Order::Copied { from, to, time_ns });
                 self.tell_walks(to);
             }
             Change::Cleared { process } => {

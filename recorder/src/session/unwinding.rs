@@ -104,14 +104,14 @@ impl Worker {
     ) {
         match change {
             Change::Prepare(file) => files.push(file),
-            Change::Mapped { process, code } => {
+            Change::Mapped { process, code, .. } => {
                 files.extend(code.file.clone());
                 if !code.addresses.is_empty() {
                     self.spaces.entry(process).or_default().code.insert(code);
                     changed.insert(process);
                 }
             }
-            Change::Scanned { process, exec_id, code } => {
+            Change::Scanned { process, exec_id, code, .. } => {
                 files.extend(code.iter().filter_map(|code| code.file.clone()));
                 let space = self.spaces.entry(process).or_default();
                 space.exec_id = Some(exec_id);
@@ -121,7 +121,7 @@ impl Worker {
                 }
                 changed.insert(process);
             }
-            Change::Copied { from, to } => {
+            Change::Copied { from, to, .. } => {
                 let copy = self.spaces.get(&from).cloned().unwrap_or_default();
                 self.spaces.insert(to, Space { told: None, ..copy });
                 changed.insert(to);

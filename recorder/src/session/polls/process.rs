@@ -117,19 +117,19 @@ pub(super) fn given_away(process: Tgid, open: &[(Tid, u64, u64)]) -> FxHashSet<(
 }
 
 impl Probed {
-    pub(super) fn new(budget: Budget) -> Probed {
-        let now_ns = boottime_ns();
+    /// It has had code that polls since then.
+    pub(super) fn new(budget: Budget, since_ns: u64) -> Probed {
         Probed {
             files: Vec::new(),
             places: FxHashSet::default(),
             ever: FxHashSet::default(),
             refused: FxHashSet::default(),
-            account: Account::new(budget, now_ns),
+            account: Account::new(budget, boottime_ns()),
             granted: Granted::default(),
             taking: Taking::default(),
             window: Window::Closed,
             given: FxHashSet::default(),
-            since_ns: now_ns,
+            since_ns,
             why: Unobserved::NotYet,
         }
     }
