@@ -72,13 +72,7 @@ pub fn stream<R: Streamed>(record: R) {
     let is_busy = &raw mut stats.stream_is_busy;
     // SAFETY: a reference was made a pointer. Volatile, since only who interrupts this program sees the difference.
     if unsafe { is_busy.read_volatile() } != 0 {
-        let channel = &mut stats.stream;
-        if channel.unannounced == 0 {
-            channel.first_unannounced_ns = now();
-        }
-        channel.unannounced += 1;
-        channel.lost += 1;
-        return;
+        return lose(&mut stats.stream);
     }
     // SAFETY: as above. The stores between are volatile too, and stay there.
     unsafe { is_busy.write_volatile(1) };
@@ -145,8 +139,7 @@ fn emit<R>(stats: &mut ChannelStats, loss_flags: u32, record: R, channel: impl P
             count: stats.unannounced,
         };
         if !channel.put(stats.written, announcement) {
-            stats.unannounced += 1;
-            stats.lost += 1;
+            lose(stats);
             return false;
         }
         stats.unannounced = 0;
@@ -156,11 +149,19 @@ fn emit<R>(stats: &mut ChannelStats, loss_flags: u32, record: R, channel: impl P
         stats.written += 1;
         true
     } else {
-        stats.first_unannounced_ns = now();
-        stats.unannounced = 1;
-        stats.lost += 1;
+        lose(stats);
         false
     }
+}
+
+/// Counts a record that was not taken, which is announced later.
+#[inline(always)]
+fn lose(stats: &mut ChannelStats) {
+    if stats.unannounced == 0 {
+        stats.first_unannounced_ns = now();
+    }
+    stats.unannounced += 1;
+    stats.lost += 1;
 }
 
 /// A way to the recorder.

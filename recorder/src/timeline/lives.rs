@@ -136,6 +136,7 @@ impl Timeline {
         }
         if let Some(process) = end.process {
             self.stacks.process_gone(process);
+            self.observed.forget(process);
             self.samples.forget_process(process, time_ns, &mut self.seen, out);
             self.ended.push(process);
         }

@@ -34,6 +34,11 @@ impl Observed {
         }
     }
 
+    /// The process has ended, and its id may be another's.
+    pub fn forget(&mut self, process: Tgid) {
+        self.0.remove(&process);
+    }
+
     /// For how much of that time its polls were observed: all of it where there never were probes, and samples tell of polls.
     pub fn within_ns(&self, process: Tgid, (since_ns, until_ns): (u64, u64)) -> u64 {
         let Some(windows) = self.0.get(&process) else { return until_ns.saturating_sub(since_ns) };
@@ -65,5 +70,7 @@ mod tests {
             assert_eq!(observed.within_ns(process, times), expected, "{times:?}");
         }
         assert_eq!(observed.within_ns(Tgid(11), (100, 900)), 800, "another");
+        observed.forget(process);
+        assert_eq!(observed.within_ns(process, (100, 900)), 800, "another by the same id");
     }
 }

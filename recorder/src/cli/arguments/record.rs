@@ -160,8 +160,9 @@ pub struct RecordArguments {
 
     /// Which polls of Tokio's tasks are told exactly, by probes in the program's code
     ///
-    /// The probes are gone when the recording is over, however it ends. They need Linux 6.10, or most from 6.6 on; where there are none, samples and
-    /// switches tell of polls, and how long they lasted at least. [default: budget; off with --no-stacks]
+    /// The probes are gone when the recording is over, however it ends. They need Linux 6.10, or most from 6.6 on; where
+    /// there are none, samples and switches tell of polls, and how long they lasted at least. [default: budget; off with
+    /// --no-stacks]
     #[arg(long, value_enum)]
     pub polls: Option<Polls>,
 
