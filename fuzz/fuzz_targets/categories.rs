@@ -8,7 +8,7 @@ use polletto::symbols::{Categories, Function};
 fuzz_target!(|texts: (&str, &str, Option<&str>)| {
     let (text, name, file) = texts;
     let Ok(categories) = Categories::with(text) else { return };
-    let function = Function { name: name.to_owned(), file: file.map(str::to_owned), line: None };
+    let function = Function { name: name.to_owned(), file: file.map(str::to_owned), ..Function::default() };
     let about = categories.of_function(&function);
     // What is alone is about the same as its callstack.
     assert_eq!(categories.of_callstack([&function]), about);

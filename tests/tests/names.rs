@@ -6,11 +6,13 @@ use std::{fs, path::PathBuf, process::Command};
 
 use polletto_tests::{
     named::{ARGUMENTS, Named},
+    plugin::rustc,
     program,
     program::Program,
     recorder::Record,
     symbolize::symbolize,
     symbols::build_id,
+    trace::Attribute,
     turn::Turn,
 };
 use tempfile::TempDir;
@@ -88,4 +90,32 @@ fn debug_information_that_turns_up_later_is_found_then() {
     named.trace = named.outcome.trace();
     named.assert_named(program!("deep-stacks"));
     named.assert_lines();
+}
+
+/// As `cargo install` does it: the package lies where those are that others depend on.
+#[test]
+fn a_program_that_was_made_of_a_package_among_dependencies_is_its_own_code() {
+    const SOURCE: &str = "fn main() {
+    let (began, mut value) = (std::time::Instant::now(), 1_u32);
+    while began.elapsed().as_millis() < 500 {
+        for _ in 0..10_000 {
+            value = std::hint::black_box(value.rotate_left(1).wrapping_mul(3));
+        }
+    }
+}";
+    let _turn = Turn::with_others();
+    let directory = tempfile::tempdir().expect("a directory for the program");
+    let directory = directory.path().canonicalize().expect("it is there");
+    let package = directory.join("registry/src/index.crates.io-1949cf8c6b5b557f/app-1.2.0/");
+    let (source, path) = (package.join("src/main.rs"), directory.join("app"));
+    fs::create_dir_all(package.join("src")).expect("the directory is writable");
+    fs::write(&source, SOURCE).expect("the directory is writable");
+    let mut compiler = Command::new(rustc());
+    compiler.args(["--edition", "2024", "-C", "opt-level=2", "-g", "-o"]).arg(&path).arg(&source);
+    assert!(compiler.status().is_ok_and(|status| status.success()), "{compiler:?} fails");
+
+    let outcome = Record::new().arguments(["-F", "997", "--"]).arguments([&path]).run().expect_success();
+    let trace = outcome.trace();
+    let key = format!("polletto.frame_kind.path.{}", package.display());
+    assert_eq!(trace.attributes.get(&key), Some(&Attribute::Text("user".into())), "{:?}", trace.attributes);
 }

@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use self::of_crates::{At, Heaviest, OfCrates};
 use crate::{
-    symbols::{Answer, Categories, FrameKind, Function, dependency_of, kind_of},
+    symbols::{Answer, Categories, FrameKind, Function, dependency_of},
     timeline::{Code, Counted, Fault, Finding, Group, RuntimeFinding, Seen, Timeline, path_of},
 };
 
@@ -200,7 +200,7 @@ impl FindingSummary {
 
 /// The first of these that is the program's own.
 fn own(functions: &[Function]) -> Option<&Function> {
-    functions.iter().find(|function| kind_of(&function.name, function.file.as_deref()).kind == FrameKind::User)
+    functions.iter().find(|function| function.told().kind == FrameKind::User)
 }
 
 /// Keeps the names of what was found, while all of a recording's go by.

@@ -7,7 +7,7 @@ use prost::Message;
 use rustc_hash::FxHashSet;
 
 use crate::{
-    symbols::{Answer, Evidence, Function, Symbols, crate_of, kind_of, origin_of},
+    symbols::{Answer, Evidence, Function, Symbols, crate_of, origin_of},
     trace::{Attribute, AttributeValue, Batch, PacketBuffer, add_attributes},
 };
 
@@ -72,7 +72,7 @@ impl NameWriter {
             return;
         }
         self.seen.insert(looked_at.into());
-        let told = kind_of(&function.name, file);
+        let told = function.told();
         let key = match file.and_then(origin_of) {
             Some(path) => format!("{KIND_OF_PATH}{path}"),
             // What is told from the path alone, a query can tell too.
@@ -138,7 +138,12 @@ mod tests {
     use crate::target::image::BuildId;
 
     fn named(address: u64, name: &str) -> Symbols {
-        let function = |name: &str| Function { name: name.into(), file: Some("f.rs".into()), line: Some(7) };
+        let function = |name: &str| Function {
+            name: name.into(),
+            file: Some("f.rs".into()),
+            line: Some(7),
+            ..Function::default()
+        };
         Symbols { address, functions: vec![function(name), function("outer")] }
     }
 

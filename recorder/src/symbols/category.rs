@@ -11,7 +11,7 @@ mod tests;
 use std::{fmt, sync::Arc};
 
 use self::pattern::{Pattern, Subject};
-use super::{Evidence, FrameKind, Function, crate_of, kind_of, package_of};
+use super::{Evidence, FrameKind, Function, crate_of, package_of};
 
 const BUILT_IN: &str = include_str!("../../../tools/categories.txt");
 
@@ -119,7 +119,11 @@ impl Categories {
     pub fn of_function(&self, function: &Function) -> Option<Category> {
         let file = function.file.as_deref();
         // A file tells better whose code it is. Those of the user and of the standard library are of no crate.
-        let package = file.map_or_else(|| crate_of(&function.name), package_of).map(pattern::crate_name);
+        let package = match file {
+            Some(file) => package_of(file).filter(|_| !function.is_of_built_package),
+            None => crate_of(&function.name),
+        };
+        let package = package.map(pattern::crate_name);
         let is_about = |pattern: &&Pattern| match pattern.subject {
             Subject::Crate => package.as_deref().is_some_and(|name| pattern.matches(name)),
             Subject::Function => pattern.matches(&function.name),
@@ -133,7 +137,7 @@ impl Categories {
         let mut about = None;
         for function in functions {
             about = about.into_iter().chain(self.of_function(function)).min();
-            let told = kind_of(&function.name, function.file.as_deref());
+            let told = function.told();
             // Nothing is known of code that is only perhaps the program's own.
             if told.kind == FrameKind::User && told.evidence == Evidence::Path {
                 break;

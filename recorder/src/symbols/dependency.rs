@@ -4,7 +4,7 @@
 //! compressed in a poll of the server's library is in another of them whenever it is looked at. So the crate tells where that
 //! is. `tools/sql/polletto/code.sql` tells it alike.
 
-use super::{FrameKind, Function, crate_of, kind_of, package_of};
+use super::{FrameKind, Function, crate_of, package_of};
 
 /// A function that is neither the program's own nor of the standard library, and its crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub fn dependency_of<'f>(functions: impl IntoIterator<Item = &'f Function>) -> O
     let mut of_runtime = None;
     for function in functions {
         let file = function.file.as_deref();
-        let kind = kind_of(&function.name, file).kind;
+        let kind = function.told().kind;
         let by_name = || crate_of(&function.name).filter(|_| kind != FrameKind::Native);
         let Some(krate) = file.and_then(package_of).or_else(by_name) else { continue };
         let dependency = || Dependency { krate: krate.replace('-', "_"), function };
@@ -42,7 +42,7 @@ mod tests {
 
     fn function(name: &str, file: Option<&str>) -> Function {
         let file = file.map(|file| file.replace('~', REGISTRY));
-        Function { name: name.to_owned(), file, line: Some(7) }
+        Function { name: name.to_owned(), file, line: Some(7), ..Function::default() }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod lines;
 mod units;
 
 use std::{
+    collections::BTreeSet,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -48,6 +49,11 @@ impl Room {
         Room { copies: true, ..Room::default() }
     }
 
+    /// For another thread that reads the same file.
+    pub fn beside(&self) -> Room {
+        Room { files: Arena::new(), bytes: self.bytes.beside(), copies: self.copies }
+    }
+
     fn open(&self, path: &Path) -> Option<Mapped> {
         let file = target::open_regular(path).ok()?;
         if self.copies { self.bytes.copy(&file).ok() } else { Mapped::map(&file).ok() }
@@ -62,6 +68,8 @@ pub struct DebugSections<'a> {
     shared_units: Units<'a>,
     /// Split debug information, all in one file.
     package: Option<DwarfPackage<Slice<'a>>>,
+    /// Folders of packages that look like dependencies and are the program's own.
+    built_packages: BTreeSet<String>,
 }
 
 impl<'a> DebugSections<'a> {
@@ -89,7 +97,8 @@ impl<'a> DebugSections<'a> {
             Some(shared) => Units::list(shared).map_err(|error| error.to_string())?,
             None => Units::default(),
         };
-        Ok(DebugSections { dwarf, units, shared_units, package })
+        let built_packages = units.built_packages();
+        Ok(DebugSections { dwarf, units, shared_units, package, built_packages })
     }
 
     /// For each unit the addresses that it should know, sorted; they come with no unit if none does.
@@ -237,10 +246,14 @@ impl<'s, 'a> Searcher<'s, 'a> {
     fn described(&mut self, written: &[Written<'a>], at: usize, lines: &mut Lines<'_, 'a>) -> Described<'a> {
         let mut place = lines.place(at);
         let mut functions = Vec::with_capacity(written.len().max(1));
+        let built_packages = &self.sections.built_packages;
         let mut add = |name: Option<&[u8]>, place: Option<CallPlace>| {
             let name = name.map(|name| self.demangled(name)).unwrap_or_default();
             let file = place.and_then(|place| lines.path(place.file?));
-            functions.push(Function { name, file, line: place.map(|place| place.line).filter(|&line| line > 0) });
+            let is_in = |file: &str| built_packages.iter().any(|folder| file.starts_with(folder));
+            let is_of_built_package = file.as_deref().is_some_and(is_in);
+            let line = place.map(|place| place.line).filter(|&line| line > 0);
+            functions.push(Function { name, file, line, is_of_built_package });
         };
         for function in written.iter().rev() {
             add(function.name, place);

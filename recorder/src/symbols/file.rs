@@ -3,7 +3,15 @@
 //! A file is mapped, since debug information can be larger than memory. It belongs to somebody and may be cut while it is
 //! mapped, which kills whoever reads on: only a process that can be spared does this.
 
-use std::{cell::Cell, fs::File, io::Read, ops::Deref};
+use std::{
+    fs::File,
+    io::Read,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use gimli::{EndianSlice, LittleEndian};
 use memmap2::Mmap;
@@ -27,8 +35,8 @@ const SMALL: u64 = 16 << 20;
 /// What sections were decompressed to, for as long as they are looked at.
 pub struct Decompressed {
     bytes: Arena<Vec<u8>>,
-    /// What may still be added, bytes.
-    left: Cell<u64>,
+    /// What may still be added, bytes: to this, and to those beside it.
+    left: Arc<AtomicU64>,
 }
 
 impl Default for Decompressed {
@@ -41,7 +49,12 @@ impl Default for Decompressed {
 impl Decompressed {
     /// With room for so many bytes.
     pub fn up_to(limit: u64) -> Decompressed {
-        Decompressed { bytes: Arena::new(), left: Cell::new(limit) }
+        Decompressed { bytes: Arena::new(), left: Arc::new(AtomicU64::new(limit)) }
+    }
+
+    /// For another thread that reads the same file: both have together what this one has room for.
+    pub fn beside(&self) -> Decompressed {
+        Decompressed { bytes: Arena::new(), left: Arc::clone(&self.left) }
     }
 
     /// Copies a file, which takes as much as if it were a section.
@@ -57,9 +70,8 @@ impl Decompressed {
         if size > most {
             return Err(format!("{compressed} bytes would take {size}"));
         }
-        let left = self.left.get().checked_sub(size).ok_or_else(|| format!("there is no memory for {size} bytes"))?;
-        self.left.set(left);
-        Ok(())
+        let taken = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
+        taken.map(drop).map_err(|_| format!("there is no memory for {size} bytes"))
     }
 }
 

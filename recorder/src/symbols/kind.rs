@@ -9,7 +9,10 @@ mod tests;
 use std::fmt;
 
 use self::place::Place;
-use super::names::{crates_of, has_arguments};
+use super::{
+    names::{crates_of, has_arguments},
+    request::Function,
+};
 
 /// Whose code a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +111,17 @@ pub fn kind_of(function: &str, file: Option<&str>) -> Told {
     }
 }
 
+/// The folder, with its slash, of a package that stands among dependencies and is none: a program was made of it, as
+/// `cargo install` does it. Told from what the compiler was given, as debug information has it: dependencies are
+/// libraries, and programs begin in `main.rs` or in a file of `src/bin`.
+pub fn built_package(unit: &str) -> Option<&str> {
+    let (root, _codegen_unit) = unit.split_once("/@/")?;
+    let folder = package_of(root).and(origin_of(root))?;
+    let file = &root[folder.len()..];
+    let is_program = file.starts_with("src/bin/") || file.rsplit('/').next() == Some("main.rs");
+    is_program.then_some(folder)
+}
+
 /// The part of a path that makes it another's than the user's, with its last slash: all files that begin with it are of
 /// one kind, but for those that are not Rust, of which this says nothing.
 ///
@@ -183,6 +197,16 @@ pub fn crate_of(function: &str) -> Option<&str> {
     let foreign = crates.of_type.filter(|name| !crates::is_std(name));
     let primitive = crates.of_primitive.then_some("core");
     foreign.or(crates.of_trait).or(crates.of_type).or(primitive)
+}
+
+impl Function {
+    /// Whose code it is, as [`kind_of`] says of all but the package that was built.
+    pub fn told(&self) -> Told {
+        if self.is_of_built_package && self.file.as_deref().is_some_and(place::is_rust) {
+            return Told { kind: FrameKind::User, evidence: Evidence::Path };
+        }
+        kind_of(&self.name, self.file.as_deref())
+    }
 }
 
 fn kind_by_name(function: &str) -> Told {

@@ -27,7 +27,10 @@ pub use self::{
     category::{Categories, Category, Unclear},
     dependency::{Dependency, dependency_of},
     kernel::KernelFunctions,
-    kind::{Evidence, FrameKind, Told, crate_of, kind_of, origin_of, package_of, short_file, told_file, told_place},
+    kind::{
+        Evidence, FrameKind, Told, built_package, crate_of, kind_of, origin_of, package_of, short_file, told_file,
+        told_place,
+    },
     module::{Means, Sink, name},
     names::{demangle, short},
     request::{Answer, Function, Missing, ModuleReport, NamesIn, Request, Symbols},

@@ -72,7 +72,7 @@ pub fn name(request: &Request, means: &Means, sink: &dyn Sink) -> ModuleReport {
     }
     functions.sort();
     let room = Room::default();
-    let mut rooms_of_others: Vec<Room> = (1..means.threads).map(|_| Room::default()).collect();
+    let mut rooms_of_others: Vec<Room> = (1..means.threads).map(|_| room.beside()).collect();
     let (sections, mut missing) = match objects.with_debug_information().filter(|_| means.debug_information) {
         None => (None, lacking(request, &sources, &functions)),
         Some(object) => match DebugSections::load(object, objects.shared.as_ref(), objects.package.as_ref(), &room) {
@@ -113,7 +113,7 @@ fn by_list(list: &File, addresses: &[u64], report: ModuleReport, sink: &dyn Sink
         Err(error) => return ModuleReport { missing: Some(Missing::File(error.to_string())), ..report },
     };
     let symbols = addresses.iter().filter_map(|&address| {
-        let function = Function { name: map.find(address)?.to_owned(), file: None, line: None };
+        let function = Function { name: map.find(address)?.to_owned(), ..Function::default() };
         Some(Symbols { address, functions: vec![function] })
     });
     let symbols: Vec<Symbols> = symbols.collect();
@@ -272,7 +272,7 @@ impl<'a> Work<'_, 'a> {
         if let Some(name) = symbol.filter(is_better).and_then(|names| names.iter().next()) {
             let name = demangle(&String::from_utf8_lossy(name)).into_owned();
             match functions.last_mut() {
-                None => functions.push(Function { name, file: None, line: None }),
+                None => functions.push(Function { name, ..Function::default() }),
                 Some(outermost) => outermost.name = name,
             }
         }

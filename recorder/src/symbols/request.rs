@@ -58,6 +58,8 @@ pub struct Function {
     pub file: Option<String>,
     /// The line in that file: of the instruction, or of the call that was inlined.
     pub line: Option<u32>,
+    /// It is of the package that the program was made of, though that stands among dependencies.
+    pub is_of_built_package: bool,
 }
 
 /// How it went for a module.

@@ -70,6 +70,22 @@ pub struct FunctionMessage {
     file: Option<String>,
     #[prost(uint32, optional, tag = "3")]
     line: Option<u32>,
+    #[prost(bool, tag = "4")]
+    is_of_built_package: bool,
+}
+
+impl From<Function> for FunctionMessage {
+    fn from(function: Function) -> FunctionMessage {
+        let Function { name, file, line, is_of_built_package } = function;
+        FunctionMessage { name, file, line, is_of_built_package }
+    }
+}
+
+impl From<FunctionMessage> for Function {
+    fn from(message: FunctionMessage) -> Function {
+        let FunctionMessage { name, file, line, is_of_built_package } = message;
+        Function { name, file, line, is_of_built_package }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -96,17 +112,13 @@ impl Question {
 
 impl From<Symbols> for SymbolsMessage {
     fn from(symbols: Symbols) -> SymbolsMessage {
-        let functions = symbols.functions.into_iter();
-        let functions = functions.map(|Function { name, file, line }| FunctionMessage { name, file, line }).collect();
-        SymbolsMessage { address: symbols.address, functions }
+        SymbolsMessage { address: symbols.address, functions: symbols.functions.into_iter().map(Into::into).collect() }
     }
 }
 
 impl From<SymbolsMessage> for Symbols {
     fn from(message: SymbolsMessage) -> Symbols {
-        let functions = message.functions.into_iter();
-        let functions = functions.map(|FunctionMessage { name, file, line }| Function { name, file, line }).collect();
-        Symbols { address: message.address, functions }
+        Symbols { address: message.address, functions: message.functions.into_iter().map(Into::into).collect() }
     }
 }
 

@@ -327,6 +327,7 @@ mod tests {
             name: "app::part".to_owned(),
             file: Some("/home/user/app/src/part.rs".to_owned()),
             line: Some(33),
+            ..Function::default()
         };
         let all = ConvoyHeld { lasted_ns: 30_000_000, convoy, held };
         let told = |of: &ConvoyHeld, held_in| Convoy::of(of, held_in).to_string();

@@ -31,7 +31,7 @@ pub struct Heaviest {
 impl OfCrates {
     /// One that lasted so long.
     pub fn one(Dependency { krate, function }: Dependency<'_>, ns: u64) -> OfCrates {
-        let Function { name, file, line } = function.clone();
+        let Function { name, file, line, .. } = function.clone();
         let lines = line.map(|line| (line, ns)).into_iter().collect();
         OfCrates(BTreeMap::from([((name, file), InFunction { krate, ns, lines })]))
     }
@@ -58,7 +58,7 @@ impl OfCrates {
         let of_it = self.0.iter().filter(|(_, of)| of.krate == krate);
         let ((name, file), InFunction { lines, .. }) = of_it.max_by_key(|(_, of)| of.ns)?;
         let line = lines.iter().max_by_key(|(_, ns)| **ns).map(|(line, _)| *line);
-        let function = Function { name: name.clone(), file: file.clone(), line };
+        let function = Function { name: name.clone(), file: file.clone(), line, ..Function::default() };
         Some(Heaviest { krate: krate.to_owned(), function, lines: lines.clone() })
     }
 }

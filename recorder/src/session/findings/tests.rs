@@ -50,6 +50,7 @@ fn located(places: Vec<Place>, names: &[(u64, &str, u32)]) -> Vec<Place> {
         name: name.to_owned(),
         file: Some("/home/user/app/src/main.rs".to_owned()),
         line: Some(line),
+        ..Function::default()
     };
     let symbols = |&(address, name, line)| Symbols { address, functions: vec![function(name, line)] };
     located_by(places, names.iter().map(symbols).collect())
@@ -110,6 +111,7 @@ fn what_is_in_no_code_of_the_program_s_own_is_told_by_what_it_is_about_or_by_its
         name: name.to_owned(),
         file: Some(format!("{registry}/{file}")),
         line: Some(line),
+        ..Function::default()
     };
     let deflate = |name, line| of_crate(name, "miniz_oxide-0.8.9/src/deflate/core.rs", line);
     let paint = |name, line| of_crate(name, "colours-1.2.0/src/lib.rs", line);

@@ -3,7 +3,7 @@ use std::{env, fs, path::Path};
 use super::*;
 
 fn function(name: &str, file: Option<&str>) -> Function {
-    Function { name: name.to_owned(), file: file.map(str::to_owned), line: Some(1) }
+    Function { name: name.to_owned(), file: file.map(str::to_owned), line: Some(1), ..Function::default() }
 }
 
 /// A function and its file.

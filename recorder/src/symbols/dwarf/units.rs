@@ -1,12 +1,15 @@
 //! Which unit knows what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gimli::{DebugInfoOffset, Dwarf, Range, Unit, UnitRef, UnitType};
 use rustc_hash::FxHashMap;
 
 use super::{Slice, lines};
-use crate::{symbols::memory::Ceiling, target::spare_memory};
+use crate::{
+    symbols::{built_package, memory::Ceiling},
+    target::spare_memory,
+};
 
 /// A unit among those of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +73,12 @@ impl<'a> Units<'a> {
 
     pub fn all(&self) -> impl Iterator<Item = UnitIndex> + use<> {
         (0..self.units.len()).map(UnitIndex)
+    }
+
+    /// The folders of packages that programs were made of, where those stand among dependencies: see [`built_package`].
+    pub fn built_packages(&self) -> BTreeSet<String> {
+        let names = self.units.iter().filter_map(|unit| unit.name);
+        names.filter_map(|name| built_package(std::str::from_utf8(name.slice()).ok()?).map(str::to_owned)).collect()
     }
 
     /// The unit that this place in the section is in.

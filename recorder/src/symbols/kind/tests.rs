@@ -79,6 +79,29 @@ fn a_file_at_no_known_place_leaves_it_to_the_name() {
 }
 
 #[test]
+fn a_program_that_was_made_of_a_package_among_dependencies_is_its_own() {
+    let unit = |file: &str| format!("{CARGO}/{file}/@/app.0123456789abcdef-cgu.03");
+    for program in ["app-1.2.0/src/main.rs", "app-1.2.0/src/bin/serve.rs", "app-1.2.0/crates/core/main.rs"] {
+        assert_eq!(built_package(&unit(program)), Some(&*format!("{CARGO}/app-1.2.0/")), "{program}");
+    }
+    let library = unit("app-1.2.0/src/lib.rs");
+    let at_home = "/home/user/app/src/main.rs/@/app.0123456789abcdef-cgu.0".to_owned();
+    let of_std = "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/std/src/main.rs/@/std.1-cgu.0".to_owned();
+    let of_c = format!("{CARGO}/app-1.2.0/src/main.rs");
+    for other in [library, at_home, of_std, of_c, String::new()] {
+        assert_eq!(built_package(&other), None, "{other}");
+    }
+
+    let told = |file: &str, is_of_built_package| {
+        Function { name: "app::run".into(), file: Some(format!("{CARGO}/{file}")), line: None, is_of_built_package }
+            .told()
+    };
+    assert_eq!(told("app-1.2.0/src/lib.rs", true), Told { kind: FrameKind::User, evidence: Evidence::Path });
+    assert_eq!(told("app-1.2.0/src/lib.rs", false).kind, FrameKind::Crate);
+    assert_eq!(told("app-1.2.0/native/a.c", true).kind, FrameKind::Native, "as everywhere");
+}
+
+#[test]
 fn without_a_file_the_crates_in_the_name_decide() {
     use self::Evidence::{Guess, Name};
     use FrameKind::{Crate, Native, Runtime, RustStd, User};

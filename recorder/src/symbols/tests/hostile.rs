@@ -128,4 +128,7 @@ fn what_unpacks_to_far_more_than_debug_information_does_is_refused() {
     let tight: &'static Decompressed = Box::leak(Box::new(Decompressed::up_to(small + 1)));
     assert_eq!(unpacked(small, tight), Ok(small));
     assert!(unpacked(small, tight).unwrap_err().contains("there is no memory"));
+    // Nor beside it.
+    let other: &'static Decompressed = Box::leak(Box::new(tight.beside()));
+    assert!(unpacked(small, other).unwrap_err().contains("there is no memory"));
 }

@@ -75,20 +75,18 @@ enum Function {
 
 /// Reads all of a file's debug information. Nothing if it can't be read; what is damaged in one unit can be whole in others.
 pub fn read<'a>(object: &ElfObject<'a>, shared: Option<&ElfObject<'a>>, package: Option<&ElfObject<'a>>) -> Types {
-    let mut rooms: [Room; THREADS] = std::array::from_fn(|_| Room::of_copies());
-    let (own, others) = rooms.split_at_mut(1);
-    read_in(object, shared, package, own, others)
+    let room = Room::of_copies();
+    let mut others: [Room; THREADS - 1] = std::array::from_fn(|_| room.beside());
+    read_in(object, shared, package, &room, &mut others)
 }
 
 fn read_in<'a>(
     object: &ElfObject<'a>,
     shared: Option<&ElfObject<'a>>,
     package: Option<&ElfObject<'a>>,
-    own: &'a mut [Room],
+    room: &'a Room,
     others: &'a mut [Room],
 ) -> Types {
-    let [room, ..] = own else { return Types::default() };
-    let room: &'a Room = room;
     let Ok(sections) = DebugSections::load(object, shared, package, room) else { return Types::default() };
     let mut units: Vec<UnitIndex> = sections.all_units().collect();
     // One that takes long comes first.
