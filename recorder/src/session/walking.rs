@@ -25,7 +25,7 @@ use super::{changes::PATIENCE, modules::Unreadable, preamble::boottime_ns};
 use crate::{
     target::ProcessMemory,
     timeline::{RuntimeCounter, TaskCode, WalkedProcess, WalkedRuntime},
-    tokio::walk::{Allowance, Lists, Places, RuntimeAt, RuntimeKind, RuntimeWalk, Walk, Walker},
+    tokio::walk::{Allowance, Doubt, Lists, Places, RuntimeAt, RuntimeKind, RuntimeWalk, Walk, Walker},
 };
 
 /// Tasks that are read at most on one walk, of all processes.
@@ -198,6 +198,8 @@ struct Process {
     asked: u32,
     /// A runtime was believed at some time.
     has_walked: bool,
+    /// Whether a pool for blocking code was told at some time, and why not, if a runtime was.
+    pools: Option<Result<(), Doubt>>,
 }
 
 #[derive(Default)]
@@ -215,7 +217,7 @@ impl Follower {
         while let Ok(news) = coming.recv() {
             match news {
                 News::Runs { process, program } => self.runs(process, program),
-                News::Forget { process } => drop(self.processes.remove(&process)),
+                News::Forget { process } => self.forget(process),
                 News::Thread { process, thread, pointer } => {
                     self.processes.entry(process).or_default().threads.insert(thread, pointer);
                 }
@@ -227,6 +229,8 @@ impl Follower {
                 News::End => break,
             }
         }
+        let left: Vec<Tgid> = self.processes.keys().copied().collect();
+        left.into_iter().for_each(|process| self.forget(process));
         let refused = self.refused.into_iter().collect();
         WalkSummary { walks: self.walks, cpu: own_cpu_time(), refused }
     }
@@ -250,8 +254,16 @@ impl Follower {
         let Some(process) = self.processes.get_mut(&tgid) else { return };
         process.threads.remove(&thread);
         if process.threads.is_empty() {
-            self.processes.remove(&tgid);
+            self.forget(tgid);
         }
+    }
+
+    fn forget(&mut self, tgid: Tgid) {
+        let Some(Process { program: Some((program, _)), pools: Some(Err(doubt)), .. }) = self.processes.remove(&tgid)
+        else {
+            return;
+        };
+        self.refused.insert(unreadable(tgid, &program.path, doubt.to_string()));
     }
 
     fn walk(&mut self, polled: &[(Tgid, RuntimeAt)]) -> Walked {
@@ -293,10 +305,7 @@ impl Process {
     ) -> Option<Result<WalkedProcess, Unreadable>> {
         let (program, walker) = self.program.as_mut()?;
         let memory = ProcessMemory(tgid);
-        let refuse = |reason: String| {
-            let path = format!("process {tgid} ({})", program.path);
-            Some(Err(Unreadable { path, reason }))
-        };
+        let refuse = |reason: String| Some(Err(unreadable(tgid, &program.path, reason)));
         let pointers: Vec<u64> = self.threads.values().copied().filter(|&pointer| pointer != 0).collect();
         if !self.has_walked
             && let Some(&pointer) = pointers.first()
@@ -308,6 +317,10 @@ impl Process {
         let began_ns = boottime_ns();
         let walk = walker.walk(&memory, &pointers, told, allowance);
         self.has_walked |= !walk.runtimes.is_empty();
+        for runtime in &walk.runtimes {
+            let told = runtime.state.blocking.map(drop);
+            self.pools = Some(self.pools.map_or(told, |before| before.or(told)));
+        }
         match walk.doubt {
             Some(doubt) if !self.has_walked => refuse(doubt.to_string()),
             _ => Some(Ok(walked_process(tgid, walk, began_ns, program))),
@@ -322,6 +335,10 @@ impl Process {
         self.asked += u32::from(wants);
         wants
     }
+}
+
+fn unreadable(tgid: Tgid, path: &str, reason: String) -> Unreadable {
+    Unreadable { path: format!("process {tgid} ({path})"), reason }
 }
 
 fn walked_process(tgid: Tgid, walk: Walk, began_ns: u64, program: &WalkedProgram) -> WalkedProcess {
@@ -344,10 +361,12 @@ fn walked_runtime(walk: RuntimeWalk, began_ns: u64, program: &WalkedProgram) -> 
         (RuntimeCounter::LiveTasks, walk.state.live_tasks),
         (RuntimeCounter::SpawnedTasks, walk.state.spawned_tasks),
         (RuntimeCounter::InjectionQueue, walk.state.injected),
-        (RuntimeCounter::BlockingThreads, walk.state.blocking.threads),
-        (RuntimeCounter::IdleBlockingThreads, walk.state.blocking.idle),
-        (RuntimeCounter::BlockingQueue, walk.state.blocking.queued),
     ];
+    if let Ok(pool) = walk.state.blocking {
+        counters.push((RuntimeCounter::BlockingThreads, pool.threads));
+        counters.push((RuntimeCounter::IdleBlockingThreads, pool.idle));
+        counters.push((RuntimeCounter::BlockingQueue, pool.queued));
+    }
     if let Some(workers) = walk.state.workers {
         counters.push((RuntimeCounter::IdleWorkers, workers.parked));
         counters.push((RuntimeCounter::SearchingWorkers, workers.searching));

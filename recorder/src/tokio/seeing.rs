@@ -74,7 +74,9 @@ fn build(program: &Program) -> Option<Build> {
     let [version] = program.origins.tokio[..] else { return None };
     let is_unstable = program.vtables.iter().any(|vtable| vtable.spawn_location_offset.is_some());
     let unstable = (is_unstable || version.minor >= FIRST_THAT_TELLS_UNSTABLE).then_some(is_unstable);
-    (version.major == 1).then(|| Build { unstable, ..Build::of_minor(u32::from(version.minor)) })
+    // Where there is some, it may be for the program's own use.
+    let parking_lot = (!program.origins.has_parking_lot).then_some(false);
+    (version.major == 1).then(|| Build { unstable, parking_lot, ..Build::of_minor(u32::from(version.minor)) })
 }
 
 fn unknown_version(program: &Program) -> String {

@@ -12,6 +12,9 @@ pub struct Origins {
     pub tokio: Vec<Version>,
     /// The commits of rustc whose library was linked, sorted: 40 hexadecimal digits each.
     pub rustc: Vec<String>,
+    /// Whether there is code of `parking_lot` that threads wait by, as in every Tokio that was built with it. A program may
+    /// have it for its own use.
+    pub has_parking_lot: bool,
 }
 
 /// A version of Tokio. What may stand behind its numbers is left out.
@@ -34,18 +37,21 @@ const MAX_FOUND: usize = 16;
 
 const TOKIO: &[u8] = b"/tokio-";
 const RUSTC: &[u8] = b"/rustc/";
+const PARKING_LOT: &[u8] = b"/parking_lot-";
+const CONDVAR: &[u8] = b"/src/condvar.rs";
 
 impl Origins {
     /// Those of a file.
     pub(super) fn read<S: Source + ?Sized>(contents: &Contents<'_, S>) -> Result<Origins, ImageError> {
         let origins = Self::among(contents, false)?;
         // Older linkers map constants with the code.
-        if origins == Origins::default() { Self::among(contents, true) } else { Ok(origins) }
+        let has_none = origins.tokio.is_empty() && origins.rustc.is_empty();
+        if has_none { Self::among(contents, true) } else { Ok(origins) }
     }
 
     /// Looks at what can be executed, or at all the rest.
     fn among<S: Source + ?Sized>(contents: &Contents<'_, S>, executable: bool) -> Result<Origins, ImageError> {
-        let (mut tokio, mut rustc) = (BTreeSet::new(), BTreeSet::new());
+        let (mut tokio, mut rustc, mut has_parking_lot) = (BTreeSet::new(), BTreeSet::new(), false);
         for bytes in contents.pieces(executable, OVERLAP, MAX_BYTES) {
             let bytes = bytes?;
             for at in slashes(&bytes) {
@@ -56,14 +62,21 @@ impl Origins {
                 if rustc.len() < MAX_FOUND {
                     rustc.extend(rest.strip_prefix(RUSTC).and_then(commit));
                 }
+                has_parking_lot |= rest.strip_prefix(PARKING_LOT).is_some_and(is_condvar);
             }
         }
-        Ok(Origins { tokio: tokio.into_iter().collect(), rustc: rustc.into_iter().collect() })
+        Ok(Origins { tokio: tokio.into_iter().collect(), rustc: rustc.into_iter().collect(), has_parking_lot })
     }
 }
 
 fn slashes(bytes: &[u8]) -> impl Iterator<Item = usize> {
     bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at)
+}
+
+/// Whether this is `0.12.5/src/condvar.rs`.
+fn is_condvar(path: &[u8]) -> bool {
+    let version = path.iter().position(|&byte| byte == b'/').unwrap_or_default();
+    path[version..].starts_with(CONDVAR)
 }
 
 /// What a path has between `/rustc/` and the next slash.

@@ -8,12 +8,17 @@ mod lists;
 mod runtimes;
 #[cfg(test)]
 mod tests;
+mod trials;
 
 use std::fmt;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use self::{lists::Round, runtimes::Handle};
+use self::{
+    lists::Round,
+    runtimes::Handle,
+    trials::{Found, Trials},
+};
 pub use self::{
     lists::{FoundTask, Lists, TaskState, TaskStates},
     runtimes::{BlockingThreads, RuntimeState, Workers},
@@ -152,8 +157,8 @@ impl From<&Vtable> for TaskShape {
 #[derive(Debug)]
 pub struct Walker {
     places: Places,
-    /// The one of the layouts by which a runtime was believed.
-    chosen: Option<usize>,
+    /// Which of the layouts it is.
+    trials: Trials,
     known: FxHashMap<RuntimeAt, Known>,
     walks: usize,
 }
@@ -161,7 +166,8 @@ pub struct Walker {
 impl Walker {
     /// A walker of a process in which nothing is found yet.
     pub fn new(places: Places) -> Walker {
-        Walker { places, chosen: None, known: FxHashMap::default(), walks: 0 }
+        let trials = Trials::of(places.layouts.len());
+        Walker { places, trials, known: FxHashMap::default(), walks: 0 }
     }
 
     /// Reads as much as is allowed. Of runtimes that are left out, the next walk begins with others.
@@ -177,19 +183,8 @@ impl Walker {
     ) -> Walk {
         let mut walk = Walk::default();
         self.walks += 1;
-        let tried = match self.chosen {
-            Some(chosen) => chosen..chosen + 1,
-            None => 0..self.places.layouts.len(),
-        };
-        let (mut found, mut are_all) = (Vec::new(), true);
-        for index in tried {
-            (found, are_all) = self.find(index, memory, threads, told, allowance.goes_on, &mut walk.doubt);
-            if !found.is_empty() {
-                self.chosen = Some(index);
-                break;
-            }
-        }
-        for (handle, state) in found {
+        let Found { runtimes, are_all } = self.believed(memory, threads, told, allowance.goes_on, &mut walk.doubt);
+        for (handle, state) in runtimes {
             let known = self.known.entry(handle.at).or_default();
             known.misses = 0;
             walk.runtimes.push(known.walk(memory, &handle, state, &self.places, allowance));
@@ -202,11 +197,37 @@ impl Walker {
 
     /// The word in which a task that was found has its state.
     pub fn state_word(&self, memory: &dyn Memory, task: u64) -> Option<u64> {
-        let (_, layout) = self.places.layouts.get(self.chosen?)?;
+        let (_, layout) = self.places.layouts.get(self.trials.chosen()?)?;
         memory.read(task.wrapping_add(layout.header.state?.into()), 8).word(0)
     }
 
-    /// The runtimes that are believed by one of the layouts, and whether that is all of them.
+    /// The runtimes that are believed, of the layouts that the program may have.
+    fn believed(
+        &mut self,
+        memory: &dyn Memory,
+        threads: &[u64],
+        told: &[RuntimeAt],
+        goes_on: &dyn Fn() -> bool,
+        doubt: &mut Option<Doubt>,
+    ) -> Found {
+        let (mut believed, mut are_all) = (Vec::new(), true);
+        for index in self.trials.left() {
+            let found = self.find(index, memory, threads, told, goes_on, doubt);
+            are_all = found.are_all;
+            if !found.runtimes.is_empty() {
+                believed.push((index, found));
+            }
+        }
+        let layouts = &self.places.layouts;
+        let judged =
+            self.trials.judge(believed, |one, other| layouts[one].1.blocking_pool == layouts[other].1.blocking_pool);
+        judged.unwrap_or_else(|why| {
+            *doubt = why.or(*doubt);
+            Found { runtimes: Vec::new(), are_all }
+        })
+    }
+
+    /// The runtimes that are believed by one of the layouts.
     fn find(
         &self,
         index: usize,
@@ -215,7 +236,7 @@ impl Walker {
         told: &[RuntimeAt],
         goes_on: &dyn Fn() -> bool,
         doubt: &mut Option<Doubt>,
-    ) -> (Vec<(Handle, RuntimeState)>, bool) {
+    ) -> Found {
         let (context, layout) = &self.places.layouts[index];
         let contexts = threads.iter().map(|thread| thread.wrapping_add_signed(*context));
         let mut candidates: FxHashSet<RuntimeAt> = told.iter().chain(self.known.keys()).copied().collect();
@@ -227,7 +248,7 @@ impl Walker {
         candidates.sort_unstable();
         let first = self.walks % candidates.len().max(1);
         candidates.rotate_left(first);
-        let mut found = Vec::new();
+        let mut runtimes = Vec::new();
         for (tried, &at) in (1..).zip(&candidates) {
             let read = Handle::read(memory, at, layout).and_then(|handle| {
                 let state = handle.state(memory, layout)?;
@@ -235,14 +256,14 @@ impl Walker {
                 Ok((handle, state))
             });
             match read {
-                Ok(believed) => found.push(believed),
+                Ok(believed) => runtimes.push(believed),
                 Err(why) => *doubt = Some(why),
             }
-            if found.len() >= MAX_RUNTIMES || !goes_on() {
-                return (found, tried == candidates.len());
+            if runtimes.len() >= MAX_RUNTIMES || !goes_on() {
+                return Found { runtimes, are_all: tried == candidates.len() };
             }
         }
-        (found, true)
+        Found { runtimes, are_all: true }
     }
 
     fn end_others(&mut self, walk: &mut Walk) {

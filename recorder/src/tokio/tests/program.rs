@@ -126,11 +126,31 @@ fn paths_tell_what_a_program_was_built_from() {
         ("no commit", &format!("/rustc/{}x/library", &commit[1..]), &[], 0),
     ] {
         let mut program = polling(&[&[0xc3]]);
-        let mut text = text.as_bytes().to_vec();
-        text.resize(text.len().next_multiple_of(8), 0);
-        program.data.extend(text.as_chunks::<8>().0.iter().map(|word| Word::Number(u64::from_le_bytes(*word))));
+        program.data.extend(words(text));
         let origins = examined(&program).unwrap().origins;
         assert_eq!(origins.tokio.iter().map(ToString::to_string).collect::<Vec<_>>(), versions, "{claim}");
         assert_eq!(origins.rustc, vec![commit; commits], "{claim}");
     }
+}
+
+#[test]
+fn a_path_tells_that_there_may_be_a_tokio_with_parking_lot() {
+    for (text, expected) in [
+        ("/registry/src/index/parking_lot-0.12.5/src/condvar.rs", true),
+        ("/a/parking_lot-0.9.0/src/condvar.rs", true),
+        ("/registry/src/index/parking_lot_core-0.9.12/src/parking_lot.rs", false),
+        ("/registry/src/index/parking_lot-0.12.5/src/mutex.rs", false),
+        ("/parking_lot-", false),
+    ] {
+        let mut program = polling(&[&[0xc3]]);
+        program.data.extend(words(&format!("/tokio-1.54.1/src/lib.rs {text}")));
+        assert_eq!(examined(&program).unwrap().origins.has_parking_lot, expected, "{text}");
+    }
+}
+
+/// A text as it stands in a file.
+fn words(text: &str) -> Vec<Word> {
+    let mut text = text.as_bytes().to_vec();
+    text.resize(text.len().next_multiple_of(8), 0);
+    text.as_chunks::<8>().0.iter().map(|word| Word::Number(u64::from_le_bytes(*word))).collect()
 }

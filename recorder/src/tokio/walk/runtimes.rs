@@ -30,7 +30,7 @@ const TRIES: usize = 3;
 const ARC_STRONG: u64 = 0;
 
 /// What a runtime is like at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeState {
     /// Tasks that have not ended.
     pub live_tasks: u64,
@@ -40,8 +40,8 @@ pub struct RuntimeState {
     pub injected: u64,
     /// None on a runtime of one thread.
     pub workers: Option<Workers>,
-    /// The pool for code that blocks.
-    pub blocking: BlockingThreads,
+    /// The pool for code that blocks, or why that is not known.
+    pub blocking: Result<BlockingThreads, Doubt>,
 }
 
 /// What a runtime's workers are like.
@@ -181,7 +181,7 @@ impl Handle {
             live_tasks: self.word(self.fields.tasks)?,
             spawned_tasks: self.word(self.fields.spawned)?,
             injected: self.word(self.fields.injected)?,
-            blocking: again(|| blocking_threads(memory, pool, worker_threads, layout))?,
+            blocking: again(|| blocking_threads(memory, pool, worker_threads, layout)),
             workers,
         })
     }
@@ -249,6 +249,9 @@ fn queue_lengths(memory: &dyn Memory, queues: &[u64], layout: &Layout) -> Result
     lengths.collect()
 }
 
+/// What a doubt about the pool is of.
+pub const BLOCKING_THREADS: &str = "a runtime's threads for blocking code";
+
 /// Handles of one pool, threads that it may have, and tasks that wait for one: more are no numbers but something else.
 const MAX_HANDLES: u64 = 1 << 24;
 const MAX_THREADS: u64 = 1 << 22;
@@ -260,7 +263,7 @@ fn blocking_threads(
     worker_threads: u64,
     layout: &Layout,
 ) -> Result<BlockingThreads, Doubt> {
-    const WHAT: &str = "a runtime's threads for blocking code";
+    const WHAT: &str = BLOCKING_THREADS;
     let part = &layout.blocking_pool;
     // What an `Arc` points at begins with how many of them there are, and of those that don't keep it alive one more.
     let counts = [Some(0), Some(8)];
@@ -276,8 +279,11 @@ fn blocking_threads(
     let (strong, weak) = (next()?, next()?);
     let (threads, idle, queued, cap) = (next()?, next()?, next()?, next()?);
     let are_counts = [strong, weak].into_iter().all(|count| (1..=MAX_HANDLES).contains(&count));
-    if !are_counts || idle > threads || threads > cap || !(1..=MAX_THREADS).contains(&cap) || queued > MAX_QUEUED {
+    // Workers are threads of the pool, and beyond them it may always have one.
+    let may_be_cap = threads <= cap && worker_threads < cap && cap <= MAX_THREADS;
+    if !are_counts || idle > threads || !may_be_cap || queued > MAX_QUEUED {
         return Err(Doubt::Implausible(WHAT));
     }
-    Ok(BlockingThreads { threads: threads.saturating_sub(worker_threads), idle, queued })
+    let threads = threads.checked_sub(worker_threads).ok_or(Doubt::Implausible(WHAT))?;
+    Ok(BlockingThreads { threads, idle, queued })
 }

@@ -151,7 +151,7 @@ fn a_thread_leads_to_its_runtime_and_that_to_its_numbers() {
         spawned_tasks: 9,
         injected: 5,
         workers: Some(Workers { queues: vec![7, 2], searching: 1, parked: 1 }),
-        blocking: BlockingThreads { threads: 3, idle: 2, queued: 6 },
+        blocking: Ok(BlockingThreads { threads: 3, idle: 2, queued: 6 }),
     };
     assert_eq!(runtime.at, RuntimeAt { address: HANDLE, kind: RuntimeKind::MultiThread });
     assert_eq!((&runtime.state, walk.doubt), (&expected, None));
@@ -216,7 +216,7 @@ fn a_list_without_an_end_or_with_strange_tasks_is_given_up() {
 
 #[test]
 fn a_runtime_that_contradicts_itself_is_not_believed() {
-    let wrong: [(&str, Spoil); 17] = [
+    let wrong: [(&str, Spoil); 13] = [
         ("no references", |memory| memory.set(HANDLE, 0)),
         ("no lists", |memory| memory.set(HANDLE + 16, 0)),
         ("three lists", |memory| memory.set(HANDLE + 24, 3)),
@@ -229,10 +229,6 @@ fn a_runtime_that_contradicts_itself_is_not_believed() {
         ("more awake than there are", |memory| memory.set(HANDLE + 80, 3 << 16)),
         ("a full queue", |memory| memory.set(QUEUES + 24, 5 + 257)),
         ("no queue", |memory| memory.set(REMOTES + 8, 0)),
-        ("more idle threads than threads", |memory| memory.set(POOL + 24, 6)),
-        ("more threads than allowed", |memory| memory.set(POOL + 40, 4)),
-        ("no pool but a pointer", |memory| memory.set(POOL, 0x7f12_3456_7890)),
-        ("a pointer for a number of threads", |memory| memory.set(POOL + 40, 0x7f12_3456_7890)),
         ("an odd handle", |memory| memory.set(THREAD - 0x100 + 24, HANDLE + 1)),
     ];
     for (what, spoil) in wrong {
@@ -241,6 +237,67 @@ fn a_runtime_that_contradicts_itself_is_not_believed() {
         let walk = walk(&mut walker(vec![layout()]), &memory);
         assert!(walk.runtimes.is_empty() && walk.doubt.is_some(), "{what}: {walk:?}");
     }
+}
+
+#[test]
+fn a_pool_that_can_t_be_one_is_not_told_and_no_runtime_is_by_it_at_first() {
+    let wrong: [(&str, Spoil); 6] = [
+        ("more idle threads than threads", |memory| memory.set(POOL + 24, 6)),
+        ("more threads than allowed", |memory| memory.set(POOL + 40, 4)),
+        ("fewer threads than workers", |memory| memory.set(POOL + 16, 1)),
+        ("none allowed but workers", |memory| [16, 40].into_iter().for_each(|at| memory.set(POOL + at, 2))),
+        ("no pool but a pointer", |memory| memory.set(POOL, 0x7f12_3456_7890)),
+        ("a pointer for a number of threads", |memory| memory.set(POOL + 40, 0x7f12_3456_7890)),
+    ];
+    for (what, spoil) in wrong {
+        let mut memory = process();
+        spoil(&mut memory);
+        let mut own = walker(vec![layout()]);
+        assert!((0..3).all(|_| walk(&mut own, &memory).runtimes.is_empty()), "{what}");
+        assert!(walk(&mut own, &process()).runtimes[0].state.blocking.is_ok(), "{what}: its own layout is right");
+
+        let mut unknown = layout();
+        unknown.queue.head = None;
+        let mut walker = walker(vec![layout(), unknown]);
+        let first = walk(&mut walker, &memory);
+        assert!(first.runtimes.is_empty() && first.doubt.is_some(), "{what}: {first:?}");
+        let later = walk(&mut walker, &memory);
+        assert!(matches!(later.runtimes[0].state.blocking, Err(Doubt::Implausible(_))), "{what}: {later:?}");
+        let never = walk(&mut walker, &process());
+        assert!(never.runtimes[0].state.blocking.is_err(), "{what}: it was wrong twice");
+    }
+
+    let mut walker = walker(vec![layout()]);
+    let blocking = |walker: &mut Walker, memory: &Bytes| walk(walker, memory).runtimes[0].state.blocking;
+    assert!(blocking(&mut walker, &process()).is_ok());
+    let mut ending = process();
+    ending.set(POOL + 16, 1);
+    assert!(blocking(&mut walker, &ending).is_err(), "a runtime that ends is still one");
+    assert!(blocking(&mut walker, &process()).is_ok());
+}
+
+/// As in a program that has `parking_lot` for its own use, and a Tokio that was built without.
+#[test]
+fn a_pool_of_which_layouts_say_different_things_that_may_all_be_is_not_told() {
+    let mut moved = layout();
+    let pool = &mut moved.blocking_pool;
+    // What can't be less than the number of threads stands in front of it, and is that number if one begins later.
+    (pool.thread_cap, pool.threads, pool.idle_threads, pool.queued) = (Some(16), Some(24), Some(32), Some(48));
+    let mut memory = process();
+    for (offset, word) in [(16, 7), (24, 4), (32, 0), (40, 514), (48, 266)] {
+        memory.set(POOL + offset, word);
+    }
+    let mut walker = walker(vec![moved, layout()]);
+    for _ in 0..3 {
+        let walk = walk(&mut walker, &memory);
+        assert_eq!(walk.runtimes[0].state.blocking, Err(Doubt::NotDescribed(runtimes::BLOCKING_THREADS)));
+    }
+    // All but one of the threads are busy: if only two workers were threads, this could not be.
+    memory.set(POOL + 24, 1);
+    let blocking: Vec<_> = (0..3).map(|_| walk(&mut walker, &memory).runtimes[0].state.blocking).collect();
+    assert_eq!(blocking, [Ok(BlockingThreads { threads: 5, idle: 1, queued: 0 }); 3]);
+    memory.set(POOL + 24, 4);
+    assert_eq!(walk(&mut walker, &memory).runtimes[0].state.blocking.map(|pool| pool.idle), Ok(4), "it is known now");
 }
 
 #[test]
@@ -268,7 +325,7 @@ fn of_several_layouts_the_one_counts_by_which_a_runtime_is_plausible() {
     unknown.queue.head = None;
     let mut walker = walker(vec![wrong, unknown, layout()]);
     assert_eq!(walk(&mut walker, &process()).runtimes.len(), 1);
-    assert_eq!(walker.chosen, Some(2));
+    assert_eq!(walker.trials.chosen(), Some(2));
 }
 
 #[test]
