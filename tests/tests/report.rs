@@ -80,6 +80,13 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
 
 /// A program, and the same without probes: that tasks starve is not known there, and of polls less.
 fn compared_with_less(whole: &Path, less: &Path) {
+    let [told_of_whole, told_of_less] = [whole, less].map(|trace| json(trace, &["--json"]));
+    assert!(told_of_whole["has_probes"] == true && told_of_whole["missing"].is_null(), "{told_of_whole:#}");
+    let none = (&false.into(), &0.into(), &0.into());
+    assert_eq!((&told_of_less["has_probes"], &told_of_less["observed_ns"], &told_of_less["polls_exact"]), none);
+    let missing = told_of_less["missing"].as_str().expect("words");
+    assert!(missing.starts_with("polls were told by samples and switches alone"), "{missing}");
+    assert!(String::from_utf8_lossy(&report(less, &[]).stdout).contains(missing), "{missing}");
     for [before, after] in [[less, whole], [whole, less]] {
         let compare = ["--compare", before.to_str().expect("a path")];
         let told = json(after, &[&compare[..], &["--json"]].concat());

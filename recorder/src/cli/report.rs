@@ -78,12 +78,12 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             (after.found, is_worse, span)
         }
         None => {
-            let Read { findings, runtimes, polls, span } =
+            let Read { findings, runtimes, span } =
                 found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
             let told: Vec<&Found> = findings.iter().filter(|found| found.kept_ns() >= threshold_ns).collect();
-            let report = Report { threshold_ns, polls, span, groups: grouped(&told), findings: told, runtimes };
+            let report = Report::new(threshold_ns, span, told, runtimes);
             print(&report, arguments.json)?;
-            ensure_polls(arguments, polls > 0)?;
+            ensure_polls(arguments, span.polls() > 0)?;
             (findings, false, span)
         }
     };
@@ -157,12 +157,22 @@ struct Report<'f> {
     /// For how long they were observed.
     #[serde(flatten)]
     span: Span,
+    /// What of them can't be told, in words; null where it is next to nothing.
+    missing: Option<String>,
     /// Those that are alike: first those that tell of the program, of each cause the group that took most first.
     groups: Vec<Group<'f>>,
     /// Each of them, the longest first.
     findings: Vec<&'f Found>,
     /// What is wrong with runtimes as a whole.
     runtimes: Vec<RuntimeFound>,
+}
+
+impl<'f> Report<'f> {
+    fn new(threshold_ns: u64, span: Span, findings: Vec<&'f Found>, runtimes: Vec<RuntimeFound>) -> Report<'f> {
+        let polls = span.polls();
+        let missing = if polls == 0 { Some(NO_POLLS.to_owned()) } else { span.missing() };
+        Report { threshold_ns, polls, span, missing, groups: grouped(&findings), findings, runtimes }
+    }
 }
 
 impl fmt::Display for Report<'_> {
@@ -186,12 +196,12 @@ impl Report<'_> {
         if self.polls == 0 {
             return writeln!(out, "{NO_POLLS}");
         }
-        let gap = self.span.gap().map(|gap| format!("; {gap}")).unwrap_or_default();
+        let missing = self.missing.as_ref().map(|missing| format!("; {missing}")).unwrap_or_default();
         if self.groups.is_empty() {
-            return writeln!(out, "nothing took {threshold} ms or more{gap}");
+            return writeln!(out, "nothing took {threshold} ms or more{missing}");
         }
         let findings = several(self.findings.len() as u64, "finding", "findings");
-        writeln!(out, "{findings} of {threshold} ms or more{gap}\n")?;
+        writeln!(out, "{findings} of {threshold} ms or more{missing}\n")?;
         writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
         self.write_groups_of(Cause::Program, TOLD, out)?;
         if self.groups.iter().any(|group| group.is_of(Cause::Machine)) {
@@ -223,8 +233,29 @@ mod tests {
     }
 
     fn report_of(findings: Vec<&Found>) -> Report<'_> {
-        let (groups, span, runtimes) = (grouped(&findings), Span::default(), Vec::new());
-        Report { threshold_ns: 5_000_000, polls: 9, span, groups, findings, runtimes }
+        Report::new(5_000_000, Span::example(5_000_000_000, 5_000_000_000), findings, Vec::new())
+    }
+
+    #[test]
+    fn what_a_trace_without_probes_cant_tell_is_said_whether_anything_was_found_or_not() {
+        let long = found("long poll", 8_000_000, None);
+        for findings in [vec![&long], Vec::new()] {
+            let span = Span { polls_exact: 0, polls_found: 7, ..Span::example(5_000_000_000, 0) };
+            let report = Report::new(5_000_000, span, findings, Vec::new());
+            let told = report.to_string();
+            let first = told.lines().next().expect("a line");
+            let missing = "; polls were told by samples and switches alone: each lasted at least as long, some are missing, \
+                           and so are all starved tasks";
+            assert!(first.ends_with(missing), "{told}");
+            let json = serde_json::to_value(&report).expect("JSON");
+            assert_eq!(json["missing"].as_str(), missing.strip_prefix("; "));
+            assert_eq!(
+                (&json["has_probes"], &json["observed_ns"], &json["polls"]),
+                (&false.into(), &0.into(), &7.into())
+            );
+        }
+        let none = Report::new(5_000_000, Span::default(), Vec::new(), Vec::new());
+        assert_eq!((none.to_string(), none.missing.as_deref()), (format!("{NO_POLLS}\n"), Some(NO_POLLS)));
     }
 
     #[test]
@@ -294,13 +325,13 @@ mod tests {
 
     #[test]
     fn that_nothing_was_found_which_must_not_be_is_told_and_for_how_long_it_would_have_been() {
-        let span = Span { recorded_ns: 5_000_000_000, observed_ns: 1_500_000_000, is_exact: true };
+        let span = Span::example(5_000_000_000, 1_500_000_000);
         let longer = |kind, ms| FailOn::Longer { kind, limit: Duration::from_millis(ms) };
         let limits = [longer(Fault::LongPoll, 50), longer(Fault::Starved, 20)];
         let expected = "no long poll of 50 ms, no starved task of 20 ms or more; \
                         polls were observed for 30.0 % of the 5.0 s";
         assert_eq!(passed(&limits, span), expected);
-        let sampled = Span { is_exact: false, ..span };
+        let sampled = Span::example(5_000_000_000, 0);
         let expected = "nothing got worse that both traces could tell; polls were told by samples and switches alone";
         assert_eq!(passed(&[FailOn::Worse], sampled), expected);
     }

@@ -100,7 +100,7 @@ impl Recording {
 
     /// Whether it tells of any poll.
     pub fn has_polls(&self) -> bool {
-        !self.futures.is_empty()
+        self.span.polls() > 0
     }
 
     /// Whether it would tell of any.
@@ -121,7 +121,7 @@ impl Recording {
 
     /// Where probes tell of polls, those that samples tell of are not as many as there were.
     fn is_compared(&self, found: &Found) -> bool {
-        !self.span.is_exact || found.extent.as_deref() != Some("at least")
+        !self.span.has_probes || found.extent.as_deref() != Some("at least")
     }
 }
 
@@ -129,7 +129,7 @@ fn query(least_ns: u64) -> String {
     let found = found::query(least_ns);
     format!(
         "{MODULES} \
-         WITH probed AS (SELECT DISTINCT upid FROM polletto_polls WHERE extent = 'exact'), \
+         WITH probed AS ({}), \
          told AS (SELECT * FROM polletto_polls \
          WHERE extent = 'exact' OR NOT EXISTS (SELECT 1 FROM probed)), \
          futures AS (SELECT json_object('future', future, 'name', max(name), 'polls', count(), \
@@ -142,6 +142,7 @@ fn query(least_ns: u64) -> String {
          UNION ALL SELECT hex(json_object('polls', json(object))) FROM futures \
          UNION ALL SELECT hex(json_object('span', json(object))) FROM span \
          UNION ALL SELECT hex(json_object('means', json(object))) FROM means",
+        span::PROBED,
         span::QUERY,
         means::QUERY
     )

@@ -83,8 +83,6 @@ pub struct RuntimeFound {
 enum Row {
     Finding(Box<Found>),
     Runtime(RuntimeFound),
-    /// How many polls there are.
-    Polls(u64),
     Span(Span),
 }
 
@@ -94,9 +92,7 @@ pub struct Read {
     /// The longest first.
     pub findings: Vec<Found>,
     pub runtimes: Vec<RuntimeFound>,
-    /// Of how many polls. Of none nothing can be said.
-    pub polls: u64,
-    /// For how long they were observed.
+    /// Of how many polls, and for how long they were observed.
     pub span: Span,
 }
 
@@ -194,13 +190,14 @@ pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<Re
     let rows = processor.ask(
         trace,
         &format!(
-            "{MODULES} INCLUDE PERFETTO MODULE polletto.runtimes; WITH found AS ({found}) \
+            "{MODULES} INCLUDE PERFETTO MODULE polletto.runtimes; \
+             WITH probed AS ({}), found AS ({found}) \
              SELECT hex(json_object('finding', json(object))) FROM found \
              UNION ALL SELECT hex(json_object('runtime', json_object('kind', of.kind, 'pid', process.pid, \
              'runtime', of.runtime, 'worker', of.worker, 'ts', of.ts, 'dur', of.dur, 'detail', of.detail))) \
              FROM polletto_runtime_findings AS of LEFT JOIN process USING (upid) \
-             UNION ALL SELECT hex(json_object('polls', (SELECT count() FROM polletto_polls))) \
              UNION ALL SELECT hex(json_object('span', json(object))) FROM ({})",
+            span::PROBED,
             span::QUERY
         ),
     )?;
@@ -209,7 +206,6 @@ pub fn read(processor: &Processor, trace: &Path, threshold_ns: u64) -> Result<Re
         match row {
             Row::Finding(found) => read.findings.push(*found),
             Row::Runtime(found) => read.runtimes.push(found),
-            Row::Polls(polls) => read.polls = polls,
             Row::Span(span) => read.span = span,
         }
     }

@@ -74,7 +74,7 @@ impl fmt::Display for Told {
         write!(out, "{:.1} s", span.recorded_ns as f64 / 1e9)?;
         if !means.tell_polls() {
             write!(out, ", no poll told")
-        } else if span.is_exact || means.has(Mean::Probes) {
+        } else if span.has_probes {
             write!(out, ", polls observed for {:.1} s of it", span.observed_ns as f64 / 1e9)
         } else {
             write!(out, ", polls told by samples and switches alone")

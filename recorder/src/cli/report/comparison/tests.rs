@@ -21,7 +21,7 @@ fn recording(seconds: u64, found: impl IntoIterator<Item = Vec<Found>>) -> Recor
     Recording {
         found: found.into_iter().flat_map(evenly).collect(),
         futures: Vec::new(),
-        span: Span { recorded_ns: ns, observed_ns: ns, is_exact: true },
+        span: Span::example(ns, ns),
         means: Means::default(),
     }
 }
@@ -103,7 +103,7 @@ fn polls_that_only_samples_tell_of_are_not_counted_beside_exact_ones() {
     let mut sampled = recording(10, [of]);
     let none = recording(10, []);
     assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 0);
-    sampled.span.is_exact = false;
+    sampled.span.has_probes = false;
     assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 1);
 }
 
@@ -134,7 +134,7 @@ fn what_one_trace_could_not_have_told_is_neither_new_nor_gone() {
 #[test]
 fn of_a_trace_that_could_not_have_told_any_poll_that_is_said() {
     let mut none = recording(10, []);
-    (none.means, none.span.is_exact) = (Means::default().without(&[Mean::Polls, Mean::Probes]), false);
+    (none.means, none.span.has_probes) = (Means::default().without(&[Mean::Polls, Mean::Probes]), false);
     let some = recording(10, [found("long poll", "burn", "a.rs:1", 90, 9.0)]);
     let comparison = Comparison::new(&none, &some, THRESHOLD);
     assert_eq!(comparison.count(Verdict::NotObserved), 1);
