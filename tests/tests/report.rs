@@ -68,11 +68,20 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
     let more = json(&outcome.output, &["--json", "--threshold", "1"]);
     let all = |report: &Value| report["findings"].as_array().map_or(0, Vec::len);
     assert!(all(&more) > all(&told), "{} and {}", all(&more), all(&told));
-    for (fail_on, code) in [("slept-in-poll=8ms", 3), ("slept-in-poll=60000", 0)] {
+    for (fail_on, code, verdict) in [("slept-in-poll=8ms", 3, "failed"), ("slept-in-poll=60000", 0, "passed")] {
         let output = report(&outcome.output, &["--fail-on", fail_on]);
-        assert_eq!(output.status.code(), Some(code), "{fail_on}: {}", String::from_utf8_lossy(&output.stderr));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{fail_on}: {errors}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("slept in poll (timer)"));
+        assert_eq!(errors.contains("polls were observed for "), code == 0, "{errors}");
+        let output = report(&outcome.output, &["--fail-on", fail_on, "--json"]);
+        let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let (judged, number) = (&told["fail_on"], |name: &str| told[name].as_f64().expect(name));
+        assert_eq!((output.status.code(), &judged["verdict"]), (Some(code), &verdict.into()), "{judged}");
+        let share = judged["observed_share"].as_f64().expect("a share");
+        assert!((share - number("observed_ns") / number("recorded_ns")).abs() < 1e-6, "{judged}");
     }
+    assert!(told["fail_on"].is_null(), "nothing was asked");
     compared(&outcome.output);
     let (blind, _) = build.recorded(&["--polls", "off", "--no-symbols"]);
     compared_with_less(&outcome.output, &blind.output);

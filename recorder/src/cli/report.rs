@@ -5,11 +5,12 @@ mod comparison;
 mod ended;
 mod found;
 mod groups;
+mod judging;
 mod span;
 
 use std::{fmt, process::ExitCode, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
 
 use self::{
@@ -17,6 +18,7 @@ use self::{
     comparison::{Comparison, Recording, Verdict},
     found::{Found, Read, RuntimeFound},
     groups::{Group, grouped},
+    judging::{Compared, Judged, Trace, WithVerdict},
     span::Span,
 };
 use super::{
@@ -26,13 +28,16 @@ use super::{
     summary::OF_MACHINE,
     tell,
 };
-use crate::timeline::{Cause, Fault};
+use crate::timeline::Cause;
 
 /// The command line can't be followed.
 const USAGE: u8 = 2;
 
 /// Something was found that must not be.
 const FOUND: u8 = 3;
+
+/// It can't be told.
+const FAILED: u8 = 1;
 
 /// Why nothing is found in some traces.
 const NO_POLLS: &str =
@@ -63,89 +68,42 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
     let threshold_ns = nanoseconds(arguments.threshold);
     let limits = arguments.fail_on.iter().filter_map(FailOn::limit).map(nanoseconds);
     let least_ns = limits.min().unwrap_or(u64::MAX);
-    let (found, is_worse, span) = match &arguments.compare {
+    let (fail_on, path, as_json) = (&arguments.fail_on, &*arguments.trace, arguments.json);
+    let judged = match &arguments.compare {
         Some(compared_with) => {
             let least_ns = least_ns.min(comparison::least_ns(threshold_ns));
             let before = Recording::read(&processor, compared_with, least_ns)?;
-            let after = Recording::read(&processor, &arguments.trace, least_ns)?;
+            let after = Recording::read(&processor, path, least_ns)?;
             let comparison = Comparison::new(&before, &after, threshold_ns);
-            print(&comparison, arguments.json)?;
-            ensure_polls(arguments, after.has_polls())?;
-            let can_tell = before.tells_polls() || !arguments.fail_on.contains(&FailOn::Worse);
-            ensure!(can_tell, "{}: {NO_POLLS}, so --fail-on worse can't tell", compared_with.display());
             let is_worse = comparison.count(Verdict::Worse) > 0;
-            let span = after.span();
-            (after.found, is_worse, span)
+            let trace = Trace { path, span: after.span(), has_polls: after.has_polls() };
+            let before = Trace { path: compared_with, span: before.span(), has_polls: before.tells_polls() };
+            let judged = Judged::new(fail_on, trace, &after.found, Some(Compared { before, is_worse }));
+            print(&WithVerdict { told: &comparison, fail_on: judged.as_ref() }, as_json)?;
+            judged
         }
         None => {
-            let Read { findings, runtimes, span } =
-                found::read(&processor, &arguments.trace, least_ns.min(threshold_ns))?;
+            let Read { findings, runtimes, span } = found::read(&processor, path, least_ns.min(threshold_ns))?;
             let told: Vec<&Found> = findings.iter().filter(|found| found.kept_ns() >= threshold_ns).collect();
             let report = Report::new(threshold_ns, span, told, runtimes);
-            print(&report, arguments.json)?;
-            ensure_polls(arguments, span.polls() > 0)?;
-            (findings, false, span)
+            let judged = Judged::new(fail_on, Trace { path, span, has_polls: span.polls() > 0 }, &findings, None);
+            print(&WithVerdict { told: &report, fail_on: judged.as_ref() }, as_json)?;
+            judged
         }
     };
-    let mut code = 0;
-    for fail_on in &arguments.fail_on {
-        let told = match fail_on {
-            FailOn::Longer { kind, limit } => over(&found, *kind, *limit),
-            FailOn::Worse => is_worse.then(|| "something got worse".to_owned()),
-        };
-        if let Some(told) = told {
-            tell(format_args!("polletto: {told}\n"));
-            code = FOUND;
-        }
+    let Some(Judged { verdict, reasons, .. }) = judged else { return Ok(0) };
+    for reason in reasons {
+        tell(format_args!("polletto: {reason}\n"));
     }
-    if code == 0 && !arguments.fail_on.is_empty() {
-        tell(format_args!("polletto: {}\n", passed(&arguments.fail_on, span)));
-    }
-    Ok(code)
-}
-
-/// Where no poll was told, nothing that must not be can be found.
-fn ensure_polls(arguments: &ReportArguments, has_polls: bool) -> Result<()> {
-    let trace = arguments.trace.display();
-    ensure!(has_polls || arguments.fail_on.is_empty(), "{trace}: {NO_POLLS}, so --fail-on can't tell");
-    Ok(())
+    Ok(match verdict {
+        judging::Verdict::Passed => 0,
+        judging::Verdict::Failed => FOUND,
+        judging::Verdict::CantTell => FAILED,
+    })
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// What there is of a kind that lasts too long, in words; none if nothing does.
-fn over(found: &[Found], kind: Fault, limit: Duration) -> Option<String> {
-    let is_over = |found: &&Found| found.kind == kind.name() && found.kept_ns() >= nanoseconds(limit);
-    let lasted_ns: Vec<u64> = found.iter().filter(is_over).map(Found::kept_ns).collect();
-    let longest_ms = *lasted_ns.iter().max()? as f64 / 1e6;
-    let (one, more, did) = match kind {
-        Fault::LongPoll => ("poll", "polls", "ran"),
-        Fault::Slept(_) => ("poll", "polls", "slept"),
-        Fault::Preempted if lasted_ns.len() == 1 => ("poll", "polls", "was preempted"),
-        Fault::Preempted => ("poll", "polls", "were preempted"),
-        Fault::Starved => ("task", "tasks", "starved"),
-        Fault::Convoy => ("lock convoy", "lock convoys", "held a poll up"),
-    };
-    let (count, limit_ms) = (several(lasted_ns.len() as u64, one, more), limit.as_secs_f64() * 1e3);
-    let the_longest = if lasted_ns.len() == 1 { ":" } else { ", the longest" };
-    Some(format!("{count} {did} for {limit_ms} ms or more{the_longest} {longest_ms:.1} ms"))
-}
-
-/// That nothing was found which must not be, in words, and for how much of the time it would have been.
-fn passed(fail_on: &[FailOn], span: Span) -> String {
-    let limits: Vec<String> = fail_on
-        .iter()
-        .filter_map(|of| match of {
-            FailOn::Longer { kind, limit } => Some(format!("no {} of {} ms", kind.name(), limit.as_secs_f64() * 1e3)),
-            FailOn::Worse => None,
-        })
-        .collect();
-    let longer = (!limits.is_empty()).then(|| format!("{} or more", limits.join(", ")));
-    let worse = fail_on.contains(&FailOn::Worse).then(|| "nothing got worse that both traces could tell".to_owned());
-    let told: Vec<String> = longer.into_iter().chain(worse).collect();
-    format!("{}; {}", told.join("; "), span.told())
 }
 
 /// What is told. Its fields are what `--json` prints.
@@ -313,45 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_is_of_a_kind_and_as_long() {
-        let told = |all: &[Found]| over(all, Fault::LongPoll, Duration::from_micros(8_500));
-        let [long, longer] = [8_500_000, 11_720_000].map(|dur| found("long poll", dur, None));
-        assert_eq!(told(&[found("long poll", 8_499_999, None), found("slept in poll", 9_000_000, None)]), None);
-        let expected = "1 poll ran for 8.5 ms or more: 8.5 ms";
-        assert_eq!(told(std::slice::from_ref(&long)).as_deref(), Some(expected));
-        let expected = "2 polls ran for 8.5 ms or more, the longest 11.7 ms";
-        assert_eq!(told(&[long, longer]).as_deref(), Some(expected));
-    }
-
-    #[test]
-    fn that_nothing_was_found_which_must_not_be_is_told_and_for_how_long_it_would_have_been() {
-        let span = Span::example(5_000_000_000, 1_500_000_000);
-        let longer = |kind, ms| FailOn::Longer { kind, limit: Duration::from_millis(ms) };
-        let limits = [longer(Fault::LongPoll, 50), longer(Fault::Starved, 20)];
-        let expected = "no long poll of 50 ms, no starved task of 20 ms or more; \
-                        polls were observed for 30.0 % of the 5.0 s";
-        assert_eq!(passed(&limits, span), expected);
-        let sampled = Span::example(5_000_000_000, 0);
-        let expected = "nothing got worse that both traces could tell; polls were told by samples and switches alone";
-        assert_eq!(passed(&[FailOn::Worse], sampled), expected);
-    }
-
-    #[test]
     fn that_the_end_of_the_longest_was_not_seen_is_told() {
         let cut_off = Found { extent: Some("at least".to_owned()), ..found("long poll", 9_000_000, None) };
         let exact = Found { extent: Some("exact".to_owned()), ..found("long poll", 7_000_000, None) };
         for (all, expected) in [([&cut_off, &exact], true), ([&exact, &exact], false)] {
             let told = report_of(all.to_vec()).to_string();
             assert_eq!(told.contains("the longest at least, since its end was not seen"), expected, "{told}");
-        }
-    }
-
-    #[test]
-    fn a_convoy_is_held_against_a_threshold_by_the_longest_sleep_in_a_poll() {
-        let convoy = Found { off_cpu_ns: Some(9_000_000), ..found("lock convoy", 30_000_000, None) };
-        for (limit_ms, expected) in [(9, true), (10, false)] {
-            let told = over(std::slice::from_ref(&convoy), Fault::Convoy, Duration::from_millis(limit_ms));
-            assert_eq!(told.is_some(), expected, "{limit_ms} ms");
         }
     }
 
