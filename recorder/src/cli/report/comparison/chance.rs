@@ -4,9 +4,10 @@
 //!
 //! - Findings come at random, as those who call a server do. If they come independently of each other, a sum of their
 //!   durations has a variance of about the sum of their squares, however different they are. What comes in bursts, as
-//!   tasks that one poll starves, varies more: then the sums of single seconds do as well, and tell by how much. A
-//!   difference of at least [`DEVIATIONS`] standard deviations is not left to chance. Of findings of the same length that
-//!   come evenly, in traces of the same length, that is 9 against none, or 137 against 90.
+//!   tasks that one poll starves, varies more: then the sums of single seconds do as well, and tell by how much. That
+//!   one trace has none in the little time in which its polls were observed does not mean that it never would: then the
+//!   other tells how much it varies. A difference of at least [`DEVIATIONS`] standard deviations is not left to chance. Of
+//!   findings of the same length that come evenly, in traces of the same length, that is 9 against none, or 137 against 90.
 //! - It is at least by a [`RATIO`], since machines are not equally fast all day.
 
 use std::{cmp::Ordering, collections::BTreeMap};
@@ -97,10 +98,10 @@ impl Sum {
 
 /// What became of the time that something takes of each second.
 pub fn verdict(sums: Pair<&Sum>, spans: Pair<Span>) -> Verdict {
-    let rate = |at: usize| sums[at].total_ns as f64 / spans[at].seconds();
-    let variance = |at: usize| sums[at].variance(spans[at]) / spans[at].seconds().powi(2);
+    let seconds = spans.map(Span::seconds);
+    let rate = |at: usize| sums[at].total_ns as f64 / seconds[at];
     let (before, after) = (rate(0), rate(1));
-    let deviation = (variance(0) + variance(1)).sqrt();
+    let deviation = deviation([0, 1].map(|at| sums[at].variance(spans[at])), seconds);
     if (after - before).abs() < DEVIATIONS * deviation || before.max(after) < RATIO * before.min(after) {
         return Verdict::Same;
     }
@@ -109,4 +110,12 @@ pub fn verdict(sums: Pair<&Sum>, spans: Pair<Span>) -> Verdict {
         Ordering::Less => Verdict::Better,
         Ordering::Equal => Verdict::Same,
     }
+}
+
+/// Of the difference of two rates, by the variances of what was summed up in so many seconds each: by each sum's own, or by
+/// what both tell of a second if that is more.
+fn deviation(variances: Pair<f64>, [before, after]: Pair<f64>) -> f64 {
+    let own = variances[0] / before.powi(2) + variances[1] / after.powi(2);
+    let of_both = (variances[0] + variances[1]) / (before + after) * (1.0 / before + 1.0 / after);
+    own.max(of_both).sqrt()
 }

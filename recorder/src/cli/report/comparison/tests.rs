@@ -80,6 +80,18 @@ fn traces_may_differ_in_length() {
 }
 
 #[test]
+fn that_nothing_was_seen_in_little_time_is_no_change() {
+    let some = recording(10, [found("long poll", "burn", "src/a.rs:1", 60, 10.0)]);
+    for (observed_ms, expected) in [(400, Verdict::Same), (5_000, Verdict::Better)] {
+        let mut none = recording(10, []);
+        none.span.observed_ns = observed_ms * 1_000_000;
+        let told = |before, after| Comparison::new(before, after, THRESHOLD).places[0].verdict;
+        assert_eq!(told(&some, &none), expected, "{observed_ms} ms");
+        assert_eq!(told(&none, &some), if expected == Verdict::Same { expected } else { Verdict::Worse });
+    }
+}
+
+#[test]
 fn a_place_is_the_same_wherever_its_line_and_its_sources_are() {
     let before = found("long poll", "{closure#1}", "/home/a/src/work.rs:10", 50, 10.0);
     let after = found("long poll", "{closure#2}", "/builds/7/src/work.rs:90", 50, 10.0);
