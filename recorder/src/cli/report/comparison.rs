@@ -119,9 +119,10 @@ impl Recording {
         self.found.is_empty() || self.found.iter().any(|found| found.own_function.is_some() || found.krate.is_some())
     }
 
-    /// Where probes tell of polls, those that samples tell of are not as many as there were.
+    /// Where probes tell of polls, those that samples tell of are not as many as there were, and not of the time that counts.
     fn is_compared(&self, found: &Found) -> bool {
-        !self.span.has_probes || found.extent.as_deref() != Some("at least")
+        let extents = [&found.extent, &found.poll_extent];
+        !self.span.has_probes || extents.iter().all(|extent| extent.as_deref() != Some("at least"))
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Found {
     pub name: Option<String>,
     /// `exact` if both ends of the poll were seen, `at least` if it lasted longer. Only of what is about one poll.
     pub extent: Option<String>,
+    /// The same of the poll that it is about even if it is more than that: of a lock convoy, the one that slept there longest.
+    #[serde(default, skip_serializing)]
+    pub poll_extent: Option<String>,
     pub worker: Option<String>,
     /// Of a starved task there are none, and of a lock convoy only how long the poll slept that did so longest.
     pub cpu_ns: Option<u64>,
@@ -140,6 +143,7 @@ impl Found {
             future: "app::f".to_owned(),
             name: None,
             extent: None,
+            poll_extent: None,
             worker: None,
             cpu_ns: None,
             off_cpu_ns: None,
@@ -170,7 +174,7 @@ pub fn query(threshold_ns: u64) -> String {
     format!(
         "SELECT json_object('kind', found.kind, 'detail', found.detail, 'cause', found.cause, 'ts', found.ts, \
          'dur', found.dur, 'pid', process.pid, 'tid', thread.tid, 'task_id', found.task_id, 'future', found.future, \
-         'name', poll.name, 'extent', found.extent, 'worker', found.worker, 'cpu_ns', found.cpu_ns, \
+         'name', poll.name, 'extent', found.extent, 'poll_extent', poll.extent, 'worker', found.worker, 'cpu_ns', found.cpu_ns, \
          'off_cpu_ns', found.off_cpu_ns, 'runqueue_ns', found.runqueue_ns, 'slept_there_ns', found.slept_there_ns, \
          'function', found.function, 'own_function', found.own_function, 'own_source', found.own_source, \
          'crate', found.crate, 'crate_function', found.crate_function, 'crate_source', found.crate_source, \

@@ -110,13 +110,17 @@ fn a_place_is_the_same_wherever_its_line_and_its_sources_are() {
 
 #[test]
 fn polls_that_only_samples_tell_of_are_not_counted_beside_exact_ones() {
-    let mut of = found("long poll", "burn", "src/a.rs:1", 1, 10.0);
-    of[0].extent = Some("at least".to_owned());
-    let mut sampled = recording(10, [of]);
-    let none = recording(10, []);
-    assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 0);
-    sampled.span.has_probes = false;
-    assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 1);
+    let at_least = || Some("at least".to_owned());
+    let long = Found { extent: at_least(), ..found("long poll", "burn", "src/a.rs:1", 1, 10.0).remove(0) };
+    // It is of more than one poll.
+    let convoy = Found { extent: None, poll_extent: at_least(), ..found("lock convoy", "", "", 1, 10.0).remove(0) };
+    for of in [long, convoy] {
+        let mut sampled = recording(10, [vec![of]]);
+        let none = recording(10, []);
+        assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 0);
+        sampled.span.has_probes = false;
+        assert_eq!(Comparison::new(&sampled, &none, THRESHOLD).places.len(), 1);
+    }
 }
 
 #[test]
