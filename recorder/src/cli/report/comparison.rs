@@ -289,7 +289,7 @@ impl Comparison {
                         None if agrees => told,
                         None => Verdict::Same,
                     },
-                    cause: place.cause().name(),
+                    cause: place.cause.name(),
                     lacking,
                     name: last.map(|found| found.name.as_ref().unwrap_or(&found.future).clone()),
                     future: last.map(|found| found.future.clone()),
@@ -302,7 +302,7 @@ impl Comparison {
             })
             .collect();
         changes.sort_by(|a, b| {
-            let by_cause = a.place.cause().cmp(&b.place.cause());
+            let by_cause = a.place.cause.cmp(&b.place.cause);
             by_cause
                 .then(a.verdict.cmp(&b.verdict))
                 .then(b.difference().total_cmp(&a.difference()))

@@ -9,7 +9,7 @@ use super::{
     asking::Processor,
     span::{self, Span},
 };
-use crate::timeline::{Fault, Wait};
+use crate::timeline::{Cause, Fault, Wait};
 
 /// Something that took too long.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -103,6 +103,11 @@ impl Found {
     /// What is held against a threshold, nanoseconds: of a lock convoy how long one poll slept, whoever else stood there.
     pub fn kept_ns(&self) -> u64 {
         self.off_cpu_ns.filter(|_| self.kind == Fault::Convoy.name()).unwrap_or(self.dur)
+    }
+
+    /// What it tells of.
+    pub fn cause(&self) -> Cause {
+        if self.cause == Cause::Machine.name() { Cause::Machine } else { Cause::Program }
     }
 
     /// Who stood at a lock and who held it, if that is what it is.

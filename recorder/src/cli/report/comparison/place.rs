@@ -6,12 +6,15 @@ use super::{
     super::found::{Found, file_of},
     ToldBy,
 };
-use crate::timeline::{Cause, Fault};
+use crate::timeline::Cause;
 
 /// What tells a place from others, in every build.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Place {
     pub kind: String,
+    /// What it tells of: of tasks that starve it may be either, and each is a place.
+    #[serde(skip)]
+    pub cause: Cause,
     /// What a sleep was for.
     pub waited_for: Option<String>,
     #[serde(skip)]
@@ -26,14 +29,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// What it tells of. Tasks that starve tell of both: what kept them may have been either, from time to time.
-    pub fn cause(&self) -> Cause {
-        if self.kind == Fault::Preempted.name() { Cause::Machine } else { Cause::Program }
-    }
-
     pub fn of(found: &Found, by: ToldBy) -> Place {
         let kind = Place {
             kind: found.kind.clone(),
+            cause: found.cause(),
             waited_for: found.waited_for().map(str::to_owned),
             future: if by == ToldBy::Kind { String::new() } else { in_every_build(&found.future) },
             function: None,

@@ -35,7 +35,7 @@ impl fmt::Display for Comparison {
         }
         for (cause, whose) in [(Cause::Program, String::new()), (Cause::Machine, format!("{OF_MACHINE}, "))] {
             for (verdict, name) in [(Verdict::Worse, "worse"), (Verdict::Better, "better")] {
-                let is_told = |change: &&Change| change.verdict == verdict && change.place.cause() == cause;
+                let is_told = |change: &&Change| change.verdict == verdict && change.place.cause == cause;
                 let changes: Vec<&Change> = self.places.iter().filter(is_told).collect();
                 if !changes.is_empty() {
                     writeln!(out, "\n{whose}{name}:")?;
@@ -47,10 +47,14 @@ impl fmt::Display for Comparison {
         if !same.is_empty() {
             writeln!(out, "\nno clear change in {}", several(same.len() as u64, "place", "places"))?;
         }
-        let few: Vec<&Change> = same.into_iter().filter(|change| change.is_in_one_alone()).collect();
-        if !few.is_empty() {
-            writeln!(out, "of which are new or gone, but too few to tell:")?;
-            tell(out, &few, TOLD_OF_FEW)?;
+        let whose = [(Cause::Program, "of which are".to_owned()), (Cause::Machine, format!("{OF_MACHINE},"))];
+        for (cause, whose) in whose {
+            let is_told = |change: &&&Change| change.is_in_one_alone() && change.place.cause == cause;
+            let few: Vec<&Change> = same.iter().filter(is_told).copied().collect();
+            if !few.is_empty() {
+                writeln!(out, "{whose} new or gone, but too few to tell:")?;
+                tell(out, &few, TOLD_OF_FEW)?;
+            }
         }
         self.tell_not_observed(out)?;
         self.tell_futures(out)

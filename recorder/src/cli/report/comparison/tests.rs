@@ -1,11 +1,13 @@
 use super::*;
+use crate::cli::summary::OF_MACHINE;
 
 const THRESHOLD: u64 = 5_000_000;
 
 /// As many as said, each as long, in milliseconds.
 fn found(kind: &str, function: &str, source: &str, count: usize, dur: f64) -> Vec<Found> {
+    let cause = if kind == "preempted in poll" { "machine" } else { "program" };
     let found = serde_json::json!({
-        "kind": kind, "detail": "timer", "cause": "program", "ts": 0, "dur": (dur * 1e6) as u64, "task_id": 7,
+        "kind": kind, "detail": "timer", "cause": cause, "ts": 0, "dur": (dur * 1e6) as u64, "task_id": 7,
         "future": "app::serve", "extent": "exact", "own_function": function, "own_source": source,
     });
     vec![serde_json::from_value(found).expect("a finding"); count]
@@ -171,6 +173,25 @@ fn what_tells_of_the_machine_stands_apart() {
     let causes: Vec<&str> =
         json["places"].as_array().expect("a list").iter().filter_map(|of| of["cause"].as_str()).collect();
     assert_eq!(causes, ["program", "machine"]);
+}
+
+#[test]
+fn tasks_that_starve_for_the_program_and_for_the_machine_are_two_places() {
+    let starved = |cause: &str, count| {
+        let all = found("starved task", "", "", count, 9.0);
+        let of_cause = |of| Found { cause: cause.to_owned(), own_function: None, own_source: None, ..of };
+        all.into_iter().map(of_cause).collect()
+    };
+    let both = |of_program, of_machine| recording(10, [starved("program", of_program), starved("machine", of_machine)]);
+    let comparison = Comparison::new(&both(40, 20), &both(40, 90), THRESHOLD);
+    let told: Vec<_> = comparison.places.iter().map(|of| (of.cause, of.verdict)).collect();
+    assert_eq!(told, [("program", Verdict::Same), ("machine", Verdict::Worse)]);
+    let told = comparison.to_string();
+    assert!(told.contains(&format!("{OF_MACHINE}, worse:\n  starved task, app::serve\n      20 → 90 ×")), "{told}");
+    let told = Comparison::new(&both(4, 0), &both(0, 4), THRESHOLD).to_string();
+    let [gone, new] = ["gone", "new"].map(|mark| format!(" too few to tell:\n  {mark}: starved task"));
+    let of_machine = format!("{OF_MACHINE}, new or gone, but{new}");
+    assert!(told.contains(&gone) && told.contains(&of_machine), "{told}");
 }
 
 #[test]
