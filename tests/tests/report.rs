@@ -101,10 +101,23 @@ fn compared_with_less(whole: &Path, less: &Path) {
         let told = json(after, &[&compare[..], &["--json"]].concat());
         let places = told["places"].as_array().expect("a list");
         assert!(!places.is_empty() && places.iter().all(|place| place["verdict"] == "not observed"), "{told:#}");
+        let lacking =
+            format!("{} has polls by samples and switches alone", if before == less { "before" } else { "after" });
+        assert!(
+            places.iter().all(|place| place["lacking"] == *lacking) && told["polls_compared"] == "none",
+            "{told:#}"
+        );
         let output = report(after, &[&compare[..], &["--fail-on", "worse"]].concat());
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains(" has polls by samples and switches alone"), "{text}");
+        assert!(
+            output.status.success() && text.contains(&format!("polls:  none are compared, since {lacking}")),
+            "{text}"
+        );
         assert!(text.contains("all polls: not compared") && !text.contains("all polls, by"), "{text}");
+    }
+    for (trace, compared) in [(whole, "exact"), (less, "at least")] {
+        let told = json(trace, &["--json", "--compare", trace.to_str().expect("a path")]);
+        assert_eq!(told["polls_compared"], compared);
     }
 }
 

@@ -77,7 +77,8 @@ pub struct ReportArguments {
     ///
     /// By place: kind, future, function and file, which builds have in common. Traces may differ in length: what counts is the
     /// time that a place takes of each second in which polls were observed. It is a change if that is 1.5 times as much, or as
-    /// little, and the difference three times what chance makes of as many findings. All else is `same`.
+    /// little, and the difference three times what chance makes of as many findings. In all else there is no clear
+    /// change: `same` in --json.
     #[arg(long, value_name = "BEFORE")]
     pub compare: Option<PathBuf>,
 

@@ -10,24 +10,22 @@
 //! 5.1 ms where there were as many of 4.9 ms are no news.
 
 mod chance;
+mod common;
 mod means;
 mod place;
 mod telling;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{cmp::Reverse, collections::BTreeMap, path::Path};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use self::{
     chance::{Sum, verdict},
-    means::{Lacking, Mean, Means, lacking},
+    common::{ComparedPolls, ToldBy, Which},
+    means::{Lacking, Means, lacking},
     place::{Place, in_every_build},
 };
 use super::{
@@ -110,13 +108,18 @@ impl Recording {
 
     /// Whether it is known where functions are written, as far as there is anything to be known.
     fn has_lines(&self) -> bool {
-        self.found.is_empty()
-            || self.found.iter().any(|found| found.own_source.is_some() || found.crate_source.is_some())
+        self.has_any(|found| found.own_source.is_some() || found.crate_source.is_some())
     }
 
     /// Whether functions are known, the program's own or a crate's, as far as there is anything to be known.
     fn has_functions(&self) -> bool {
-        self.found.is_empty() || self.found.iter().any(|found| found.own_function.is_some() || found.krate.is_some())
+        self.has_any(|found| found.own_function.is_some() || found.krate.is_some())
+    }
+
+    /// Whether that is so of any finding with a callstack, if there is one.
+    fn has_any(&self, is_so: impl Fn(&Found) -> bool) -> bool {
+        let mut with_callstacks = self.found.iter().filter(|found| found.function.is_some()).peekable();
+        with_callstacks.peek().is_none() || with_callstacks.any(is_so)
     }
 
     /// Where probes tell of polls, those that samples tell of are not as many as there were, and not of the time that counts.
@@ -155,11 +158,17 @@ pub struct Comparison {
     threshold_ns: u64,
     before: Told,
     after: Told,
+    /// Which polls are compared, and so which findings: `exact`, `at least`, or `none` if the traces tell of them in different
+    /// ways.
+    polls_compared: ComparedPolls,
     told_by: ToldBy,
+    /// Of which trace no more is known.
+    #[serde(skip)]
+    told_less: Option<Which>,
     /// What changed, by how much time it takes, the most first: what got worse, what got better, then the rest; first what
     /// tells of the program, then what tells of the machine.
     places: Vec<Change>,
-    /// All polls, by future, whose time changed most first.
+    /// All polls that each trace tells of, by future, whose time changed most first.
     futures: Vec<PollsOfFuture>,
 }
 
@@ -169,33 +178,6 @@ struct Told {
     #[serde(flatten)]
     span: Span,
     means: Means,
-}
-
-/// What both traces know of places, besides their kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum ToldBy {
-    /// Futures, the program's own functions, and their files.
-    Function,
-    /// One of the traces has no files, as of a build without line tables.
-    Name,
-    /// One of the traces has no functions of the program's own, as of a stripped program.
-    Future,
-    /// Nor does one have the names that the other has for futures.
-    Kind,
-}
-
-impl ToldBy {
-    fn of(recordings: Pair<&Recording>) -> ToldBy {
-        if recordings.iter().all(|recording| recording.has_functions()) {
-            let have_lines = recordings.iter().all(|recording| recording.has_lines());
-            return if have_lines { ToldBy::Function } else { ToldBy::Name };
-        }
-        let [before, after] = recordings.map(|recording| {
-            recording.found.iter().map(|found| in_every_build(&found.future)).collect::<BTreeSet<String>>()
-        });
-        if before.is_disjoint(&after) { ToldBy::Kind } else { ToldBy::Future }
-    }
 }
 
 /// What became of a place.
@@ -217,8 +199,7 @@ struct Change {
     verdict: Verdict,
     /// `program` or `machine`: what it tells of.
     cause: &'static str,
-    /// What one of the traces lacks to tell it.
-    #[serde(skip)]
+    /// What one of the traces lacks to tell it, in words.
     lacking: Option<Lacking>,
     #[serde(flatten)]
     place: Place,
@@ -270,7 +251,7 @@ impl Comparison {
         let means = recordings.map(|recording| &recording.means);
         let spans = recordings.map(|recording| recording.span);
         let [before_seconds, after_seconds] = spans.map(Span::seconds);
-        let told_by = ToldBy::of(recordings);
+        let (told_by, told_less) = ToldBy::of(recordings);
         let places = places(recordings, threshold_ns, told_by);
         // What nearly reaches the threshold is only there to tell by.
         let least = self::places(recordings, least_ns(threshold_ns), told_by);
@@ -312,7 +293,9 @@ impl Comparison {
             threshold_ns,
             before: Told { span: before.span, means: before.means.clone() },
             after: Told { span: after.span, means: after.means.clone() },
+            polls_compared: ComparedPolls::of(means),
             told_by,
+            told_less,
             places: changes,
             futures: futures(recordings),
         }

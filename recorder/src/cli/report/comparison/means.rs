@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{super::span::zero_or_one, Pair};
 use crate::timeline::{Fault, Wait};
@@ -155,9 +155,27 @@ pub struct Lacking {
     pub mean: Mean,
 }
 
+/// `before has no polls`
+impl fmt::Display for Lacking {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} has {}", ["before", "after"][self.at], self.mean)
+    }
+}
+
+impl Serialize for Lacking {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Why a kind can't be compared between two traces; none if it can.
 pub fn lacking(kind: &str, means: Pair<&Means>) -> Option<Lacking> {
-    needed(kind).iter().find_map(|&mean| match means.map(|means| means.has(mean)) {
+    first_lacking(needed(kind), means)
+}
+
+/// The first of these means that one trace has and the other lacks.
+pub fn first_lacking(needed: &[Mean], means: Pair<&Means>) -> Option<Lacking> {
+    needed.iter().find_map(|&mean| match means.map(|means| means.has(mean)) {
         [false, true] => Some(Lacking { at: 0, mean }),
         [true, false] => Some(Lacking { at: 1, mean }),
         [true, true] | [false, false] => None,

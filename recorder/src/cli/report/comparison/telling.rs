@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Change, Comparison, Lacking, Mean, Polls, PollsOfFuture, Side, Told, ToldBy, Verdict};
+use super::{Change, ComparedPolls, Comparison, Lacking, Polls, PollsOfFuture, Side, Told, Verdict};
 use crate::{
     cli::{
         counts::{Count, several},
@@ -20,15 +20,9 @@ const TOLD_FUTURES: usize = 8;
 
 impl fmt::Display for Comparison {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "before: {}\nafter:  {}", self.before, self.after)?;
-        match self.told_by {
-            ToldBy::Function => {}
-            ToldBy::Name => writeln!(out, "\nlines are not known in both: places are told without their files")?,
-            ToldBy::Future => writeln!(
-                out,
-                "\nthe program's functions are not known in both: places are told by kind and future alone"
-            )?,
-            ToldBy::Kind => writeln!(out, "\nwhat is known of the programs differs: places are told by kind alone")?,
+        writeln!(out, "before: {}\nafter:  {}\npolls:  {}", self.before, self.after, self.polls_told())?;
+        if let Some(told) = self.told_by.told(self.told_less) {
+            writeln!(out, "\n{told}")?;
         }
         if self.places.is_empty() {
             writeln!(out, "\nnothing took {} ms or more, before or after", self.threshold_ns as f64 / 1e6)?;
@@ -144,6 +138,26 @@ impl fmt::Display for Side {
 }
 
 impl Comparison {
+    /// Which polls are compared, and which are not.
+    fn polls_told(&self) -> String {
+        let left_out = [&self.before, &self.after].map(|told| told.span.polls_found);
+        match self.polls_compared {
+            ComparedPolls::Exact if left_out == [0, 0] => "those that probes told from begin to end".to_owned(),
+            ComparedPolls::Exact => {
+                let [before, after] = left_out.map(Count);
+                format!(
+                    "those that probes told from begin to end; left out are {before} before and {after} after, of which \
+                     samples and switches alone tell"
+                )
+            }
+            ComparedPolls::AtLeast => {
+                "those of which samples and switches tell that they lasted at least as long; starved tasks are not known"
+                    .to_owned()
+            }
+            ComparedPolls::None(lacking) => format!("none are compared, since {lacking}"),
+        }
+    }
+
     /// What one of the traces could not have told, by kind, and why not.
     fn tell_not_observed(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut kinds = BTreeMap::<(&str, Lacking), (u64, [u64; 2])>::new();
@@ -158,9 +172,9 @@ impl Comparison {
         if !kinds.is_empty() {
             writeln!(out, "\nnot compared, since one of the two could not have told it as the other did:")?;
         }
-        for ((kind, Lacking { at, mean }), (places, [before, after])) in kinds {
-            let (which, places) = (["before", "after"][at], several(places, "place", "places"));
-            writeln!(out, "  {kind}: {} → {} × in {places}; {which} has {mean}", Count(before), Count(after))?;
+        for ((kind, lacking), (places, [before, after])) in kinds {
+            let places = several(places, "place", "places");
+            writeln!(out, "  {kind}: {} → {} × in {places}; {lacking}", Count(before), Count(after))?;
         }
         Ok(())
     }
@@ -169,10 +183,18 @@ impl Comparison {
         if self.futures.is_empty() {
             return Ok(());
         }
-        if self.before.means.has(Mean::Probes) != self.after.means.has(Mean::Probes) {
-            return writeln!(out, "\nall polls: not compared, since one of the two has none from begin to end");
+        let is_named_alike = self.futures.iter().any(|of| of.before.is_some() && of.after.is_some());
+        let are_in_both = [&self.before, &self.after].iter().all(|of| of.span.polls() > 0);
+        match self.polls_compared {
+            ComparedPolls::None(lacking) => return writeln!(out, "\nall polls: not compared, since {lacking}"),
+            _ if are_in_both && !is_named_alike => {
+                return writeln!(out, "\nall polls: not compared, since no future has the same name in both");
+            }
+            ComparedPolls::Exact => writeln!(out, "\nall polls, by what changed most:")?,
+            ComparedPolls::AtLeast => {
+                writeln!(out, "\npolls of which samples and switches tell, by what changed most:")?;
+            }
         }
-        writeln!(out, "\nall polls, by what changed most:")?;
         writeln!(out, "{:>19} {:>19} {:>19} {:>19}  future", "a second", "p50", "p99", "longest")?;
         let seconds = [self.before.span.seconds(), self.after.span.seconds()];
         for PollsOfFuture { name, before, after, .. } in self.futures.iter().take(TOLD_FUTURES) {

@@ -1,4 +1,4 @@
-use super::*;
+use super::{means::Mean, *};
 use crate::cli::summary::OF_MACHINE;
 
 const THRESHOLD: u64 = 5_000_000;
@@ -8,7 +8,7 @@ fn found(kind: &str, function: &str, source: &str, count: usize, dur: f64) -> Ve
     let cause = if kind == "preempted in poll" { "machine" } else { "program" };
     let found = serde_json::json!({
         "kind": kind, "detail": "timer", "cause": cause, "ts": 0, "dur": (dur * 1e6) as u64, "task_id": 7,
-        "future": "app::serve", "extent": "exact", "own_function": function, "own_source": source,
+        "future": "app::serve", "extent": "exact", "function": "burn", "own_function": function, "own_source": source,
     });
     vec![serde_json::from_value(found).expect("a finding"); count]
 }
@@ -143,10 +143,59 @@ fn what_one_trace_could_not_have_told_is_neither_new_nor_gone() {
         assert!(told.contains(&expected) && !told.contains("new") && !told.contains("gone"), "{told}");
         let json = serde_json::to_value(&comparison).expect("JSON");
         assert_eq!(json["places"][1]["verdict"], "not observed");
+        assert_eq!(json["places"][1]["lacking"], format!("{which} has no wakes of tasks"));
         assert_eq!(json[which]["means"]["wakes"], false);
     }
     let comparison = Comparison::new(&recording(10, []), &starving(), THRESHOLD);
     assert_eq!(comparison.count(Verdict::Worse), 2, "that nothing was there is known");
+}
+
+#[test]
+fn which_polls_are_compared_is_said() {
+    let polls = |future: &str| {
+        let (future, name) = (future.to_owned(), future.to_owned());
+        vec![Polls { future, name, polls: 90, total_ns: 9, p50_ns: 9, p99_ns: 9, longest_ns: 9 }]
+    };
+    let of = |polls_found, has_probes, future| {
+        let mut recording = Recording { futures: polls(future), ..recording(10, []) };
+        (recording.span.polls_found, recording.span.has_probes) = (polls_found, has_probes);
+        if !has_probes {
+            recording.means = Means::default().without(&[Mean::Probes]);
+        }
+        recording
+    };
+    let [whole, some] = [0, 4].map(|polls_found| of(polls_found, true, "app::serve"));
+    let [sampled, renamed] = [(false, "app::serve"), (true, "src/main.rs:7")].map(|(probes, name)| of(7, probes, name));
+    let left_out = "; left out are 4 before and 0 after, of which samples and switches alone tell";
+    let [by_probes, all] = ["those that probes told from begin to end", "all polls, by what changed most:"];
+    let lacks = "since after has polls by samples and switches alone";
+    for (before, after, compared, header, table) in [
+        (&whole, &whole, "exact", by_probes.to_owned(), all),
+        (&some, &whole, "exact", format!("{by_probes}{left_out}"), all),
+        (
+            &sampled,
+            &sampled,
+            "at least",
+            "those of which samples and switches tell that they lasted at least as long; starved tasks are not known"
+                .to_owned(),
+            "polls of which samples and switches tell, by what changed most:",
+        ),
+        (&whole, &sampled, "none", format!("none are compared, {lacks}"), &format!("all polls: not compared, {lacks}")),
+        (
+            &whole,
+            &renamed,
+            "exact",
+            format!("{by_probes}; left out are 0 before and 7 after, of which samples and switches alone tell"),
+            "all polls: not compared, since no future has the same name in both",
+        ),
+    ] {
+        let comparison = Comparison::new(before, after, THRESHOLD);
+        let told = comparison.to_string();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[2], format!("polls:  {header}"));
+        assert!(lines.contains(&table), "{told}");
+        assert_eq!(serde_json::to_value(&comparison).expect("JSON")["polls_compared"], compared);
+    }
 }
 
 #[test]
@@ -204,11 +253,36 @@ fn where_one_trace_has_no_functions_places_are_told_by_kind_and_future() {
     after.found.iter_mut().for_each(|found| (found.own_function, found.own_source) = (None, None));
     let comparison = Comparison::new(&before, &after, THRESHOLD);
     assert_eq!((comparison.places.len(), comparison.count(Verdict::Same)), (1, 1));
-    assert!(comparison.to_string().contains("by kind and future alone"));
+    let told = comparison.to_string();
+    let expected = "after, no functions of the program's own are known, as of a stripped program: places are told by kind and \
+                    future alone\n";
+    assert!(told.contains(expected), "{told}");
     after.found.iter_mut().for_each(|found| found.future = "src/main.rs:7".to_owned());
     let comparison = Comparison::new(&before, &after, THRESHOLD);
     assert_eq!((comparison.places.len(), comparison.count(Verdict::Same)), (1, 1));
-    assert!(comparison.to_string().contains("by kind alone"));
+    let told = comparison.to_string();
+    let expected = "stripped program, and no future has the same name in both: places are told by kind alone\n";
+    assert!(told.contains(expected), "{told}");
+}
+
+#[test]
+fn where_functions_are_not_known_is_said_by_callstacks_alone() {
+    let known = recording(10, [found("long poll", "burn", "src/a.rs:1", 20, 10.0)]);
+    let mut starved = recording(10, [found("starved task", "", "", 20, 10.0)]);
+    let no_callstack = |of: &mut Found| (of.function, of.own_function, of.own_source) = (None, None, None);
+    starved.found.iter_mut().for_each(no_callstack);
+    assert_eq!(Comparison::new(&known, &starved, THRESHOLD).told_by, ToldBy::Function);
+    let mut without_lines = recording(10, [found("long poll", "burn", "", 20, 10.0)]);
+    without_lines.found.iter_mut().for_each(|of| of.own_source = None);
+    for (before, after, which) in [
+        (&known, &without_lines, "after"),
+        (&without_lines, &known, "before"),
+        (&without_lines, &without_lines, "before and after"),
+    ] {
+        let comparison = Comparison::new(before, after, THRESHOLD);
+        let expected = format!("\n{which}, lines are not known: places are told without their files\n");
+        assert!(comparison.to_string().contains(&expected), "{comparison}");
+    }
 }
 
 #[test]
@@ -261,6 +335,7 @@ fn what_got_worse_is_told_first_and_what_is_new_or_gone_is_marked() {
         [
             "before: 10.0 s, polls observed for 10.0 s of it",
             "after:  10.0 s, polls observed for 10.0 s of it",
+            "polls:  those that probes told from begin to end",
             "",
             "worse:",
             "long poll, app::serve, in burn at src/a.rs:2",

@@ -1,0 +1,114 @@
+//! What two traces have in common to be compared by.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    Pair, Recording,
+    means::{Lacking, Mean, Means, first_lacking},
+    place::in_every_build,
+};
+
+/// Which polls are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComparedPolls {
+    /// Those that probes told from begin to end.
+    Exact,
+    /// Those of which samples and switches tell, since neither trace had probes.
+    AtLeast,
+    /// None, since the traces do not tell of them in the same way.
+    None(Lacking),
+}
+
+impl Serialize for ComparedPolls {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            ComparedPolls::Exact => "exact",
+            ComparedPolls::AtLeast => "at least",
+            ComparedPolls::None(_) => "none",
+        })
+    }
+}
+
+impl ComparedPolls {
+    pub fn of(means: Pair<&Means>) -> ComparedPolls {
+        match first_lacking(&[Mean::Polls, Mean::Probes], means) {
+            Some(lacking) => ComparedPolls::None(lacking),
+            None if means[0].has(Mean::Probes) => ComparedPolls::Exact,
+            None => ComparedPolls::AtLeast,
+        }
+    }
+}
+
+/// What both traces know of places, besides their kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToldBy {
+    /// Futures, the program's own functions, and their files.
+    Function,
+    /// One of the traces has no files, as of a build without line tables.
+    Name,
+    /// One of the traces has no functions of the program's own, as of a stripped program.
+    Future,
+    /// Nor does one have the names that the other has for futures.
+    Kind,
+}
+
+/// Which of two traces do not know something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    Before,
+    After,
+    Both,
+}
+
+impl Which {
+    /// Those of which it is not so; none if it is so of both.
+    fn unless(is_so: Pair<bool>) -> Option<Which> {
+        match is_so {
+            [true, true] => None,
+            [false, true] => Some(Which::Before),
+            [true, false] => Some(Which::After),
+            [false, false] => Some(Which::Both),
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Which::Before => "before",
+            Which::After => "after",
+            Which::Both => "before and after",
+        })
+    }
+}
+
+impl ToldBy {
+    /// And which traces do not know more.
+    pub fn of(recordings: Pair<&Recording>) -> (ToldBy, Option<Which>) {
+        let without_functions = Which::unless(recordings.map(Recording::has_functions));
+        if without_functions.is_none() {
+            let without_lines = Which::unless(recordings.map(Recording::has_lines));
+            return (if without_lines.is_none() { ToldBy::Function } else { ToldBy::Name }, without_lines);
+        }
+        let [before, after] = recordings.map(|recording| {
+            recording.found.iter().map(|found| in_every_build(&found.future)).collect::<BTreeSet<String>>()
+        });
+        (if before.is_disjoint(&after) { ToldBy::Kind } else { ToldBy::Future }, without_functions)
+    }
+
+    /// How places are told if not by all that there may be to know, and why, in words.
+    pub fn told(self, which: Option<Which>) -> Option<String> {
+        let which = which?;
+        let why = match self {
+            ToldBy::Function => return None,
+            ToldBy::Name => return Some(format!("{which}, lines are not known: places are told without their files")),
+            ToldBy::Future => "places are told by kind and future alone",
+            ToldBy::Kind => "and no future has the same name in both: places are told by kind alone",
+        };
+        let mark = if self == ToldBy::Kind { "," } else { ":" };
+        Some(format!("{which}, no functions of the program's own are known, as of a stripped program{mark} {why}"))
+    }
+}
