@@ -9,6 +9,7 @@ use polletto_tests::{
     program,
     program::Program,
     recorder::{Record, polletto},
+    served::Server,
     trace::{Event, Trace, Value as Argument},
     turn::Turn,
 };
@@ -19,8 +20,12 @@ const TASKS: usize = 10_000;
 
 /// What `polletto tasks` prints.
 fn asked(program: &Program, arguments: &[&str]) -> String {
+    told_of(&program.pid().to_string(), arguments)
+}
+
+fn told_of(process: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(polletto());
-    command.args(["tasks", "-p", &program.pid().to_string()]).args(arguments);
+    command.args(["tasks", "-p", process]).args(arguments);
     let output = command.output().expect("polletto starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}: {errors}", output.status);
@@ -136,6 +141,25 @@ fn without_debug_information_every_task_is_listed_and_it_is_said_what_is_missing
     assert_eq!((named("waits_for_news"), named("sleeps_for_long")), (500, 507));
     assert!(asked(&program, &[]).contains("what they wait for is not known"));
     assert_eq!(tasks(&self::listed(&program, &["--no-awaits"])).len(), 1007);
+}
+
+/// Of an async function that awaits another, the compiler may make one.
+#[test]
+fn a_task_has_the_line_where_it_is_written_or_the_reason_why_not() {
+    let _turn = Turn::with_others();
+    let server = Server::demo(program!("demo-server"), &[]);
+    server.asked(program!("demo-load"), &["--mix", "ok=1,hang=9", "--rate", "40"], 1);
+    let process = server.pid().to_string();
+    let listed: Value = serde_json::from_str(&told_of(&process, &["--json"])).expect("JSON");
+    let is_hanging = |task: &&Value| task["future"].as_str().is_some_and(|of| of.contains("hang::settle"));
+    assert!(tasks(&listed).iter().any(|task| is_hanging(&task)), "{listed:#}");
+    for task in tasks(&listed) {
+        assert!(task["written_at"].is_null() != task["no_line_for"].is_null(), "{task:#}");
+    }
+    let told = told_of(&process, &[]);
+    for reason in tasks(&listed).iter().filter_map(|task| task["no_line_for"].as_str()) {
+        assert!(told.contains(&format!("  (no line: {reason})")), "{told}");
+    }
 }
 
 #[test]

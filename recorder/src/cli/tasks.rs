@@ -95,6 +95,7 @@ fn as_json(process: Tgid, inspection: &Inspection) -> Value {
             "future": task.future.full,
             "name_tier": task.future.tier.name(),
             "written_at": place(&task.future.place),
+            "no_line_for": task.future.no_place_for(),
             "spawned_at": place(&task.spawned_at),
             "awaits": task.waits.awaits,
             "awaits_end_for": task.waits.ends_for,
@@ -186,6 +187,9 @@ fn write_group(tasks: &[&LiveTask], out: &mut fmt::Formatter<'_>) -> fmt::Result
     // In programs without symbols that is all that there is of a name.
     if let Some((file, line)) = future.place.as_ref().filter(|_| future.tier != NameTier::Location) {
         write!(out, "  {}:{line}", printable(&told_file(file)))?;
+    }
+    if let Some(reason) = future.no_place_for() {
+        write!(out, "  (no line: {reason})")?;
     }
     writeln!(out)?;
     if let Some((file, line)) = &first.spawned_at {

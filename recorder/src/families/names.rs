@@ -57,6 +57,8 @@ pub struct FutureName {
     pub tier: NameTier,
     /// The file and the line that it was written at.
     pub place: Option<(String, u32)>,
+    /// Its code has several blocks, of which one is its own.
+    pub has_several_blocks: bool,
     /// It is one of those that the name has, with ` | ` between them, and nothing tells which. `…` stands for those whose
     /// names are lost.
     pub ambiguous: bool,
@@ -65,12 +67,29 @@ pub struct FutureName {
 impl FutureName {
     /// Adds where it was written: it is a block, and its code polls only one.
     pub fn add_place(&mut self, blocks: &[(String, u32)]) {
+        self.has_several_blocks = blocks.len() > 1;
         if let [block] = blocks
             && self.place.is_none()
             && !self.ambiguous
             && self.short.ends_with("{async}")
         {
             self.place = Some(block.clone());
+        }
+    }
+
+    /// Why it is not known where it was written; none where it is, or where its name says so.
+    pub fn no_place_for(&self) -> Option<&'static str> {
+        match self.tier {
+            _ if self.place.is_some() => None,
+            NameTier::Location => None,
+            NameTier::Address => Some("nothing in the program tells what it is"),
+            _ if self.ambiguous => Some("several futures have its code"),
+            _ if !self.short.ends_with("{async}") => Some("it is no async block"),
+            NameTier::Dwarf => Some("debug information does not tell it"),
+            _ if self.has_several_blocks => {
+                Some("its code has several async blocks, and nothing tells which is its own")
+            }
+            NameTier::Symbol | NameTier::DropGlue => Some("its code does not tell it"),
         }
     }
 
@@ -108,7 +127,14 @@ pub fn by_places(places: &[(String, u32)]) -> Option<FutureName> {
         [place] => Some(place.clone()),
         _ => None,
     };
-    Some(FutureName { short: full.clone(), full, tier: NameTier::Location, ambiguous: places.len() > 1, place })
+    Some(FutureName {
+        short: full.clone(),
+        full,
+        tier: NameTier::Location,
+        ambiguous: places.len() > 1,
+        has_several_blocks: false,
+        place,
+    })
 }
 
 /// None if nothing is left, or too much.
@@ -126,11 +152,54 @@ pub fn by_futures(futures: &[&str], tier: NameTier) -> Option<FutureName> {
         names.join(" | ")
     };
     let (full, short) = (joined(written::full), joined(written::short));
-    Some(FutureName { ambiguous: futures.len() > 1, full, short, tier, place: None })
+    Some(FutureName { ambiguous: futures.len() > 1, full, short, tier, place: None, has_several_blocks: false })
 }
 
 /// Nothing is known but where its vtable is.
 pub fn by_address(vtable: u64) -> FutureName {
     let full = format!("vtable {vtable:#x}");
-    FutureName { short: full.clone(), full, tier: NameTier::Address, place: None, ambiguous: false }
+    FutureName {
+        short: full.clone(),
+        full,
+        tier: NameTier::Address,
+        place: None,
+        has_several_blocks: false,
+        ambiguous: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_line_is_not_known_is_told() {
+        let name = |future: &str, tier| by_futures(&[future], tier).expect("a name");
+        let [one, other] = [7, 9].map(|line| ("src/a.rs".to_owned(), line));
+        let placed = |blocks: &[(String, u32)]| {
+            let mut name = name("app::serve::{async_fn_env#0}", NameTier::Symbol);
+            name.add_place(blocks);
+            name
+        };
+        let open = || {
+            let mut name = placed(&[one.clone()]);
+            name.leave_open();
+            name
+        };
+        for (name, expected) in [
+            (placed(&[one.clone()]), None),
+            (
+                placed(&[one.clone(), other.clone()]),
+                Some("its code has several async blocks, and nothing tells which is its own"),
+            ),
+            (placed(&[]), Some("its code does not tell it")),
+            (open(), Some("several futures have its code")),
+            (name("app::serve::{async_fn_env#0}", NameTier::Dwarf), Some("debug information does not tell it")),
+            (name("tokio::time::Sleep", NameTier::Dwarf), Some("it is no async block")),
+            (by_places(&[one.clone(), other.clone()]).expect("a name"), None),
+            (by_address(7), Some("nothing in the program tells what it is")),
+        ] {
+            assert_eq!(name.no_place_for(), expected, "{name:?}");
+        }
+    }
 }
