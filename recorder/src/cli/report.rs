@@ -86,7 +86,7 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             let Read { findings, runtimes, span } = found::read(&processor, path, least_ns.min(threshold_ns))?;
             let told: Vec<&Found> = findings.iter().filter(|found| found.kept_ns() >= threshold_ns).collect();
             let report = Report::new(threshold_ns, span, told, runtimes);
-            let judged = Judged::new(fail_on, Trace { path, span, has_polls: span.polls() > 0 }, &findings, None);
+            let judged = Judged::new(fail_on, Trace { path, span, has_polls: span.polls > 0 }, &findings, None);
             print(&WithVerdict { told: &report, fail_on: judged.as_ref() }, as_json)?;
             judged
         }
@@ -110,9 +110,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[derive(Debug, Serialize)]
 struct Report<'f> {
     threshold_ns: u64,
-    /// Polls in the trace, long or not.
-    polls: u64,
-    /// For how long they were observed.
+    /// Of how many polls, and for how long they were observed.
     #[serde(flatten)]
     span: Span,
     /// What of them can't be told, in words; null where it is next to nothing.
@@ -127,9 +125,8 @@ struct Report<'f> {
 
 impl<'f> Report<'f> {
     fn new(threshold_ns: u64, span: Span, findings: Vec<&'f Found>, runtimes: Vec<RuntimeFound>) -> Report<'f> {
-        let polls = span.polls();
-        let missing = if polls == 0 { Some(NO_POLLS.to_owned()) } else { span.missing() };
-        Report { threshold_ns, polls, span, missing, groups: grouped(&findings), findings, runtimes }
+        let missing = if span.polls == 0 { Some(NO_POLLS.to_owned()) } else { span.missing() };
+        Report { threshold_ns, span, missing, groups: grouped(&findings), findings, runtimes }
     }
 }
 
@@ -151,7 +148,7 @@ impl fmt::Display for Report<'_> {
 impl Report<'_> {
     fn write_groups(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let threshold = self.threshold_ns as f64 / 1e6;
-        if self.polls == 0 {
+        if self.span.polls == 0 {
             return writeln!(out, "{NO_POLLS}");
         }
         let missing = self.missing.as_ref().map(|missing| format!("; {missing}")).unwrap_or_default();
@@ -198,7 +195,7 @@ mod tests {
     fn what_a_trace_without_probes_cant_tell_is_said_whether_anything_was_found_or_not() {
         let long = found("long poll", 8_000_000, None);
         for findings in [vec![&long], Vec::new()] {
-            let span = Span { polls_exact: 0, polls_found: 7, ..Span::example(5_000_000_000, 0) };
+            let span = Span { polls: 7, polls_exact: 0, polls_found: 7, ..Span::example(5_000_000_000, 0) };
             let report = Report::new(5_000_000, span, findings, Vec::new());
             let told = report.to_string();
             let first = told.lines().next().expect("a line");

@@ -98,7 +98,7 @@ impl Recording {
 
     /// Whether it tells of any poll.
     pub fn has_polls(&self) -> bool {
-        self.span.polls() > 0
+        self.span.polls > 0
     }
 
     /// Whether it would tell of any.

@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn trace(span: Span) -> Trace<'static> {
-        Trace { path: Path::new("trace"), span, has_polls: span.polls() > 0 }
+        Trace { path: Path::new("trace"), span, has_polls: span.polls > 0 }
     }
 
     #[test]

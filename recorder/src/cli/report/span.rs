@@ -13,9 +13,11 @@ pub struct Span {
     /// Probes told of polls, at least at some time. Of the rest, only samples and switches tell.
     #[serde(deserialize_with = "zero_or_one")]
     pub has_probes: bool,
-    /// Polls whose begin and end the probes told.
+    /// Polls in the trace, long or not.
+    pub polls: u64,
+    /// Those whose begin and end the probes told.
     pub polls_exact: u64,
-    /// Polls of which it is known that they lasted at least as long.
+    /// Those that are only known to have lasted at least as long.
     pub polls_found: u64,
 }
 
@@ -30,15 +32,11 @@ pub const QUERY: &str = "WITH recorded AS (SELECT coalesce((SELECT CAST(value AS
      SELECT json_object('recorded_ns', ns, \
      'observed_ns', iif(EXISTS (SELECT 1 FROM probed), coalesce(CAST(ns * observed AS INTEGER), ns), 0), \
      'has_probes', EXISTS (SELECT 1 FROM probed), \
+     'polls', (SELECT count() FROM polletto_polls), \
      'polls_exact', (SELECT count() FROM polletto_polls WHERE extent = 'exact'), \
-     'polls_found', (SELECT count() FROM polletto_polls WHERE extent IS NOT 'exact')) AS object FROM recorded, share";
+     'polls_found', (SELECT count() FROM polletto_polls WHERE extent = 'at least')) AS object FROM recorded, share";
 
 impl Span {
-    /// Polls in the trace.
-    pub fn polls(self) -> u64 {
-        self.polls_exact + self.polls_found
-    }
-
     /// In which polls are told in the way that [`Span::has_probes`] says, never none.
     pub fn seconds(self) -> f64 {
         let told_ns = if self.has_probes { self.observed_ns } else { self.recorded_ns };
@@ -83,7 +81,7 @@ pub fn zero_or_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
 impl Span {
     /// One with probes, and without if they observed nothing.
     pub fn example(recorded_ns: u64, observed_ns: u64) -> Span {
-        Span { recorded_ns, observed_ns, has_probes: observed_ns > 0, polls_exact: 9, polls_found: 0 }
+        Span { recorded_ns, observed_ns, has_probes: observed_ns > 0, polls: 9, polls_exact: 9, polls_found: 0 }
     }
 }
 

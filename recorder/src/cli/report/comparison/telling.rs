@@ -146,8 +146,8 @@ impl Comparison {
             ComparedPolls::Exact => {
                 let [before, after] = left_out.map(Count);
                 format!(
-                    "those that probes told from begin to end; left out are {before} before and {after} after, of which \
-                     samples and switches alone tell"
+                    "those that probes told from begin to end; left out are {before} before and {after} after that are only \
+                     known to have lasted at least as long"
                 )
             }
             ComparedPolls::AtLeast => {
@@ -184,7 +184,7 @@ impl Comparison {
             return Ok(());
         }
         let is_named_alike = self.futures.iter().any(|of| of.before.is_some() && of.after.is_some());
-        let are_in_both = [&self.before, &self.after].iter().all(|of| of.span.polls() > 0);
+        let are_in_both = [&self.before, &self.after].iter().all(|of| of.span.polls > 0);
         match self.polls_compared {
             ComparedPolls::None(lacking) => return writeln!(out, "\nall polls: not compared, since {lacking}"),
             _ if are_in_both && !is_named_alike => {

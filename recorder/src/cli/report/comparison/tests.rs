@@ -166,12 +166,17 @@ fn which_polls_are_compared_is_said() {
     };
     let [whole, some] = [0, 4].map(|polls_found| of(polls_found, true, "app::serve"));
     let [sampled, renamed] = [(false, "app::serve"), (true, "src/main.rs:7")].map(|(probes, name)| of(7, probes, name));
-    let left_out = "; left out are 4 before and 0 after, of which samples and switches alone tell";
+    let left_out = |before, after| {
+        format!(
+            "those that probes told from begin to end; left out are {before} before and {after} after that are only known to \
+             have lasted at least as long"
+        )
+    };
     let [by_probes, all] = ["those that probes told from begin to end", "all polls, by what changed most:"];
     let lacks = "since after has polls by samples and switches alone";
     for (before, after, compared, header, table) in [
         (&whole, &whole, "exact", by_probes.to_owned(), all),
-        (&some, &whole, "exact", format!("{by_probes}{left_out}"), all),
+        (&some, &whole, "exact", left_out(4, 0), all),
         (
             &sampled,
             &sampled,
@@ -185,7 +190,7 @@ fn which_polls_are_compared_is_said() {
             &whole,
             &renamed,
             "exact",
-            format!("{by_probes}; left out are 0 before and 7 after, of which samples and switches alone tell"),
+            left_out(0, 7),
             "all polls: not compared, since no future has the same name in both",
         ),
     ] {
