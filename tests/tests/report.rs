@@ -492,7 +492,8 @@ fn every_module_answers_for_every_kind_of_trace() {
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{told}");
     assert!(output.status.success(), "{told}");
-    traces.into_iter().for_each(the_queries_of_the_ui_answer);
+    traces.iter().copied().for_each(the_queries_of_the_ui_answer);
+    traces.into_iter().for_each(the_questions_of_the_package_are_answered);
 }
 
 /// Those of its start-up commands and macros.
@@ -514,4 +515,13 @@ fn the_queries_of_the_ui_answer(trace: &Path) {
     assert!(found.len() >= 5, "{found:?}");
     // One after another, so that the trace is read once.
     assert!(sql(trace, &found.join(";\n")).is_some());
+}
+
+/// Those of its README.
+fn the_questions_of_the_package_are_answered(trace: &Path) {
+    let text = fs::read_to_string(workspace().join("tools/sql/README.md")).expect("it is there");
+    let blocks = text.split("```sql\n").skip(1).map(|block| block.split("```").next().expect("a block"));
+    let found: Vec<&str> = blocks.collect();
+    assert!(found.len() >= 10, "{found:?}");
+    assert!(sql(trace, &found.join("\n")).is_some());
 }
