@@ -199,8 +199,8 @@ mod tests {
             let report = Report::new(5_000_000, span, findings, Vec::new());
             let told = report.to_string();
             let first = told.lines().next().expect("a line");
-            let missing = "; polls were told by samples and switches alone: each lasted at least as long, some are missing, \
-                           and so are all starved tasks";
+            let missing = "; polls were told by samples and switches alone: each lasted at least as long, some of them \
+                           and lock convoys may be missing, and all starved tasks are";
             assert!(first.ends_with(missing), "{told}");
             let json = serde_json::to_value(&report).expect("JSON");
             assert_eq!(json["missing"].as_str(), missing.strip_prefix("; "));

@@ -63,7 +63,9 @@ impl Span {
         const NEARLY_ALL: f64 = 0.95;
         let told = self.told();
         if !self.has_probes {
-            Some(format!("{told}: each lasted at least as long, some are missing, and so are all starved tasks"))
+            Some(format!(
+                "{told}: each lasted at least as long, some of them and lock convoys may be missing, and all starved tasks are"
+            ))
         } else if self.share() < NEARLY_ALL {
             Some(format!("{told}, and of the rest only what samples and switches tell"))
         } else {
@@ -95,8 +97,8 @@ mod tests {
         let told = "polls were observed for 1.5 % of the 5.0 s, and of the rest only what samples and switches tell";
         assert_eq!(missing(75_000_000).as_deref(), Some(told));
         assert_eq!(missing(4_950_000_000), None);
-        let told = "polls were told by samples and switches alone: each lasted at least as long, some are missing, and so \
-                    are all starved tasks";
+        let told = "polls were told by samples and switches alone: each lasted at least as long, some of them and lock \
+                    convoys may be missing, and all starved tasks are";
         assert_eq!(missing(0).as_deref(), Some(told));
     }
 
