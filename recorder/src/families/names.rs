@@ -170,6 +170,8 @@ pub fn by_address(vtable: u64) -> FutureName {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     #[test]
@@ -182,12 +184,12 @@ mod tests {
             name
         };
         let open = || {
-            let mut name = placed(&[one.clone()]);
+            let mut name = placed(slice::from_ref(&one));
             name.leave_open();
             name
         };
         for (name, expected) in [
-            (placed(&[one.clone()]), None),
+            (placed(slice::from_ref(&one)), None),
             (
                 placed(&[one.clone(), other.clone()]),
                 Some("its code has several async blocks, and nothing tells which is its own"),

@@ -143,6 +143,8 @@ impl<T: fmt::Display> fmt::Display for WithVerdict<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     fn found(kind: &str, dur: u64) -> Found {
@@ -163,7 +165,7 @@ mod tests {
         let [long, longer] = [8_500_000, 11_720_000].map(|dur| found("long poll", dur));
         assert_eq!(told(&[found("long poll", 8_499_999), found("slept in poll", 9_000_000)]), None);
         let expected = "1 poll ran for 8.5 ms or more: 8.5 ms";
-        assert_eq!(told(std::slice::from_ref(&long)).as_deref(), Some(expected));
+        assert_eq!(told(slice::from_ref(&long)).as_deref(), Some(expected));
         let expected = "2 polls ran for 8.5 ms or more, the longest 11.7 ms";
         assert_eq!(told(&[long, longer]).as_deref(), Some(expected));
     }
@@ -190,16 +192,20 @@ mod tests {
             (judged.verdict, judged.observed_share)
         };
         let [passes, fails] = [50, 9].map(|ms| longer(Fault::LongPoll, ms));
-        assert_eq!(of_all(&[passes.clone()], little, None), (Verdict::Passed, 0.02));
+        assert_eq!(of_all(slice::from_ref(&passes), little, None), (Verdict::Passed, 0.02));
         assert_eq!(of_all(&[passes.clone(), fails], little, None), (Verdict::Failed, 0.02));
         let compared = |before, is_worse| Some(Compared { before, is_worse });
         assert_eq!(of_all(&[FailOn::Worse], all, compared(little, false)), (Verdict::Passed, 0.02));
         assert_eq!(of_all(&[FailOn::Worse], all, compared(little, true)), (Verdict::Failed, 0.02));
-        assert_eq!(of_all(&[passes.clone()], all, compared(little, true)), (Verdict::Passed, 1.0), "of AFTER alone");
+        assert_eq!(
+            of_all(slice::from_ref(&passes), all, compared(little, true)),
+            (Verdict::Passed, 1.0),
+            "of AFTER alone"
+        );
         let none = trace(Span::default());
-        assert_eq!(of_all(&[passes.clone()], none, None), (Verdict::CantTell, 0.0));
+        assert_eq!(of_all(slice::from_ref(&passes), none, None), (Verdict::CantTell, 0.0));
         assert_eq!(of_all(&[FailOn::Worse], all, compared(none, false)), (Verdict::CantTell, 0.0));
-        assert_eq!(of_all(&[passes], all, compared(none, false)), (Verdict::Passed, 1.0));
+        assert_eq!(of_all(slice::from_ref(&passes), all, compared(none, false)), (Verdict::Passed, 1.0));
         assert!(Judged::new(&[], all, &[], None).is_none());
     }
 
@@ -207,7 +213,7 @@ mod tests {
     fn a_convoy_is_held_against_a_threshold_by_the_longest_sleep_in_a_poll() {
         let convoy = Found { off_cpu_ns: Some(9_000_000), ..found("lock convoy", 30_000_000) };
         for (limit_ms, expected) in [(9, true), (10, false)] {
-            let told = over(std::slice::from_ref(&convoy), Fault::Convoy, Duration::from_millis(limit_ms));
+            let told = over(slice::from_ref(&convoy), Fault::Convoy, Duration::from_millis(limit_ms));
             assert_eq!(told.is_some(), expected, "{limit_ms} ms");
         }
     }

@@ -58,7 +58,8 @@ impl Default for Means {
 }
 
 /// Asks for it: a table with the column `object`, of a query that has [`PROBED`](super::super::span::PROBED) as `probed`.
-/// Takes the modules `polletto.findings` and `polletto.overhead`. Where there were probes, no poll may have been made; but where there was a poll, somebody woke its task.
+/// Takes the modules `polletto.findings` and `polletto.overhead`. Where there were probes, no poll may have been made; but
+/// where there was a poll, somebody woke its task.
 pub const QUERY: &str = "WITH woken AS (SELECT 1 FROM slice WHERE category = 'wake') \
      SELECT json_object(\
      'polls', EXISTS (SELECT 1 FROM polletto_polls) OR EXISTS (SELECT 1 FROM probed), \
