@@ -78,7 +78,8 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             let is_worse = comparison.count(Verdict::Worse) > 0;
             let trace = Trace { path, span: after.span(), has_polls: after.has_polls() };
             let before = Trace { path: compared_with, span: before.span(), has_polls: before.tells_polls() };
-            let judged = Judged::new(fail_on, trace, &after.found, Some(Compared { before, is_worse }));
+            let compared = Compared { before, is_worse, nothing_for: comparison.nothing_for() };
+            let judged = Judged::new(fail_on, trace, &after.found, Some(compared));
             print(&WithVerdict { told: &comparison, fail_on: judged.as_ref() }, as_json)?;
             judged
         }

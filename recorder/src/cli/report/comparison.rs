@@ -301,6 +301,11 @@ impl Comparison {
         }
     }
 
+    /// Why nothing is compared, in words; none where something is.
+    pub fn nothing_for(&self) -> Option<String> {
+        self.polls_compared.none_for()
+    }
+
     /// How many places there are of a verdict.
     pub fn count(&self, verdict: Verdict) -> usize {
         self.places.iter().filter(|change| change.verdict == verdict).count()

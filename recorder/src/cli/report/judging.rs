@@ -45,10 +45,12 @@ pub struct Trace<'t> {
 }
 
 /// What a trace is compared with, and what came of that.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Compared<'t> {
     pub before: Trace<'t>,
     pub is_worse: bool,
+    /// Why nothing could be compared, in words; none where something could.
+    pub nothing_for: Option<String>,
 }
 
 impl Judged {
@@ -60,17 +62,17 @@ impl Judged {
         // What it is compared with has no part in what lasts too long.
         let compared = compared.filter(|_| fail_on.contains(&FailOn::Worse));
         let share = trace.span.share();
-        let observed_share = compared.map_or(share, |compared| share.min(compared.before.span.share()));
+        let observed_share = compared.as_ref().map_or(share, |compared| share.min(compared.before.span.share()));
         let (verdict, reasons) = if !trace.has_polls {
             (Verdict::CantTell, vec![format!("{}: {NO_POLLS}, so --fail-on can't tell", trace.path.display())])
-        } else if let Some(Compared { before, .. }) = compared.filter(|compared| !compared.before.has_polls) {
+        } else if let Some(Compared { before, .. }) = compared.as_ref().filter(|of| !of.before.has_polls) {
             let reason = format!("{}: {NO_POLLS}, so --fail-on worse can't tell", before.path.display());
             (Verdict::CantTell, vec![reason])
         } else {
-            let is_worse = compared.is_some_and(|compared| compared.is_worse);
+            let is_worse = compared.as_ref().is_some_and(|compared| compared.is_worse);
             let reasons: Vec<String> = fail_on.iter().filter_map(|of| of.failed(found, is_worse)).collect();
             match reasons.is_empty() {
-                true => (Verdict::Passed, vec![passed(fail_on, trace.span, compared.map(|of| of.before.span))]),
+                true => (Verdict::Passed, vec![passed(fail_on, trace.span, compared.as_ref())]),
                 false => (Verdict::Failed, reasons),
             }
         };
@@ -108,7 +110,7 @@ fn over(found: &[Found], kind: Fault, limit: Duration) -> Option<String> {
 
 /// That nothing was found which must not be, in words, and for how much of the time it would have been: of what it was
 /// compared with as well.
-fn passed(fail_on: &[FailOn], span: Span, before: Option<Span>) -> String {
+fn passed(fail_on: &[FailOn], span: Span, compared: Option<&Compared>) -> String {
     let limits: Vec<String> = fail_on
         .iter()
         .filter_map(|of| match of {
@@ -117,10 +119,13 @@ fn passed(fail_on: &[FailOn], span: Span, before: Option<Span>) -> String {
         })
         .collect();
     let longer = (!limits.is_empty()).then(|| format!("{} or more", limits.join(", ")));
-    let worse = fail_on.contains(&FailOn::Worse).then(|| "nothing got worse that both traces could tell".to_owned());
+    let worse = compared.map(|compared| match &compared.nothing_for {
+        Some(reason) => format!("nothing could be compared, since {reason}"),
+        None => "nothing got worse that both traces could tell".to_owned(),
+    });
     let told: Vec<String> = longer.into_iter().chain(worse).collect();
-    let observed = match before {
-        Some(before) => format!("before, {}; after, {}", before.told(), span.told()),
+    let observed = match compared {
+        Some(compared) => format!("before, {}; after, {}", compared.before.span.told(), span.told()),
         None => span.told(),
     };
     format!("{}; {observed}", told.join("; "))
@@ -180,7 +185,11 @@ mod tests {
         assert_eq!(passed(&limits, span, None), expected);
         let expected = "nothing got worse that both traces could tell; before, polls were observed for 30.0 % of the \
                         5.0 s; after, polls were told by samples and switches alone";
-        assert_eq!(passed(&[FailOn::Worse], sampled, Some(span)), expected);
+        let compared = |before| Compared { before: trace(before), is_worse: false, nothing_for: None };
+        assert_eq!(passed(&[FailOn::Worse], sampled, Some(&compared(span))), expected);
+        let nothing = Compared { nothing_for: Some("after has no polls".to_owned()), ..compared(span) };
+        let told = passed(&[FailOn::Worse], sampled, Some(&nothing));
+        assert!(told.starts_with("nothing could be compared, since after has no polls; before, polls were"), "{told}");
     }
 
     #[test]
@@ -194,7 +203,7 @@ mod tests {
         let [passes, fails] = [50, 9].map(|ms| longer(Fault::LongPoll, ms));
         assert_eq!(of_all(slice::from_ref(&passes), little, None), (Verdict::Passed, 0.02));
         assert_eq!(of_all(&[passes.clone(), fails], little, None), (Verdict::Failed, 0.02));
-        let compared = |before, is_worse| Some(Compared { before, is_worse });
+        let compared = |before, is_worse| Some(Compared { before, is_worse, nothing_for: None });
         assert_eq!(of_all(&[FailOn::Worse], all, compared(little, false)), (Verdict::Passed, 0.02));
         assert_eq!(of_all(&[FailOn::Worse], all, compared(little, true)), (Verdict::Failed, 0.02));
         assert_eq!(

@@ -39,6 +39,14 @@ impl ComparedPolls {
             None => ComparedPolls::AtLeast,
         }
     }
+
+    /// Why none are compared, in words; none where some are.
+    pub fn none_for(self) -> Option<String> {
+        match self {
+            ComparedPolls::None(lacking) => Some(lacking.to_string()),
+            ComparedPolls::Exact | ComparedPolls::AtLeast => None,
+        }
+    }
 }
 
 /// What both traces know of places, besides their kind.
@@ -96,19 +104,22 @@ impl ToldBy {
         let [before, after] = recordings.map(|recording| {
             recording.found.iter().map(|found| in_every_build(&found.future)).collect::<BTreeSet<String>>()
         });
-        (if before.is_disjoint(&after) { ToldBy::Kind } else { ToldBy::Future }, without_functions)
+        // Where nothing was found, nothing has another name.
+        let has_other_names = !before.is_empty() && !after.is_empty() && before.is_disjoint(&after);
+        (if has_other_names { ToldBy::Kind } else { ToldBy::Future }, without_functions)
     }
 
     /// How places are told if not by all that there may be to know, and why, in words.
     pub fn told(self, which: Option<Which>) -> Option<String> {
         let which = which?;
-        let why = match self {
-            ToldBy::Function => return None,
-            ToldBy::Name => return Some(format!("{which}, lines are not known: places are told without their files")),
-            ToldBy::Future => "places are told by kind and future alone",
-            ToldBy::Kind => "and no future has the same name in both: places are told by kind alone",
-        };
-        let mark = if self == ToldBy::Kind { "," } else { ":" };
-        Some(format!("{which}, no functions of the program's own are known, as of a stripped program{mark} {why}"))
+        let nameless = format!("{which}, no functions of the program's own are known, as of a stripped program");
+        match self {
+            ToldBy::Function => None,
+            ToldBy::Name => Some(format!("{which}, lines are not known: places are told without their files")),
+            ToldBy::Future => Some(format!("{nameless}: places are told by kind and future alone")),
+            ToldBy::Kind => {
+                Some(format!("{nameless}, and no future has the same name in both: places are told by kind alone"))
+            }
+        }
     }
 }

@@ -266,6 +266,8 @@ fn where_one_trace_has_no_functions_places_are_told_by_kind_and_future() {
     let comparison = Comparison::new(&before, &after, THRESHOLD);
     assert_eq!((comparison.places.len(), comparison.count(Verdict::Same)), (1, 1));
     let told = comparison.to_string();
+    let nothing = recording(10, []);
+    assert_eq!(Comparison::new(&nothing, &after, THRESHOLD).told_by, ToldBy::Future);
     let expected = "stripped program, and no future has the same name in both: places are told by kind alone\n";
     assert!(told.contains(expected), "{told}");
 }
