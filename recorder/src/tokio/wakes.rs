@@ -3,7 +3,7 @@
 mod blocking;
 mod x86_64;
 
-use std::{error, fmt};
+use std::{error, fmt, ops::Range};
 
 use object::{Object, ObjectSymbol};
 use polletto_common::poll::Register;
@@ -120,17 +120,22 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
     }
 
     fn is_waker(&self, [clone, wake, wake_by_ref, drop]: [u64; 4], vtable: u64) -> bool {
-        let is = |function: u64, check: fn(&[u8], &std::ops::Range<u64>) -> bool| {
-            let Some(bounds) = self.code.function(function).filter(|bounds| bounds.start == function) else {
-                return false;
-            };
-            self.code.bytes(&bounds).is_ok_and(|bytes| check(&bytes, &bounds))
-        };
-        is(clone, x86_64::counts_up)
-            && is(drop, x86_64::counts_down)
-            && is(wake, x86_64::schedules)
-            && is(wake_by_ref, x86_64::schedules)
+        self.does(clone, x86_64::counts_up)
+            && self.does(drop, x86_64::counts_down)
+            && self.does(wake, x86_64::schedules)
+            && self.does(wake_by_ref, x86_64::schedules)
             && self.refers_to(clone, vtable)
+    }
+
+    /// Whether a function does something, or the one to which it jumps at once.
+    fn does(&self, function: u64, what: impl Fn(&[u8], &Range<u64>) -> bool) -> bool {
+        let code = |function: u64| {
+            let bounds = self.code.function(function).filter(|bounds| bounds.start == function)?;
+            Some((self.code.bytes(&bounds).ok()?, bounds))
+        };
+        let Some((bytes, bounds)) = code(function) else { return false };
+        let other = || code(x86_64::jumps_to(&bytes, &bounds)?);
+        what(&bytes, &bounds) || other().is_some_and(|(bytes, bounds)| what(&bytes, &bounds))
     }
 
     /// Whether a function takes an address, from its own instructions or from a word that holds it.
@@ -193,8 +198,8 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
     }
 
     /// Functions that store eight bytes where a task has its owner's id. Many do.
-    fn owner_stores(&self) -> Result<Vec<std::ops::Range<u64>>, Unprobed> {
-        let mut functions: Vec<std::ops::Range<u64>> = Vec::new();
+    fn owner_stores(&self) -> Result<Vec<Range<u64>>, Unprobed> {
+        let mut functions: Vec<Range<u64>> = Vec::new();
         for (start, piece) in pieces_of_code(self.contents) {
             for (bytes, address) in piece?.windows(x86_64::STORE_BYTES).zip(start..) {
                 if x86_64::may_be_owner_store(bytes) && functions.last().is_none_or(|last| last.end <= address) {

@@ -61,6 +61,19 @@ fn wakers_are_found_by_what_the_functions_of_their_vtable_do() {
 }
 
 #[test]
+fn what_gives_a_reference_back_may_only_jump_to_what_does() {
+    let clone = clone(0, WAKERS);
+    // jmp to what stands behind it, and back to where it stands itself
+    let (jump, round): (&[u8], &[u8]) = (&[0xe9, 0, 0, 0, 0], &[0xeb, 0xfe]);
+    for (drop, expected) in [(jump, Ok(2)), (round, Err(Untold::NotFound))] {
+        let functions = [&clone, WAKES, WAKES_IN_A_LOOP, drop, COUNTS_DOWN];
+        let starts = [0, 1, 2, 3].map(|at| CODE + functions[..at].iter().map(|one| one.len() as u64).sum::<u64>());
+        let wakes = look(&functions, &starts.map(Word::Address)).wakes;
+        assert_eq!(wakes.map(|places| places.len()), expected, "{drop:x?}");
+    }
+}
+
+#[test]
 fn two_kinds_of_wakers_are_no_waker() {
     let (one, other) = (clone(0, WAKERS), clone(18, WAKERS + 40));
     assert_eq!(one.len(), 18);

@@ -104,6 +104,13 @@ fn counts(bytes: &[u8], function: &Range<u64>, step: i64) -> bool {
     false
 }
 
+/// The other function that one only jumps to.
+pub(super) fn jumps_to(bytes: &[u8], function: &Range<u64>) -> Option<u64> {
+    let first = instructions(bytes, function).next()?;
+    let is_jump = first.flow_control() == FlowControl::UnconditionalBranch && first.op0_kind() == OpKind::NearBranch64;
+    Some(first.near_branch_target()).filter(|to| is_jump && !function.contains(to))
+}
+
 /// Whether a function calls `schedule` of its argument's vtable.
 pub(super) fn schedules(bytes: &[u8], function: &Range<u64>) -> bool {
     let mut vtables: Vec<Register> = Vec::new();
