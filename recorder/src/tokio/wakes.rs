@@ -25,6 +25,9 @@ const MAX_SPAWNS: usize = 1 << 13;
 /// Functions of which each calls the next until one makes a task.
 const MAX_MAKERS: usize = 2;
 
+/// Functions of which each leads to the next until one does what a waker's does.
+const MAX_LEADS: usize = 3;
+
 /// A place that tells of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -127,15 +130,21 @@ impl<S: Source + ?Sized> Reader<'_, '_, S> {
             && self.refers_to(clone, vtable)
     }
 
-    /// Whether a function does something, or the one to which it jumps at once.
+    /// Whether a function does something, or the one that it leads to first: where code is to be small, little is inlined.
     fn does(&self, function: u64, what: impl Fn(&[u8], &Range<u64>) -> bool) -> bool {
-        let code = |function: u64| {
-            let bounds = self.code.function(function).filter(|bounds| bounds.start == function)?;
-            Some((self.code.bytes(&bounds).ok()?, bounds))
-        };
-        let Some((bytes, bounds)) = code(function) else { return false };
-        let other = || code(x86_64::jumps_to(&bytes, &bounds)?);
-        what(&bytes, &bounds) || other().is_some_and(|(bytes, bounds)| what(&bytes, &bounds))
+        let mut next = Some(function);
+        for _ in 0..MAX_LEADS {
+            let Some(bounds) = next.and_then(|start| self.code.function(start).filter(|bounds| bounds.start == start))
+            else {
+                return false;
+            };
+            let Ok(bytes) = self.code.bytes(&bounds) else { return false };
+            if what(&bytes, &bounds) {
+                return true;
+            }
+            next = x86_64::leads_to(&bytes, &bounds);
+        }
+        false
     }
 
     /// Whether a function takes an address, from its own instructions or from a word that holds it.

@@ -61,11 +61,29 @@ fn wakers_are_found_by_what_the_functions_of_their_vtable_do() {
 }
 
 #[test]
-fn what_gives_a_reference_back_may_only_jump_to_what_does() {
+fn numbers_may_come_by_the_stack_where_code_is_to_be_small() {
+    // push $-0x40; pop %rax; lock xadd %rax, (%rdi); ret
+    let counts_down: &[u8] = &[0x6a, 0xc0, 0x58, 0xf0, 0x48, 0x0f, 0xc1, 0x07, 0xc3];
+    let behind = WAKES.len() as u64;
+    assert_eq!(wakes(WAKES, WAKES_IN_A_LOOP, WAKERS, counts_down), Ok(vec![0, behind + 10]));
+    // push $-0x40; push %rbx; pop %rax; …
+    let another: &[u8] = &[0x6a, 0xc0, 0x53, 0x58, 0xf0, 0x48, 0x0f, 0xc1, 0x07, 0xc3];
+    assert_eq!(wakes(WAKES, WAKES_IN_A_LOOP, WAKERS, another), Err(Untold::NotFound));
+}
+
+#[test]
+fn what_gives_a_reference_back_may_only_lead_to_what_does() {
     let clone = clone(0, WAKERS);
-    // jmp to what stands behind it, and back to where it stands itself
-    let (jump, round): (&[u8], &[u8]) = (&[0xe9, 0, 0, 0, 0], &[0xeb, 0xfe]);
-    for (drop, expected) in [(jump, Ok(2)), (round, Err(Untold::NotFound))] {
+    for (drop, expected) in [
+        // jmp to what stands behind it
+        (&[0xe9, 0, 0, 0, 0][..], Ok(2)),
+        // push %rbx; mov %rdi, %rbx; call what stands behind it; pop %rbx; ret
+        (&[0x53, 0x48, 0x89, 0xfb, 0xe8, 2, 0, 0, 0, 0x5b, 0xc3], Ok(2)),
+        // The same with mov %rbx, %rdi
+        (&[0x53, 0x48, 0x89, 0xdf, 0xe8, 2, 0, 0, 0, 0x5b, 0xc3], Err(Untold::NotFound)),
+        // jmp to where it stands itself
+        (&[0xeb, 0xfe], Err(Untold::NotFound)),
+    ] {
         let functions = [&clone, WAKES, WAKES_IN_A_LOOP, drop, COUNTS_DOWN];
         let starts = [0, 1, 2, 3].map(|at| CODE + functions[..at].iter().map(|one| one.len() as u64).sum::<u64>());
         let wakes = look(&functions, &starts.map(Word::Address)).wakes;

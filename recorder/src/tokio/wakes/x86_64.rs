@@ -80,9 +80,10 @@ pub(super) fn counts_down(bytes: &[u8], function: &Range<u64>) -> bool {
     counts(bytes, function, -ONE_REFERENCE)
 }
 
-/// `mov $step, register; lock xadd register, (%rdi)`
+/// `mov $step, register; lock xadd register, (%rdi)`, or for size `push $step; pop register` before the last.
 fn counts(bytes: &[u8], function: &Range<u64>, step: i64) -> bool {
     let mut constants: Vec<(Register, i64)> = Vec::new();
+    let mut pushed = None;
     for instruction in instructions(bytes, function).take(NEAR_ENTRY) {
         let (first, second) = (instruction.op0_kind(), instruction.op1_kind());
         match instruction.mnemonic() {
@@ -97,6 +98,8 @@ fn counts(bytes: &[u8], function: &Range<u64>, step: i64) -> bool {
                 };
                 constants.push((instruction.op0_register().full_register(), value));
             }
+            Mnemonic::Push => pushed = is_immediate(first).then(|| instruction.immediate(0) as i64),
+            Mnemonic::Pop => constants.extend(pushed.take().map(|value| (instruction.op0_register(), value))),
             _ if instruction.flow_control() != FlowControl::Next => return false,
             _ => {}
         }
@@ -104,11 +107,19 @@ fn counts(bytes: &[u8], function: &Range<u64>, step: i64) -> bool {
     false
 }
 
-/// The other function that one only jumps to.
-pub(super) fn jumps_to(bytes: &[u8], function: &Range<u64>) -> Option<u64> {
-    let first = instructions(bytes, function).next()?;
-    let is_jump = first.flow_control() == FlowControl::UnconditionalBranch && first.op0_kind() == OpKind::NearBranch64;
-    Some(first.near_branch_target()).filter(|to| is_jump && !function.contains(to))
+/// The other function that one calls, or jumps to, first of all that it does with its argument.
+pub(super) fn leads_to(bytes: &[u8], function: &Range<u64>) -> Option<u64> {
+    for step in instructions(bytes, function).take(NEAR_ENTRY) {
+        let is_near = step.op0_kind() == OpKind::NearBranch64;
+        match step.flow_control() {
+            FlowControl::Next if !changes(&step, Register::RDI) => {}
+            FlowControl::Call | FlowControl::UnconditionalBranch if is_near => {
+                return Some(step.near_branch_target()).filter(|to| !function.contains(to));
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// Whether a function calls `schedule` of its argument's vtable.
