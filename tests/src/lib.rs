@@ -20,6 +20,7 @@ pub mod program;
 pub mod published;
 pub mod recorder;
 pub mod reference;
+pub mod report;
 pub mod served;
 pub mod symbolize;
 pub mod symbolizer;

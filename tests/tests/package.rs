@@ -1,4 +1,4 @@
-//! `polletto sql`: who has only the command has the package of SQL too.
+//! The package of SQL: who has only the command has it too, and it answers for every trace.
 
 use std::{
     collections::BTreeMap,
@@ -8,12 +8,14 @@ use std::{
 };
 
 use polletto_tests::{
-    check::{trace_processor, workspace},
+    check::{sql, trace_processor, workspace},
+    oracle::{Build, NEWEST},
     program,
     program::Program,
-    recorder::{Record, polletto},
+    recorder::{Outcome, Record, polletto},
     turn::Turn,
 };
+use serde_json::Value;
 
 fn write_package(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(polletto()).arg("sql").args(arguments).current_dir(directory).output().expect("polletto starts")
@@ -71,4 +73,59 @@ fn the_line_that_is_told_answers_as_it_is() {
     let answer = Command::new("sh").args(["-c", &line]).current_dir(directory.path()).output().expect("a shell");
     let rows = String::from_utf8_lossy(&answer.stdout);
     assert!(answer.status.success() && rows.contains("\"own_source\""), "{}", String::from_utf8_lossy(&answer.stderr));
+}
+
+fn recorded(arguments: &[&str]) -> Outcome {
+    let program = Program::start(program!("many-tasks"), &[]);
+    Record::new().process(program.pid()).arguments(["-d", "1"]).arguments(arguments).run().expect_success()
+}
+
+#[test]
+fn every_module_answers_for_every_kind_of_trace() {
+    let _turn = Turn::alone();
+    let (oracle, _) = Build { profile: "release", tokio: NEWEST }.recorded_with_wakes(&["--polls", "all"]);
+    let others: [&[&str]; 4] = [&[], &["--polls", "off", "--kernel-stacks"], &["--no-stacks"], &["--mode", "cpu"]];
+    let mut outcomes: Vec<Outcome> = others.into_iter().map(recorded).collect();
+    outcomes.push(Record::new().arguments(["--system", "-d", "1"]).run().expect_success());
+    outcomes.push(Record::new().arguments(["--", "true"]).run().expect_success());
+    outcomes.push(oracle);
+    let Some(shell) = trace_processor() else { return };
+    let traces: Vec<&Path> = outcomes.iter().map(|outcome| outcome.output.as_path()).collect();
+    let checker = workspace().join("tools/sql/check.py");
+    let output = Command::new("python3").arg(checker).arg(shell).args(&traces).output().expect("python starts");
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{told}");
+    assert!(output.status.success(), "{told}");
+    traces.iter().copied().for_each(the_queries_of_the_ui_answer);
+    traces.into_iter().for_each(the_questions_of_the_package_are_answered);
+}
+
+/// Those of its start-up commands and macros.
+fn the_queries_of_the_ui_answer(trace: &Path) {
+    fn texts(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) => found.push(text.clone()),
+            Value::Array(values) => values.iter().for_each(|value| texts(value, found)),
+            Value::Object(values) => values.values().for_each(|value| texts(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    for file in ["startup.json", "macros.json"] {
+        let text = fs::read_to_string(workspace().join("tools/ui").join(file)).expect("it is there");
+        texts(&serde_json::from_str(&text).expect("JSON"), &mut found);
+    }
+    found.retain(|text| text.starts_with("SELECT"));
+    assert!(found.len() >= 5, "{found:?}");
+    // One after another, so that the trace is read once.
+    assert!(sql(trace, &found.join(";\n")).is_some());
+}
+
+/// Those of its README.
+fn the_questions_of_the_package_are_answered(trace: &Path) {
+    let text = fs::read_to_string(workspace().join("tools/sql/README.md")).expect("it is there");
+    let blocks = text.split("```sql\n").skip(1).map(|block| block.split("```").next().expect("a block"));
+    let found: Vec<&str> = blocks.collect();
+    assert!(found.len() >= 10, "{found:?}");
+    assert!(sql(trace, &found.join("\n")).is_some());
 }

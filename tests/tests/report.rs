@@ -12,7 +12,7 @@ use std::{
         process::{CommandExt, ExitStatusExt},
     },
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -22,23 +22,13 @@ use polletto_tests::{
     oracle::{Build, NEWEST},
     program,
     program::Program,
-    recorder::{Outcome, Record, polletto},
+    recorder::{Record, polletto},
+    report::{json, report},
     served::Server,
-    trace::{Event, EventKind},
     turn::Turn,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-
-fn report(trace: &Path, arguments: &[&str]) -> Output {
-    Command::new(polletto()).arg("report").arg(trace).args(arguments).output().expect("polletto starts")
-}
-
-fn json(trace: &Path, arguments: &[&str]) -> Value {
-    let output = report(trace, arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
 
 /// How many there are of a kind.
 fn count(report: &Value, kind: &str) -> usize {
@@ -209,7 +199,8 @@ fn a_trace_that_cannot_be_read_is_told_in_words_of_our_own() {
 
 /// A program that blocks, with itself and with one that does not.
 fn compared(blocking: &Path) {
-    let other = recorded(&["--no-symbols"]);
+    let program = Program::start(program!("many-tasks"), &[]);
+    let other = Record::new().process(program.pid()).arguments(["-d", "1", "--no-symbols"]).run().expect_success();
     let verdicts = |before: &Path, after: &Path| -> Vec<String> {
         let told = json(after, &["--json", "--compare", before.to_str().expect("a path")]);
         let places = told["places"].as_array().expect("a list");
@@ -279,91 +270,6 @@ fn a_poll_that_is_cut_off_is_told_where_it_was_by_all() {
     let rows = sql(&outcome.output, query).expect("there is one to ask");
     let function = sleeping["own"]["function"].as_str().expect("a name");
     assert_eq!(rows, [["slept in poll", "timer", function]], "{summary:#}");
-}
-
-/// By how much the recorder and the package of SQL may differ in how long something lasted, nanoseconds, and in percent.
-/// The one takes a thread for a worker once it is found to be one, the other knows it from the beginning.
-const SAME_NS: u64 = 100_000_000;
-const SAME_PERCENT: f64 = 2.0;
-
-/// Something wrong with a runtime: its kind and worker, whose it is, how long it lasted, and in words.
-#[derive(Debug)]
-struct OfRuntime {
-    what: (String, Option<String>),
-    of: (u64, String),
-    lasted_ns: u64,
-    detail: String,
-}
-
-/// What is wrong with runtimes, as the summary or a report tells it.
-fn of_runtimes(told: &Value, lasted: &str) -> Vec<OfRuntime> {
-    let text = |of: &Value| of.as_str().map(str::to_owned);
-    let found = told["runtimes"].as_array().expect("a list").iter().map(|of| OfRuntime {
-        what: (text(&of["kind"]).expect("a kind"), text(&of["worker"])),
-        of: (of["pid"].as_u64().expect("a process"), text(&of["runtime"]).expect("a group")),
-        lasted_ns: of[lasted].as_u64().expect("a duration"),
-        detail: text(&of["detail"]).expect("words"),
-    });
-    let mut found: Vec<OfRuntime> = found.collect();
-    found.sort_by(|one, other| one.what.cmp(&other.what));
-    found
-}
-
-fn percents(detail: &str) -> Vec<f64> {
-    detail.split(' ').filter_map(|word| word.parse().ok()).collect()
-}
-
-/// What the summary, the timeline and a report say of runtimes is the same. Kinds and workers.
-fn of_runtimes_by_all(outcome: &Outcome) -> Vec<(String, Option<String>)> {
-    let summed = of_runtimes(&outcome.summary()["findings"], "duration_ns");
-    println!("{summed:?}");
-    let trace = outcome.trace();
-    // Convoys stand there as well, and are of a task.
-    let is_of_runtime = |event: &&Event| {
-        let is_begin = trace.tracks[&event.track].name == "findings" && event.kind == EventKind::Begin;
-        is_begin && !event.arguments.contains_key("task_id")
-    };
-    let mut shown: Vec<&str> = trace.events.iter().filter(is_of_runtime).map(|event| event.name.as_str()).collect();
-    shown.sort_unstable();
-    assert_eq!(shown, summed.iter().map(|found| found.what.0.as_str()).collect::<Vec<_>>());
-    if trace_processor().is_some() {
-        let asked = of_runtimes(&json(&outcome.output, &["--json"]), "dur");
-        assert_eq!(asked.len(), summed.len(), "{asked:?}");
-        for (asked, summed) in asked.iter().zip(&summed) {
-            assert_eq!((&asked.what, &asked.of), (&summed.what, &summed.of));
-            assert!(asked.lasted_ns.abs_diff(summed.lasted_ns) <= SAME_NS, "{asked:?}, {summed:?}");
-            let (ours, theirs) = (percents(&summed.detail), percents(&asked.detail));
-            let is_same = ours.iter().zip(&theirs).all(|(our, their)| (our - their).abs() <= SAME_PERCENT);
-            assert!(ours.len() == theirs.len() && !ours.is_empty() && is_same, "{asked:?}, {summed:?}");
-        }
-    }
-    summed.into_iter().map(|found| found.what).collect()
-}
-
-#[test]
-fn a_worker_that_has_all_the_work_is_told() {
-    let _turn = Turn::alone();
-    let program = Program::start(program!("poll-mill"), &["--workers", "2", "--tasks", "1"]);
-    let outcome = Record::new().process(program.pid()).arguments(["-d", "3", "--no-symbols"]).run().expect_success();
-    drop(program);
-    let told = of_runtimes_by_all(&outcome);
-    let kinds: Vec<&str> = told.iter().map(|(kind, _)| kind.as_str()).collect();
-    assert_eq!(kinds, ["one busy worker", "worker never parks"]);
-    assert!(told[0].1.is_some() && told[0].1 == told[1].1, "{told:?}");
-}
-
-#[test]
-fn a_blocking_pool_that_is_full_is_told() {
-    let _turn = Turn::alone();
-    let mut program = Program::start(program!("many-tasks"), &["--tasks", "10"]);
-    let recording = Record::new().process(program.pid()).arguments(["--no-symbols"]).start();
-    thread::sleep(Duration::from_secs(1));
-    program.begin();
-    program.wait_for_at_most("stuck", Duration::from_secs(10));
-    thread::sleep(Duration::from_millis(2_500));
-    let outcome = recording.stop().expect_success();
-    drop(program);
-    assert_eq!(of_runtimes_by_all(&outcome), [("blocking pool full".to_owned(), None)]);
 }
 
 /// By the file of the program's own code.
@@ -469,59 +375,4 @@ fn what_is_no_trace_is_an_error() {
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
         assert!(!output.stderr.is_empty());
     }
-}
-
-fn recorded(arguments: &[&str]) -> Outcome {
-    let program = Program::start(program!("many-tasks"), &[]);
-    Record::new().process(program.pid()).arguments(["-d", "1"]).arguments(arguments).run().expect_success()
-}
-
-#[test]
-fn every_module_answers_for_every_kind_of_trace() {
-    let _turn = Turn::alone();
-    let (oracle, _) = Build { profile: "release", tokio: NEWEST }.recorded_with_wakes(&["--polls", "all"]);
-    let others: [&[&str]; 4] = [&[], &["--polls", "off", "--kernel-stacks"], &["--no-stacks"], &["--mode", "cpu"]];
-    let mut outcomes: Vec<Outcome> = others.into_iter().map(recorded).collect();
-    outcomes.push(Record::new().arguments(["--system", "-d", "1"]).run().expect_success());
-    outcomes.push(Record::new().arguments(["--", "true"]).run().expect_success());
-    outcomes.push(oracle);
-    let Some(shell) = trace_processor() else { return };
-    let traces: Vec<&Path> = outcomes.iter().map(|outcome| outcome.output.as_path()).collect();
-    let checker = workspace().join("tools/sql/check.py");
-    let output = Command::new("python3").arg(checker).arg(shell).args(&traces).output().expect("python starts");
-    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{told}");
-    assert!(output.status.success(), "{told}");
-    traces.iter().copied().for_each(the_queries_of_the_ui_answer);
-    traces.into_iter().for_each(the_questions_of_the_package_are_answered);
-}
-
-/// Those of its start-up commands and macros.
-fn the_queries_of_the_ui_answer(trace: &Path) {
-    fn texts(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::String(text) => found.push(text.clone()),
-            Value::Array(values) => values.iter().for_each(|value| texts(value, found)),
-            Value::Object(values) => values.values().for_each(|value| texts(value, found)),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    for file in ["startup.json", "macros.json"] {
-        let text = fs::read_to_string(workspace().join("tools/ui").join(file)).expect("it is there");
-        texts(&serde_json::from_str(&text).expect("JSON"), &mut found);
-    }
-    found.retain(|text| text.starts_with("SELECT"));
-    assert!(found.len() >= 5, "{found:?}");
-    // One after another, so that the trace is read once.
-    assert!(sql(trace, &found.join(";\n")).is_some());
-}
-
-/// Those of its README.
-fn the_questions_of_the_package_are_answered(trace: &Path) {
-    let text = fs::read_to_string(workspace().join("tools/sql/README.md")).expect("it is there");
-    let blocks = text.split("```sql\n").skip(1).map(|block| block.split("```").next().expect("a block"));
-    let found: Vec<&str> = blocks.collect();
-    assert!(found.len() >= 10, "{found:?}");
-    assert!(sql(trace, &found.join("\n")).is_some());
 }
