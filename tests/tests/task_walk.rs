@@ -8,7 +8,7 @@ use polletto_tests::{
     program,
     program::Program,
     recorder::{Outcome, Record},
-    trace::{EventKind, Nanoseconds, Trace},
+    trace::{Event, EventKind, Nanoseconds, Trace, Value as Argument},
     turn::Turn,
 };
 use serde_json::Value;
@@ -137,4 +137,24 @@ fn tasks_that_come_and_go_are_walked_without_harm() {
     let (status, _) = program.finish();
     assert!(status.success(), "{status}");
     assert_eq!(summary["task_walks"]["refused"], Value::Array(Vec::new()));
+}
+
+/// Those of the program that come and go last 200 ms at most. The last walk that is due is half a second before the end.
+#[test]
+fn a_task_that_has_ended_since_the_last_walk_is_not_told_to_be_alive() {
+    let _turn = Turn::alone();
+    let program = Program::start(program!("many-tasks"), &["--tasks", "10", "--churn", "20000"]);
+    let recording =
+        Record::new().process(program.pid()).arguments(["--task-walk", "1", "--polls", "off", "--no-symbols"]).start();
+    thread::sleep(Duration::from_millis(2_500));
+    let outcome = recording.stop().expect_success();
+    drop(program);
+    let trace = outcome.trace();
+    let (_, end) = trace.span().expect("something was recorded");
+    let is_alive = |event: &&Event| event.arguments.get("end") == Some(&Argument::Text("alive".into()));
+    let of_churn = trace.events.iter().filter(is_alive).filter(|event| event.name.contains("Sleep"));
+    let lived_ms: Vec<u64> = of_churn.map(|event| (end - event.at) / 1_000_000).collect();
+    let longest = lived_ms.iter().max();
+    println!("{} are alive, for up to {longest:?} ms", lived_ms.len());
+    assert!(longest.is_some_and(|&longest| longest <= 400), "{longest:?}");
 }

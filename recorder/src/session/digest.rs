@@ -18,7 +18,7 @@ use crate::{
     kernel::{Attached, Taken},
     symbols::KernelFunctions,
     target::{Kind, Process},
-    timeline::{ProcessDescription, Timeline, Undescribed},
+    timeline::{ProcessDescription, Timeline, Undescribed, WalkedProcess},
     trace::PacketBuffer,
 };
 
@@ -126,9 +126,10 @@ impl Digest {
         self.walk_tasks(attached)
     }
 
-    /// All was taken: the recording is over.
-    pub fn end(&mut self, ended_ns: u64) -> Option<AwaitSummary> {
+    /// All was taken: the recording is over. `walked` is what the last walk found.
+    pub fn end(&mut self, walked: &[WalkedProcess], ended_ns: u64) -> Option<AwaitSummary> {
         self.learn_of_polls();
+        walked.iter().for_each(|walked| self.timeline.walked(walked, &mut self.packets));
         let awaits = self.awaiting.take().map(|awaiting| self.read_awaits(awaiting, ended_ns));
         self.timeline.finish(ended_ns, &mut self.packets);
         awaits

@@ -150,6 +150,7 @@ impl Pipeline {
         precedence::go_first();
         let ended = self.record_until(stop);
         let Pipeline { attached, mut digest, output, progress, began, threshold, .. } = self;
+        let walked = digest.walks.as_mut().map(Walks::last).unwrap_or_default();
         // In this order: nobody takes the polls of a program that is still patched.
         digest.memory.unprobe();
         let mut detached = attached.detach();
@@ -162,7 +163,7 @@ impl Pipeline {
                 digest.take(&taken);
             })?;
             digest.timeline.show_recorder(ended_ns, counters(&progress), &mut digest.packets);
-            awaits = digest.end(ended_ns);
+            awaits = digest.end(&walked, ended_ns);
             digest.packets.take_all().try_for_each(|batch| send(&output, batch))
         });
         if let Err(error) = rest {

@@ -34,6 +34,9 @@ const MAX_TASKS: usize = 100_000;
 /// CPU time that one walk of all processes may take, but for what is begun.
 const MAX_LENGTH: Duration = Duration::from_millis(20);
 
+/// How long a walk is waited for when the recording ends.
+const LAST_PATIENCE: Duration = Duration::from_millis(200);
+
 /// Of a CPU, what reading tasks may take: one part in so many. Walks that would take more leave the lists of tasks out,
 /// until those before are made up for.
 const SHARE: u32 = 100;
@@ -161,6 +164,24 @@ impl Walks {
         let Ok(Walked { processes, wants_threads }) = self.walked.try_recv() else { return Vec::new() };
         self.is_walking = false;
         self.wants_threads |= wants_threads;
+        processes
+    }
+
+    /// What one more walk finds, unless it takes too long: memory that a file system provides may never be there.
+    pub fn last(&mut self) -> Vec<WalkedProcess> {
+        let mut found = self.awaited();
+        self.walk();
+        found.extend(self.awaited());
+        found
+    }
+
+    /// What the walk finds that is under way, if one is.
+    fn awaited(&mut self) -> Vec<WalkedProcess> {
+        if !self.is_walking {
+            return Vec::new();
+        }
+        let Ok(Walked { processes, .. }) = self.walked.recv_timeout(LAST_PATIENCE) else { return Vec::new() };
+        self.is_walking = false;
         processes
     }
 
