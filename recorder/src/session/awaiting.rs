@@ -26,7 +26,7 @@ use super::{
 use crate::{
     symbols::short_file,
     target,
-    timeline::{Awaited, AwaitingProcess, AwaitingTask},
+    timeline::{Awaited, AwaitingProcess, AwaitingTask, Unpolled},
     tokio::{AWAITS_NOT_DESCRIBED, Waits},
 };
 
@@ -45,9 +45,6 @@ const MAX_CHAINS: usize = 1 << 16;
 
 /// Chains that are told of in a summary.
 const TOLD: usize = 10;
-
-/// Tasks that were not polled for nearly as long are told in another order.
-const ALIKE_NS: u64 = 100_000_000;
 
 /// How long what was read waits for the records of what happened before: as long as they wait in rings, and some more.
 const DELAY: Duration = Duration::from_millis(100);
@@ -75,8 +72,8 @@ pub struct AwaitedBy {
     /// How many of them.
     pub tasks: u64,
     /// For how long one of them was not polled when the recording ended, of the time in which polls were observed: the one that
-    /// waits longest. At least, if it never was.
-    pub since_poll_ns: u64,
+    /// waits longest. At least, if it never was. None if polls never were observed.
+    pub since_poll_ns: Option<u64>,
     /// From their own future on.
     pub awaits: String,
 }
@@ -233,14 +230,19 @@ pub struct LastLook {
 }
 
 impl LastLook {
-    /// What became of all. Tells of a task for how long it was not polled when the recording ended.
-    pub fn summary(self, since_poll_ns: impl Fn(Tgid, u64) -> Option<u64>) -> AwaitSummary {
-        let mut alike = FxHashMap::<Arc<Awaited>, (u64, u64)>::default();
+    /// What became of all. `unpolled` tells of a task for how long it was not polled when the recording ended, and none of
+    /// one that came later.
+    pub fn summary(self, unpolled: impl Fn(Tgid, u64) -> Option<Unpolled>) -> AwaitSummary {
+        let mut alike = FxHashMap::<Arc<Awaited>, (u64, Option<u64>)>::default();
         let mut tasks = 0;
         for process in &self.last_read {
             for task in &process.tasks {
-                let (Some(awaited), Some(since_ns)) = (&task.awaited, since_poll_ns(process.tgid, task.id)) else {
+                let (Some(awaited), Some(unpolled)) = (&task.awaited, unpolled(process.tgid, task.id)) else {
                     continue;
+                };
+                let since_ns = match unpolled {
+                    Unpolled::For(ns) => Some(ns),
+                    Unpolled::NotObserved => None,
                 };
                 let (count, longest_ns) = alike.entry(Arc::clone(awaited)).or_default();
                 tasks += 1;
@@ -248,15 +250,16 @@ impl LastLook {
                 *longest_ns = since_ns.max(*longest_ns);
             }
         }
-        let told = |(awaited, (tasks, since_poll_ns)): (Arc<Awaited>, (u64, u64))| AwaitedBy {
+        let told = |(awaited, (tasks, since_poll_ns)): (Arc<Awaited>, (u64, Option<u64>))| AwaitedBy {
             tasks,
             since_poll_ns,
             awaits: awaited.short.clone(),
         };
         let mut longest: Vec<AwaitedBy> = alike.into_iter().map(told).collect();
-        // What many do is rarely what one looks for.
+        // Of what lasts about as long, what many do is rarely what one looks for.
         longest.sort_by(|one, other| {
-            let key = |of: &AwaitedBy| (std::cmp::Reverse(of.since_poll_ns / ALIKE_NS), of.tasks);
+            let about = |ns: u64| ns.max(1).ilog2();
+            let key = |of: &AwaitedBy| (std::cmp::Reverse(of.since_poll_ns.map(about)), of.tasks);
             key(one).cmp(&key(other)).then_with(|| one.awaits.cmp(&other.awaits))
         });
         let more = longest.len().saturating_sub(TOLD) as u64;
@@ -378,11 +381,18 @@ mod tests {
         let last_read = vec![AwaitingProcess { tgid: Tgid(7), tasks }];
         let look = LastLook { read: Vec::new(), last_read, summary: AwaitSummary::default() };
         // Milliseconds, by the tasks' ids; the timeline does not know the last one.
-        let since_poll_ns = [2_010, 500, 1_000, 2_050, 9_000].map(|milliseconds| milliseconds * 1_000_000);
-        let summary = look.summary(|_, id| since_poll_ns.get(id as usize - 1).copied());
-        let told: Vec<_> =
-            summary.longest.iter().map(|of| (&*of.awaits, of.tasks, of.since_poll_ns / 1_000_000)).collect();
-        assert_eq!(told, [("few", 1, 2_050), ("many", 2, 2_010), ("late", 1, 1_000)]);
-        assert_eq!((summary.tasks, summary.more), (4, 0));
+        let unpolled_ms = [2_010, 500, 1_000, 2_050, 9_000];
+        let told = |look: LastLook, unpolled: &dyn Fn(u64) -> Unpolled| {
+            let summary = look.summary(|_, id| unpolled_ms.get(id as usize - 1).map(|&ms| unpolled(ms)));
+            assert_eq!((summary.tasks, summary.more), (4, 0));
+            let told = summary.longest.into_iter();
+            told.map(|of| (of.awaits, of.tasks, of.since_poll_ns.map(|ns| ns / 1_000_000))).collect::<Vec<_>>()
+        };
+        let of = |name: &str, tasks, ms| (name.to_owned(), tasks, ms);
+        let alike = LastLook { read: Vec::new(), last_read: look.last_read.clone(), summary: AwaitSummary::default() };
+        let expected = [of("few", 1, Some(2_050)), of("many", 2, Some(2_010)), of("late", 1, Some(1_000))];
+        assert_eq!(told(look, &|ms| Unpolled::For(ms * 1_000_000)), expected);
+        let expected = [of("few", 1, None), of("late", 1, None), of("many", 2, None)];
+        assert_eq!(told(alike, &|_| Unpolled::NotObserved), expected);
     }
 }

@@ -193,7 +193,7 @@ impl Digest {
         timeline.take_ended().into_iter().for_each(|process| awaiting.forget(process));
         let look = awaiting.finish();
         look.read.iter().chain(&look.last_read).for_each(|read| timeline.await_something(read));
-        look.summary(|process, task| timeline.unpolled_ns(process, task, ended_ns))
+        look.summary(|process, task| timeline.unpolled(process, task, ended_ns))
     }
 
     fn describe_processes(&mut self) {

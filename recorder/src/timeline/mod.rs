@@ -61,6 +61,7 @@ pub use self::{
     frames::{KernelSymbol, KernelSymbols, path_in_trace, path_of},
     holders::Held,
     mappings::{Code, Mapped, Module},
+    observed::Unpolled,
     poll_news::{PollNews, Unobserved},
     process_tree::{ProcessDescription, Undescribed},
     recorder_track::RecorderCounters,
@@ -238,10 +239,10 @@ impl Timeline {
         self.samples.polled_last(process, task)
     }
 
-    /// For how long a task was not polled until then, of the time in which polls were observed. None if it is not known
-    /// when it was.
-    pub fn unpolled_ns(&self, process: Tgid, task: u64, until_ns: u64) -> Option<u64> {
-        Some(self.observed.within_ns(process, (self.polled_last(process, task)?, until_ns)))
+    /// For how long a task was not polled until then. None of one that is not known.
+    pub fn unpolled(&self, process: Tgid, task: u64, until_ns: u64) -> Option<Unpolled> {
+        let polled_ns = self.polled_last(process, task)?;
+        Some(self.observed.within_ns(process, (polled_ns, until_ns)).map_or(Unpolled::NotObserved, Unpolled::For))
     }
 
     /// This is all that a process has mapped.

@@ -13,6 +13,15 @@ struct Window {
     until_ns: Option<u64>,
 }
 
+/// For how long a task was not polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpolled {
+    /// Of the time in which polls were observed, nanoseconds.
+    For(u64),
+    /// They never were.
+    NotObserved,
+}
+
 /// The windows in which each process had its probes.
 #[derive(Debug, Default)]
 pub struct Observed(FxHashMap<Tgid, Vec<Window>>);
@@ -39,14 +48,14 @@ impl Observed {
         self.0.remove(&process);
     }
 
-    /// For how much of that time its polls were observed: all of it where there never were probes, and samples tell of polls.
-    pub fn within_ns(&self, process: Tgid, (since_ns, until_ns): (u64, u64)) -> u64 {
-        let Some(windows) = self.0.get(&process) else { return until_ns.saturating_sub(since_ns) };
+    /// For how much of that time its polls were observed. None where there never were probes: samples tell only of some.
+    pub fn within_ns(&self, process: Tgid, (since_ns, until_ns): (u64, u64)) -> Option<u64> {
+        let windows = self.0.get(&process)?;
         let shared_ns = |window: &Window| {
             let end_ns = window.until_ns.unwrap_or(u64::MAX).min(until_ns);
             end_ns.saturating_sub(window.since_ns.max(since_ns))
         };
-        windows.iter().map(shared_ns).sum()
+        Some(windows.iter().map(shared_ns).sum())
     }
 }
 
@@ -58,19 +67,19 @@ mod tests {
     fn only_that_time_counts_in_which_polls_were_observed() {
         let process = Tgid(10);
         let mut observed = Observed::default();
-        assert_eq!(observed.within_ns(process, (100, 900)), 800, "samples tell of them all the time");
+        assert_eq!(observed.within_ns(process, (100, 900)), None, "samples tell of some");
         observed.begin(process, 200);
-        assert_eq!(observed.within_ns(process, (100, 900)), 700, "before there were probes");
+        assert_eq!(observed.within_ns(process, (100, 900)), Some(700), "before there were probes");
         observed.end(process, 300);
         // It is told once.
         observed.end(process, 350);
         observed.begin(process, 500);
         observed.end(process, 700);
         for (times, expected) in [((100, 900), 300), ((250, 600), 150), ((700, 900), 0), ((300, 500), 0)] {
-            assert_eq!(observed.within_ns(process, times), expected, "{times:?}");
+            assert_eq!(observed.within_ns(process, times), Some(expected), "{times:?}");
         }
-        assert_eq!(observed.within_ns(Tgid(11), (100, 900)), 800, "another");
+        assert_eq!(observed.within_ns(Tgid(11), (100, 900)), None, "another");
         observed.forget(process);
-        assert_eq!(observed.within_ns(process, (100, 900)), 800, "another by the same id");
+        assert_eq!(observed.within_ns(process, (100, 900)), None, "another by the same id");
     }
 }

@@ -68,12 +68,14 @@ impl fmt::Display for AwaitSummary {
             (0, _) => writeln!(out, "not read")?,
             (looks, 0) => writeln!(out, "read {}; no task was left at the end", several(looks, "time", "times"))?,
             (_, tasks) => {
-                writeln!(out, "{} at the end; longest without a poll:", several(tasks, "task waits", "tasks wait"))?
+                let is_timed = self.longest.iter().any(|of| of.since_poll_ns.is_some());
+                let what = if is_timed { "longest without a poll" } else { "since when is not known, without probes" };
+                writeln!(out, "{} at the end; {what}:", several(tasks, "task waits", "tasks wait"))?
             }
         }
         for AwaitedBy { tasks, since_poll_ns, awaits } in self.longest.iter().take(TOLD) {
-            let times = (Count(*tasks), Waited(*since_poll_ns));
-            writeln!(out, "            {} × up to {}: {}", times.0, times.1, printable(awaits))?;
+            let time = since_poll_ns.map(|ns| format!(" up to {}", Waited(ns))).unwrap_or_default();
+            writeln!(out, "            {} ×{time}: {}", Count(*tasks), printable(awaits))?;
         }
         let told = self.longest.len().min(TOLD) as u64;
         let more = self.longest.len() as u64 - told + self.more;
