@@ -375,4 +375,8 @@ fn what_is_no_trace_is_an_error() {
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
         assert!(!output.stderr.is_empty());
     }
+    let empty = tempfile::NamedTempFile::new().expect("a file");
+    let output = report(empty.path(), &[]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && told.contains("it is empty"), "{told}");
 }

@@ -158,13 +158,19 @@ impl Report<'_> {
         }
         let findings = several(self.findings.len() as u64, "finding", "findings");
         writeln!(out, "{findings} of {threshold} ms or more{missing}\n")?;
-        writeln!(out, "{:>7} {:>12} {:>12}  what", "count", "longest", "total")?;
-        self.write_groups_of(Cause::Program, TOLD, out)?;
-        if self.groups.iter().any(|group| group.is_of(Cause::Machine)) {
-            writeln!(out, "\n{OF_MACHINE}:")?;
-            self.write_groups_of(Cause::Machine, TOLD_OF_MACHINE, out)?;
+        let head = format!("{:>7} {:>12} {:>12}  what", "count", "longest", "total");
+        let [of_program, of_machine] =
+            [Cause::Program, Cause::Machine].map(|cause| self.groups.iter().any(|group| group.is_of(cause)));
+        if of_program {
+            writeln!(out, "{head}")?;
+            self.write_groups_of(Cause::Program, TOLD, out)?;
         }
-        Ok(())
+        match (of_program, of_machine) {
+            (_, false) => return Ok(()),
+            (true, true) => writeln!(out, "\n{OF_MACHINE}:")?,
+            (false, true) => writeln!(out, "{OF_MACHINE}:\n{head}")?,
+        }
+        self.write_groups_of(Cause::Machine, TOLD_OF_MACHINE, out)
     }
 
     /// The first of them, and how many more there are.
@@ -255,6 +261,16 @@ mod tests {
                  Tokio workers, process 7",
             ]
         );
+    }
+
+    #[test]
+    fn what_tells_of_the_machine_alone_has_the_head_of_the_list() {
+        let preempted = found("preempted in poll", 9_000_000, Some("f.rs:2"));
+        let of_machine = Found { cause: Cause::Machine.name().to_owned(), ..preempted };
+        let told = report_of(vec![&of_machine]).to_string();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!((lines[1], lines[2]), ("", &*format!("{OF_MACHINE}:")), "{told}");
+        assert!(lines[3].trim_start().starts_with("count ") && lines[4].contains("preempted in poll"), "{told}");
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub struct RecordArguments {
 
     /// End the recording after this many seconds; fractions are allowed
     ///
+    /// They begin when all is set up, for which a busy machine may take a second: what happens meanwhile is recorded as well.
     /// A launched command goes on, and its end is waited for.
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     pub duration: Option<Duration>,

@@ -81,12 +81,19 @@ impl Processor {
 
 /// What is wrong with a trace, before somebody else says it in words of their own.
 fn ensure_readable(trace: &Path) -> io::Result<()> {
-    let kind = fs::metadata(trace)?.file_type();
+    let there = fs::metadata(trace)?;
+    let kind = there.file_type();
     if kind.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     // Opening a pipe takes what is in it from who is to read it.
-    if kind.is_file() { File::open(trace).map(drop) } else { Ok(()) }
+    if !kind.is_file() {
+        return Ok(());
+    }
+    if there.len() == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty"));
+    }
+    File::open(trace).map(drop)
 }
 
 /// What a command answers about a trace. Says so if it takes long.
