@@ -157,7 +157,7 @@ fn a_report_that_is_ended_leaves_nothing_behind() {
     let [slow, trace] = ["slow", "trace"].map(|name| directory.path().join(name));
     fs::write(&slow, "#!/bin/sh\necho $$ > \"$TMPDIR/reads\"\nexec sleep 600\n").expect("a script");
     fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).expect("a program");
-    fs::write(&trace, "").expect("a file");
+    fs::write(&trace, "anything").expect("a file");
     let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::KILL];
     let started = signals.map(|signal| {
         let room = directory.path().join(format!("{signal:?}"));
