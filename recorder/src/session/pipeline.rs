@@ -150,9 +150,10 @@ impl Pipeline {
         precedence::go_first();
         let ended = self.record_until(stop);
         let Pipeline { attached, mut digest, output, progress, began, threshold, .. } = self;
-        let walked = digest.walks.as_mut().map(Walks::last).unwrap_or_default();
         // In this order: nobody takes the polls of a program that is still patched.
         digest.memory.unprobe();
+        // After that: memory that is read may be a while in coming.
+        let walked = digest.walks.as_mut().map(Walks::last).unwrap_or_default();
         let mut detached = attached.detach();
         let ended_ns = preamble::boottime_ns();
         let mut records = progress.records();
