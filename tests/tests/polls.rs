@@ -191,8 +191,10 @@ fn every_poll_is_told_once_it_is_known_how(build: Build, learning_ns: u64) {
     assert_eq!(workers, ["current thread", "worker 0", "worker 1"], "{build:?}");
     let Names { polls, typed, one_of_several, .. } = names;
     println!("{build:?}: of {polls} polls {typed} have a type, {one_of_several} are one of several, none is wrong");
-    let has_types = matches!(build.profile, "release" | "small" | "dev");
-    assert!(!has_types || typed * 100 >= polls * TYPED_PERCENT, "{build:?}: {typed} of {polls} polls have a type");
+    assert!(
+        build.profile == "stripped" || typed * 100 >= polls * TYPED_PERCENT,
+        "{build:?}: {typed} of {polls} polls have a type"
+    );
 }
 
 #[test]

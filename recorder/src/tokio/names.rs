@@ -112,14 +112,16 @@ struct ByCode {
 /// Names by what the functions of vtables call. Nothing for files whose code can't be read.
 fn by_code(binary: &[u8], vtables: &[Vtable], symbols: &Symbols<'_>) -> Vec<ByCode> {
     let read = with_calls(binary, |calls| {
-        let dropped = glue::futures(vtables, symbols, calls);
+        let mut dropped = glue::futures(vtables, symbols, calls);
         let mut locations = Locations::new(calls);
-        let name = |(vtable, futures): (&Vtable, Vec<&str>)| {
-            let Places { blocks, near } = locations.of_future(vtable.poll);
+        let places: Vec<Places> = vtables.iter().map(|vtable| locations.of_future(vtable.poll)).collect();
+        let blocks: Vec<&[(String, u32)]> = places.iter().map(|places| places.blocks.as_slice()).collect();
+        glue::settle(vtables, &blocks, &mut dropped);
+        let name = |(Places { blocks, near }, dropped): (Places, glue::Dropped<'_>)| {
             let by_blocks = || by_places(&blocks).or_else(|| by_places(near.as_slice()));
-            ByCode { name: by_futures(&futures, NameTier::DropGlue).or_else(by_blocks), blocks }
+            ByCode { name: by_futures(&dropped.futures, NameTier::DropGlue).or_else(by_blocks), blocks }
         };
-        vtables.iter().zip(dropped).map(name).collect()
+        places.into_iter().zip(dropped).map(name).collect()
     });
     read.unwrap_or_default()
 }
