@@ -2,7 +2,7 @@
 
 use std::{io, ops::Deref};
 
-use memmap2::{Advice, MmapMut};
+use memmap2::MmapMut;
 
 use super::{Bytes, ImageError, Source};
 use crate::target::spare_memory;
@@ -26,8 +26,6 @@ impl Bytes {
         let room = usize::try_from(expected.min(limit).min(spare_memory()))
             .map_err(|_| ImageError::Unreadable(io::ErrorKind::OutOfMemory.into()))?;
         let mut memory = MmapMut::map_anon(room).map_err(ImageError::Unreadable)?;
-        // Most of what copying takes is getting memory page by page. Kernels without large pages go on with that.
-        memory.advise(Advice::HugePage).ok();
         let mut count = 0;
         while count < room {
             match self.read_at(count as u64, &mut memory[count..room]) {
