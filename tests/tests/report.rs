@@ -74,6 +74,11 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
     assert!(told["fail_on"].is_null(), "nothing was asked");
     compared(&outcome.output);
     let (blind, _) = build.recorded(&["--polls", "off", "--no-symbols"]);
+    for (of, code) in [(&outcome, 0), (&blind, 1)] {
+        let output = report(&of.output, &["--fail-on", "slept-in-poll=60000", "--min-observed", "50"]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), errors.contains("--min-observed")), (Some(code), code == 1), "{errors}");
+    }
     compared_with_less(&outcome.output, &blind.output);
 }
 

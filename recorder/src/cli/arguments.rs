@@ -63,7 +63,7 @@ Examples:
   polletto report --compare old.perfetto-trace new.perfetto-trace  what got better and worse
 
 Exit status: 0 when the trace could be read; 3 when it has what --fail-on says; 2 when the command line can't be followed; \
-1 when it failed.")]
+1 when it failed, or --fail-on can't tell.")]
 pub struct ReportArguments {
     /// Trace to read, with all that it has; with --compare, the one AFTER
     #[arg(value_name = "TRACE")]
@@ -82,12 +82,8 @@ pub struct ReportArguments {
     #[arg(long, value_name = "BEFORE")]
     pub compare: Option<PathBuf>,
 
-    /// End with exit status 3 if there is any of that KIND that lasts as long; may be repeated
-    ///
-    /// KIND is long-poll, slept-in-poll, preempted-in-poll, starved-task or lock-convoy; MS are milliseconds, with or
-    /// without `ms`. With --compare it is about AFTER alone; `--fail-on worse` is about what got worse.
-    #[arg(long, value_name = "KIND=MS", value_parser = fail_on)]
-    pub fail_on: Vec<FailOn>,
+    #[command(flatten)]
+    pub demands: Demands,
 
     /// Say what code is about by the patterns in FILE too
     ///
@@ -119,6 +115,23 @@ pub struct OpenArguments {
     /// Print the link, and start no browser; so it is as root, over ssh, and without a screen
     #[arg(long)]
     pub no_browser: bool,
+}
+
+/// What a trace must not have, and how well that must have been looked for.
+#[derive(Debug, Default, Args)]
+pub struct Demands {
+    /// End with exit status 3 if there is any of that KIND that lasts as long; may be repeated
+    ///
+    /// KIND is long-poll, slept-in-poll, preempted-in-poll, starved-task or lock-convoy; MS are milliseconds, with or
+    /// without `ms`. With --compare it is about AFTER alone; `--fail-on worse` is about what got worse.
+    #[arg(long, value_name = "KIND=MS", value_parser = fail_on)]
+    pub fail_on: Vec<FailOn>,
+
+    /// End with exit status 1 if --fail-on finds nothing, but polls were observed for less of the recording
+    ///
+    /// In percent; with `--fail-on worse`, of both traces. A larger --budget, or --polls all, observes more.
+    #[arg(long, value_name = "PERCENT", requires = "fail_on", value_parser = record::percent)]
+    pub min_observed: Option<f64>,
 }
 
 /// What must not be in a trace.
@@ -309,11 +322,13 @@ mod tests {
         for text in ["starved-task=7.5", "starved-task=7.5ms"] {
             let Command::Report(arguments) = parse(text).unwrap().command else { panic!("{text}") };
             let expected = FailOn::Longer { kind: Fault::Starved, limit: Duration::from_micros(7_500) };
-            assert_eq!(arguments.fail_on, [expected], "{text}");
+            assert_eq!(arguments.demands.fail_on, [expected], "{text}");
         }
         for text in ["long-poll", "long-poll=", "poll=5", "long-poll=5s", "=5"] {
             assert!(parse(text).is_err(), "{text}");
         }
+        let alone = Arguments::try_parse_from(["polletto", "report", "x", "--min-observed", "50"]);
+        assert!(alone.is_err(), "what must have been looked for, then?");
     }
 
     #[test]

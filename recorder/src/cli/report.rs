@@ -49,7 +49,7 @@ const TOLD_OF_MACHINE: usize = 5;
 
 /// Tells what is wrong in a trace, and returns the exit status.
 pub fn run(arguments: &ReportArguments) -> ExitCode {
-    if arguments.compare.is_none() && arguments.fail_on.contains(&FailOn::Worse) {
+    if arguments.compare.is_none() && arguments.demands.fail_on.contains(&FailOn::Worse) {
         tell("polletto: --fail-on worse needs --compare: worse than what?\n");
         return ExitCode::from(USAGE);
     }
@@ -66,9 +66,9 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
     let processor =
         Processor::new(arguments.trace_processor.as_deref(), &arguments.categories.clone().unwrap_or_default())?;
     let threshold_ns = nanoseconds(arguments.threshold);
-    let limits = arguments.fail_on.iter().filter_map(FailOn::limit).map(nanoseconds);
+    let limits = arguments.demands.fail_on.iter().filter_map(FailOn::limit).map(nanoseconds);
     let least_ns = limits.min().unwrap_or(u64::MAX);
-    let (fail_on, path, as_json) = (&arguments.fail_on, &*arguments.trace, arguments.json);
+    let (demands, path, as_json) = (&arguments.demands, &*arguments.trace, arguments.json);
     let judged = match &arguments.compare {
         Some(compared_with) => {
             let least_ns = least_ns.min(comparison::least_ns(threshold_ns));
@@ -79,7 +79,7 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             let trace = Trace { path, span: after.span(), has_polls: after.has_polls() };
             let before = Trace { path: compared_with, span: before.span(), has_polls: before.tells_polls() };
             let compared = Compared { before, is_worse, nothing_for: comparison.nothing_for() };
-            let judged = Judged::new(fail_on, trace, &after.found, Some(compared));
+            let judged = Judged::new(demands, trace, &after.found, Some(compared));
             print(&WithVerdict { told: &comparison, fail_on: judged.as_ref() }, as_json)?;
             judged
         }
@@ -87,7 +87,7 @@ fn report(arguments: &ReportArguments) -> Result<u8> {
             let Read { findings, runtimes, span } = found::read(&processor, path, least_ns.min(threshold_ns))?;
             let told: Vec<&Found> = findings.iter().filter(|found| found.kept_ns() >= threshold_ns).collect();
             let report = Report::new(threshold_ns, span, told, runtimes);
-            let judged = Judged::new(fail_on, Trace { path, span, has_polls: span.polls > 0 }, &findings, None);
+            let judged = Judged::new(demands, Trace { path, span, has_polls: span.polls > 0 }, &findings, None);
             print(&WithVerdict { told: &report, fail_on: judged.as_ref() }, as_json)?;
             judged
         }

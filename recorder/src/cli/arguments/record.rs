@@ -280,7 +280,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn percent(text: &str) -> Result<f64, String> {
+/// More than nothing, and no more than all.
+pub(super) fn percent(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
         _ => Err("must be more than 0 percent, and at most 100".to_owned()),

@@ -5,7 +5,10 @@ use std::{fmt, path::Path, time::Duration};
 use serde::Serialize;
 
 use super::{
-    super::{arguments::FailOn, counts::several},
+    super::{
+        arguments::{Demands, FailOn},
+        counts::several,
+    },
     NO_POLLS,
     found::Found,
     nanoseconds,
@@ -30,7 +33,7 @@ pub enum Verdict {
     Passed,
     #[serde(rename = "failed")]
     Failed,
-    /// No poll was told.
+    /// No poll was told, or for too little of the time.
     #[serde(rename = "can't tell")]
     CantTell,
 }
@@ -55,7 +58,8 @@ pub struct Compared<'t> {
 
 impl Judged {
     /// None if nothing is asked.
-    pub fn new(fail_on: &[FailOn], trace: Trace, found: &[Found], compared: Option<Compared>) -> Option<Judged> {
+    pub fn new(demands: &Demands, trace: Trace, found: &[Found], compared: Option<Compared>) -> Option<Judged> {
+        let fail_on = &*demands.fail_on;
         if fail_on.is_empty() {
             return None;
         }
@@ -71,9 +75,11 @@ impl Judged {
         } else {
             let is_worse = compared.as_ref().is_some_and(|compared| compared.is_worse);
             let reasons: Vec<String> = fail_on.iter().filter_map(|of| of.failed(found, is_worse)).collect();
-            match reasons.is_empty() {
-                true => (Verdict::Passed, vec![passed(fail_on, trace.span, compared.as_ref())]),
-                false => (Verdict::Failed, reasons),
+            let least = demands.min_observed.filter(|percent| observed_share * 100.0 < *percent);
+            match (reasons.is_empty(), least) {
+                (false, _) => (Verdict::Failed, reasons),
+                (true, Some(percent)) => (Verdict::CantTell, vec![too_little(percent, trace.span, compared.as_ref())]),
+                (true, None) => (Verdict::Passed, vec![passed(fail_on, trace.span, compared.as_ref())]),
             }
         };
         Some(Judged { verdict, reasons, observed_share })
@@ -124,11 +130,23 @@ fn passed(fail_on: &[FailOn], span: Span, compared: Option<&Compared>) -> String
         None => "nothing got worse that both traces could tell".to_owned(),
     });
     let told: Vec<String> = longer.into_iter().chain(worse).collect();
-    let observed = match compared {
+    format!("{}; {}", told.join("; "), observed(span, compared))
+}
+
+/// That polls were not observed for as much of the time as they must be, in words.
+fn too_little(percent: f64, span: Span, compared: Option<&Compared>) -> String {
+    let observed = observed(span, compared);
+    format!(
+        "{observed}: less than the {percent} % of --min-observed, so --fail-on can't tell; record with a larger --budget"
+    )
+}
+
+/// For how much of the time polls were observed, in words.
+fn observed(span: Span, compared: Option<&Compared>) -> String {
+    match compared {
         Some(compared) => format!("before, {}; after, {}", compared.before.span.told(), span.told()),
         None => span.told(),
-    };
-    format!("{}; {observed}", told.join("; "))
+    }
 }
 
 /// What is told of a trace, and with `--json` what is said of it.
@@ -196,7 +214,8 @@ mod tests {
     fn the_verdict_is_told_with_the_share_of_the_time_in_which_polls_were_observed() {
         let [little, all] = [100_000_000, 5_000_000_000].map(|observed| trace(Span::example(5_000_000_000, observed)));
         let of_all = |fail_on: &[FailOn], trace, compared| {
-            let judged = Judged::new(fail_on, trace, &[found("long poll", 9_000_000)], compared).expect("it is asked");
+            let demands = Demands { fail_on: fail_on.to_vec(), min_observed: None };
+            let judged = Judged::new(&demands, trace, &[found("long poll", 9_000_000)], compared).expect("it is asked");
             assert!(!judged.reasons.is_empty());
             (judged.verdict, judged.observed_share)
         };
@@ -215,7 +234,29 @@ mod tests {
         assert_eq!(of_all(slice::from_ref(&passes), none, None), (Verdict::CantTell, 0.0));
         assert_eq!(of_all(&[FailOn::Worse], all, compared(none, false)), (Verdict::CantTell, 0.0));
         assert_eq!(of_all(slice::from_ref(&passes), all, compared(none, false)), (Verdict::Passed, 1.0));
-        assert!(Judged::new(&[], all, &[], None).is_none());
+        assert!(Judged::new(&Demands::default(), all, &[], None).is_none());
+    }
+
+    #[test]
+    fn nothing_passes_that_was_not_looked_for_as_long_as_is_asked() {
+        let [half, all] = [2_500_000_000, 5_000_000_000].map(|observed| trace(Span::example(5_000_000_000, observed)));
+        let judged = |fail_on: FailOn, percent, trace, compared| {
+            let demands = Demands { fail_on: vec![fail_on], min_observed: Some(percent) };
+            let judged = Judged::new(&demands, trace, &[found("long poll", 9_000_000)], compared).expect("it is asked");
+            (judged.verdict, judged.reasons.concat())
+        };
+        let [passes, fails] = [50, 9].map(|ms| longer(Fault::LongPoll, ms));
+        assert_eq!(judged(passes.clone(), 50.0, half, None).0, Verdict::Passed);
+        assert_eq!(judged(fails, 60.0, half, None).0, Verdict::Failed, "what was found is there");
+        let (verdict, reason) = judged(passes.clone(), 60.5, half, None);
+        let expected = "polls were observed for 50.0 % of the 5.0 s: less than the 60.5 % of --min-observed, so --fail-on \
+                        can't tell; record with a larger --budget";
+        assert_eq!((verdict, &*reason), (Verdict::CantTell, expected));
+        let compared = |before| Some(Compared { before, is_worse: false, nothing_for: None });
+        assert_eq!(judged(FailOn::Worse, 60.0, all, compared(half)).0, Verdict::CantTell);
+        assert_eq!(judged(passes, 60.0, all, compared(half)).0, Verdict::Passed, "of AFTER alone");
+        let sampled = Trace { has_polls: true, ..trace(Span::example(5_000_000_000, 0)) };
+        assert_eq!(judged(longer(Fault::LongPoll, 50), 1.0, sampled, None).0, Verdict::CantTell);
     }
 
     #[test]
