@@ -87,7 +87,8 @@ impl PollSummary {
     /// What there is to tell, the most important first.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if let Some(probes) = self.poll_probes.as_ref().filter(|probes| probes.begins > 0) {
+        let probes = self.poll_probes.as_ref().filter(|probes| probes.begins > 0);
+        if let Some(probes) = probes {
             let ProbeSummary { begins, ends, .. } = probes;
             lines.push(format!("{} from begin to end", several(self.polls_exact, "poll", "polls")));
             let places = several(*begins, "place", "places");
@@ -108,6 +109,9 @@ impl PollSummary {
             if count > 0 {
                 lines.push(format!("{} {what}", Count(count)));
             }
+        }
+        if probes.is_none() {
+            lines.push("without probes: no other poll is known, nor how long tasks waited for theirs".to_owned());
         }
         if self.blocks_in_place > 0 {
             let times = several(self.blocks_in_place, "time", "times");
@@ -205,6 +209,19 @@ mod tests {
     fn that_polls_of_no_known_future_are_not_in_the_trace_is_told() {
         let summary = PollSummary { polls_unnamed: 7, is_of_tasks: true, ..PollSummary::default() };
         let told = "  polls     7 that lasted, of no known future: these are not in the trace\n";
-        assert_eq!(summary.to_string(), told);
+        assert!(summary.to_string().starts_with(told), "{summary}");
+    }
+
+    #[test]
+    fn what_is_not_known_without_probes_is_told() {
+        let summary = |begins| {
+            let probes = Some(ProbeSummary { begins, ..ProbeSummary::default() });
+            PollSummary { polls_found: 7, poll_probes: probes, is_of_tasks: true, ..PollSummary::default() }
+        };
+        let told = "            without probes: no other poll is known, nor how long tasks waited for theirs\n";
+        assert!(summary(0).to_string().ends_with(told), "{}", summary(0));
+        assert!(!summary(1).to_string().contains("without probes"), "{}", summary(1));
+        let of_nothing = PollSummary { poll_probes: None, ..PollSummary::default() };
+        assert_eq!(of_nothing.to_string(), "");
     }
 }
