@@ -144,17 +144,20 @@ fn may_return_from_idle() -> bool {
     schedule(thread, libc::SCHED_IDLE).and_then(|()| schedule(thread, libc::SCHED_OTHER)).is_ok()
 }
 
-/// Gives a thread of ours a policy that knows no priorities.
+/// Gives a thread of ours a policy that knows no priorities. Asks the kernel itself: musl's function refuses.
 fn schedule(thread: Pid, policy: libc::c_int) -> io::Result<()> {
-    let none = libc::sched_param { sched_priority: 0 };
+    // The kernel's `struct sched_param`.
+    let none: libc::c_int = 0;
+    let thread = thread.as_raw_nonzero().get();
     // SAFETY: the kernel reads `none`, which lives until it returns.
-    let result = unsafe { libc::sched_setscheduler(thread.as_raw_nonzero().get(), policy, &raw const none) };
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, thread, policy, &raw const none) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn is_idle(thread: Pid) -> bool {
     // SAFETY: it takes no memory of ours.
-    unsafe { libc::sched_getscheduler(thread.as_raw_nonzero().get()) == libc::SCHED_IDLE }
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, thread.as_raw_nonzero().get()) };
+    policy == libc::c_long::from(libc::SCHED_IDLE)
 }
 
 #[cfg(test)]

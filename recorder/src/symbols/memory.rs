@@ -44,10 +44,13 @@ fn peak_in(status: &str) -> Option<u64> {
     kib.trim().strip_suffix(" kB")?.parse().ok().map(|kib: u64| kib * 1024)
 }
 
-/// Returns what was freed to the system.
+/// Returns what was freed to the system, where the C library keeps it.
 pub fn give_back() {
     // SAFETY: it may be called at any time.
-    unsafe { libc::malloc_trim(0) };
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 #[cfg(test)]
