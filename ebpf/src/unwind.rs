@@ -8,7 +8,10 @@ use core::{ffi::c_void, mem::transmute};
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, HashMap},
-    helpers::generated::{bpf_loop, bpf_probe_read_user},
+    helpers::{
+        bpf_probe_read_user,
+        generated::{bpf_loop, bpf_probe_read_user as read_user},
+    },
     macros::btf_map,
 };
 use polletto_common::{
@@ -67,6 +70,9 @@ const MEMORY_PAGE_BYTES: u64 = 4096;
 /// A caller's frame that frame pointers lead to is never farther away: such a leap is no frame pointer.
 const LONGEST_FRAME_BYTES: u64 = 16 << 20;
 
+/// Where functions begin that have breakpoints in front of them, to fill the gap.
+const FUNCTION_ALIGNMENT: u64 = 16;
+
 /// Below is no code.
 const LOWEST_CODE: u64 = 4096;
 
@@ -119,6 +125,9 @@ pub fn frames(task: Task, entry: Entry, walk: *mut Walk, frames: *mut Frames) ->
         let version = (&raw const (*space).version).read_volatile();
         (*frames).mix(u64::from(version));
         (*walk).begin(entry, version);
+        if entry.is_exception {
+            (*walk).back_to_probe(&*space);
+        }
         let mut context = Context { space, walk, frames };
         bpf_loop(MAX_FRAMES as u32, step as *mut c_void, (&raw mut context).cast(), 0);
         if (*walk).by_frame_pointers != 0 {
@@ -190,6 +199,26 @@ impl Walk {
         self.ending = StackEnding::NONE;
         self.by_frame_pointers = 0;
         self.version = version;
+    }
+
+    /// Goes back to the probe that the thread has just come to: a breakpoint leaves it behind itself, and the kernel has not
+    /// put it back yet. What stands there, mostly a push, has not been done: the stack begins with where the function returns
+    /// to, and not with what was pushed.
+    #[inline(always)]
+    fn back_to_probe(&mut self, space: &AddressSpace) {
+        let Some(breakpoint) = Native::BREAKPOINT else { return };
+        let Registers { pc, sp, .. } = self.registers;
+        let before = pc.wrapping_sub(1);
+        if pc % FUNCTION_ALIGNMENT == 0 {
+            return;
+        }
+        // SAFETY: the helper checks the address.
+        if !unsafe { bpf_probe_read_user(before as *const u8) }.is_ok_and(|code| code == breakpoint) {
+            return;
+        }
+        if self.load(sp).is_ok_and(|top| self.find_mapping(space, top.wrapping_sub(1))) {
+            self.registers.pc = before;
+        }
     }
 
     /// Goes from the frame at `pc` to its caller's.
@@ -272,7 +301,7 @@ impl Walk {
         let from = self.registers.sp.wrapping_add(Native::SIGNAL_FRAME_OFFSET) as *const c_void;
         let bytes = Native::SIGNAL_FRAME_WORDS as u32 * 8;
         // SAFETY: `signal_words` has at least as many bytes; the helper checks the other address.
-        if unsafe { bpf_probe_read_user((&raw mut self.signal_words).cast(), bytes, from) } != 0 {
+        if unsafe { read_user((&raw mut self.signal_words).cast(), bytes, from) } != 0 {
             return Err(StackEnding::UNREADABLE);
         }
         self.registers = Native::signal_registers(&self.signal_words);
@@ -357,8 +386,7 @@ fn load_word(walk: &mut Walk, address: u64) -> u32 {
         let rest = MEMORY_PAGE_BYTES - (address & (MEMORY_PAGE_BYTES - 1));
         let length = if rest > WINDOW_BYTES { WINDOW_BYTES } else { rest };
         // SAFETY: `window` has at least `length` bytes; the helper checks the other address.
-        let read =
-            unsafe { bpf_probe_read_user((&raw mut walk.window).cast(), length as u32, address as *const c_void) };
+        let read = unsafe { read_user((&raw mut walk.window).cast(), length as u32, address as *const c_void) };
         if read != 0 {
             walk.window_length = 0;
             return StackEnding::UNREADABLE.0;

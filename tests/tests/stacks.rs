@@ -230,3 +230,18 @@ fn a_signal_s_handler_begins_with_its_first_instruction() {
     let lost = at_begin.iter().filter(|(sample, _)| sample.stack.is_incomplete()).count();
     assert_eq!(lost, 0, "of {} stacks", at_begin.len());
 }
+
+/// Until the kernel has looked, a thread that has come to a probe stands behind the breakpoint, with nothing done.
+#[test]
+fn a_thread_that_has_just_come_to_a_probe_has_a_whole_stack() {
+    let _turn = Turn::alone();
+    let mill = Program::start(program!("poll-mill"), &["--workers", "2", "--tasks", "3"]);
+    let arguments = ["-F", "1999", "-d", "0.6", "--polls", "all", "--no-symbols"];
+    let trace = Record::new().process(mill.pid()).arguments(arguments).run().expect_success().trace();
+    let (status, _) = mill.finish();
+    assert!(status.success(), "{status}");
+    let incomplete = trace.samples.iter().filter(|sample| sample.stack.is_incomplete()).count();
+    println!("{incomplete} of {} stacks are incomplete", trace.samples.len());
+    assert!(trace.samples.len() >= 500, "only {} samples", trace.samples.len());
+    assert!(incomplete * 100 <= trace.samples.len(), "{incomplete} of {} are incomplete", trace.samples.len());
+}

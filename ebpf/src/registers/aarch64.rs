@@ -33,6 +33,7 @@ pub struct Native;
 
 impl Cpu for Native {
     const FUTEX: i32 = 98;
+    const BREAKPOINT: Option<u8> = None;
     const SIGNAL_FRAME_OFFSET: u64 = SIGNAL_X29;
     /// `x29`, `x30`, `sp`, `pc`
     const SIGNAL_FRAME_WORDS: usize = 4;
@@ -54,6 +55,7 @@ impl Cpu for Native {
                     ra: Self::code_address(word(saved, X30)),
                 },
                 is_system_call: (word(saved, SYSCALLNO) as i32) >= 0,
+                is_exception: false,
                 is_foreign: word(saved, PSTATE) & AARCH32 != 0,
             }
         }
@@ -82,6 +84,7 @@ impl Cpu for Native {
                     ra: Self::code_address(word(event, X30)),
                 },
                 is_system_call: false,
+                is_exception: false,
                 is_foreign: pstate & AARCH32 != 0,
             })
         }

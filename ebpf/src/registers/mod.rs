@@ -28,6 +28,8 @@ pub struct Entry {
     pub registers: Registers,
     /// By a system call: the instruction that was executed last stands in front of `pc`, as with any call.
     pub is_system_call: bool,
+    /// By an exception, which a breakpoint may have been.
+    pub is_exception: bool,
     /// By code of another instruction set, of which the registers say nothing.
     pub is_foreign: bool,
 }
@@ -61,6 +63,9 @@ pub struct Call {
 pub trait Cpu {
     /// The number of the system call in which a thread sleeps on a word of memory.
     const FUTEX: i32;
+
+    /// The code of a breakpoint, if one leaves the program behind itself.
+    const BREAKPOINT: Option<u8>;
 
     /// Registers at these bytes behind the stack pointer of a signal frame, of which [`Cpu::signal_registers`] are read.
     const SIGNAL_FRAME_OFFSET: u64;

@@ -9,7 +9,7 @@ const RBP: usize = 4;
 const RCX: usize = 11;
 const RSI: usize = 13;
 const RDI: usize = 14;
-/// The system call's number; negative after an interrupt.
+/// The system call's number; negative after an interrupt, and −1 after most exceptions.
 const ORIG_RAX: usize = 15;
 const RIP: usize = 16;
 const CS: usize = 17;
@@ -28,6 +28,7 @@ pub struct Native;
 
 impl Cpu for Native {
     const FUTEX: i32 = 202;
+    const BREAKPOINT: Option<u8> = Some(0xcc);
     const SIGNAL_FRAME_OFFSET: u64 = SIGNAL_RBP;
     /// `rbp`, `rbx`, `rdx`, `rax`, `rcx`, `rsp`, `rip`
     const SIGNAL_FRAME_WORDS: usize = 7;
@@ -46,6 +47,7 @@ impl Cpu for Native {
                 registers: Registers { pc, sp: word(saved, RSP), fp: word(saved, RBP), ra: 0 },
                 // A signal's handler or a new program is also begun by a system call, from its first instruction on.
                 is_system_call: (word(saved, ORIG_RAX) as i64) >= 0 && word(saved, RCX) == pc,
+                is_exception: word(saved, ORIG_RAX) as i64 == -1,
                 is_foreign: word(saved, CS) & 0xffff != USER_CODE,
             }
         }
@@ -65,7 +67,7 @@ impl Cpu for Native {
     unsafe fn interrupted(event: *const c_void) -> Option<Entry> {
         // SAFETY: as the caller says: the context begins with a `pt_regs`.
         let (entry, cs) = unsafe { (Self::entry(event), word(event, CS)) };
-        (cs & USER_PRIVILEGE == USER_PRIVILEGE).then_some(Entry { is_system_call: false, ..entry })
+        (cs & USER_PRIVILEGE == USER_PRIVILEGE).then_some(Entry { is_system_call: false, is_exception: false, ..entry })
     }
 
     #[inline(always)]
