@@ -20,6 +20,9 @@ use crate::{
 /// The newest version of Tokio whose layout polletto knows.
 pub const NEWEST: &str = "~1.54";
 
+/// What brings its C library with it is built for this.
+const MUSL: &str = "x86_64-unknown-linux-musl";
+
 /// How the program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
@@ -115,6 +118,10 @@ impl Build {
         write(&directory.join("Cargo.toml"), manifest.as_bytes());
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(&directory).args(["build", "--quiet", "--profile", self.profile]);
+        let target = if self.profile == "musl" { MUSL } else { "" };
+        if !target.is_empty() {
+            cargo.args(["--target", target]);
+        }
         // Those that the tests themselves are built with say nothing about this program.
         for variable in ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_PROFILE_RELEASE_DEBUG"] {
             cargo.env_remove(variable);
@@ -122,7 +129,7 @@ impl Build {
         let status = cargo.status().expect("cargo starts");
         assert!(status.success(), "{self:?} does not build");
         let profile = if self.profile == "dev" { "debug" } else { self.profile };
-        directory.join("target").join(profile).join("task-oracle")
+        directory.join("target").join(target).join(profile).join("task-oracle")
     }
 
     /// Records it from before it does anything until it is done.

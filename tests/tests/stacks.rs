@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path as FilePath};
 
 use polletto_tests::{
     generated::starts,
+    oracle::{Build, NEWEST},
     paths::{Path, leads_through},
     program,
     program::{Program, strip},
@@ -229,6 +230,20 @@ fn a_signal_s_handler_begins_with_its_first_instruction() {
     assert!(before.is_empty(), "{} samples in front of the handler: {:?}", before.len(), before[0].0);
     let lost = at_begin.iter().filter(|(sample, _)| sample.stack.is_incomplete()).count();
     assert_eq!(lost, 0, "of {} stacks", at_begin.len());
+}
+
+/// Neither musl's functions nor what calls a thread's first one have unwind information.
+#[test]
+fn stacks_of_a_stripped_program_with_musl_are_whole() {
+    let _turn = Turn::alone();
+    let (outcome, _) = Build { profile: "musl", tokio: NEWEST }.recorded(&["-F", "999", "--no-symbols"]);
+    let summary = outcome.summary();
+    for (all, whole, enough) in [("samples", "samples_to_root", 500), ("blocked", "blocked_to_root", 30)] {
+        let (all, whole) = (count(&summary, all), count(&summary, whole));
+        println!("{whole} of {all} reach the root");
+        assert!(all >= enough && whole * 1000 >= all * 985, "{whole} of {all} reach the root: {summary}");
+    }
+    assert_eq!(count(&summary, "samples_by_frame_pointers"), 0, "what its code does tells all: {summary}");
 }
 
 /// Until the kernel has looked, a thread that has come to a probe stands behind the breakpoint, with nothing done.

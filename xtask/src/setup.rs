@@ -7,6 +7,7 @@ mod components;
 mod distribution;
 mod kernel;
 mod linker;
+mod musl;
 mod packages;
 mod privilege;
 mod python;
@@ -54,6 +55,7 @@ pub fn for_tests() -> Result<Privilege> {
     let privilege = for_recording()?;
     let distribution = Distribution::detect();
     DEBUGINFOD_CLIENT.ensure(&distribution)?;
+    musl::ensure()?;
     python::ensure(&distribution)?;
     Ok(privilege)
 }

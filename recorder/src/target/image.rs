@@ -21,6 +21,7 @@ use std::{error, fmt, fs::File, io, ops::Range, os::unix::fs::FileExt};
 pub use self::{
     contents::Contents,
     copy::FileCopy,
+    dynamic::is_static,
     pointers::{Pointer, Pointers},
     rows::{rows_of_functions, within_limit},
     thread_locals::{ThreadLocal, thread_locals},
@@ -205,6 +206,14 @@ impl Image {
             Some(EhFrame { file_offset, size, end: End::Terminator, .. }) => {
                 read_up_to(source, file_offset, size.min(EhFrame::MAX_BYTES))
             }
+        }
+    }
+
+    /// Reads what code stands at these addresses, as many bytes as the file has.
+    pub fn read_code(&self, source: &(impl Source + ?Sized), addresses: &Range<u64>) -> Result<Vec<u8>, ImageError> {
+        match self.file_offset_of(addresses.start) {
+            Some(offset) => read_up_to(source, offset, addresses.end - addresses.start),
+            None => Ok(Vec::new()),
         }
     }
 

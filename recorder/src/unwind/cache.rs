@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Error, Table,
     format::{self, Key},
+    unsaid::Unsaid,
 };
 use crate::target::image::{Architecture, EhFrame, End, Image, Source};
 
@@ -57,13 +58,14 @@ impl Cache {
     /// The table of a file: read if it was made before, made and kept otherwise.
     pub fn table(&self, image: &Image, source: &(impl Source + ?Sized)) -> Result<Table, Error> {
         let eh_frame = image.read_eh_frame(source)?;
-        let Some(directory) = &self.directory else { return Table::from_eh_frame(image, &eh_frame) };
-        let key = key(image, &eh_frame);
+        let unsaid = Unsaid::read(image, source, &eh_frame)?;
+        let Some(directory) = &self.directory else { return Table::from_parts(image, &eh_frame, &unsaid) };
+        let key = key(image, &eh_frame, &unsaid);
         let name = name(image, &key);
         if let Some(table) = self.load(directory, &name, &key) {
             return Ok(table);
         }
-        let table = Table::from_eh_frame(image, &eh_frame)?;
+        let table = Table::from_parts(image, &eh_frame, &unsaid)?;
         // A table that can't be kept is made again the next time.
         self.store(directory, &name, &format::encode(&table, &key)).ok();
         Ok(table)
@@ -188,7 +190,7 @@ fn name(image: &Image, key: &Key) -> String {
 
 /// Everything that a table depends on. What may be there or not, and how long a list is, is said before it, so that no two
 /// images are made of the same bytes.
-fn key(image: &Image, eh_frame: &[u8]) -> Key {
+fn key(image: &Image, eh_frame: &[u8], unsaid: &Unsaid) -> Key {
     let mut numbers = vec![
         u64::from(format::VERSION),
         match image.architecture {
@@ -213,9 +215,19 @@ fn key(image: &Image, eh_frame: &[u8]) -> Key {
         numbers.push(ranges.len() as u64);
         numbers.extend(ranges.iter().flat_map(|range| [range.start, range.end]));
     }
+    let Unsaid { pieces, code, pointed_to } = unsaid;
+    for count in [pieces.len(), code.len(), pointed_to.len()] {
+        numbers.push(count as u64);
+    }
+    numbers.extend(pieces.iter().flat_map(|piece| [piece.start, piece.end]));
+    numbers.extend(code.iter().flat_map(|(address, bytes)| [*address, bytes.len() as u64]));
+    numbers.extend(pointed_to);
     let mut hash = Sha256::new();
     for number in numbers {
         hash.update(number.to_le_bytes());
+    }
+    for (_, bytes) in code {
+        hash.update(bytes);
     }
     hash.update(eh_frame);
     hash.finalize().into()

@@ -311,7 +311,7 @@ impl Code {
         range.is_some_and(|range| range.start <= address)
     }
 
-    fn offset(&self, address: u64) -> Option<u32> {
+    pub(super) fn offset(&self, address: u64) -> Option<u32> {
         u32::try_from(address.checked_sub(self.base)?).ok()
     }
 }

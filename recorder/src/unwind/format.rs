@@ -9,7 +9,7 @@ use polletto_common::unwind::{Cfa, PAGE_BYTES, Page, Row, Rule, Saved};
 use super::{MAX_PAGES, Omissions, Table, rule::Rules};
 
 /// Counts up whenever bytes that mean one thing begin to mean another, or the same file makes another table.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The SHA-256 of all that a table is made of.
 pub(super) type Key = [u8; 32];

@@ -6,8 +6,9 @@
 //!
 //! 1. `cfi` runs the functions' programs, one by one;
 //! 2. `rule` (with `x86_64`, `aarch64`) puts each of their rows into a [`Rule`], and numbers the different ones;
-//! 3. `flatten` makes one sorted list of all functions, with what lies between them;
-//! 4. `pages` cuts that list into pages.
+//! 3. `unsaid` (with `heights`) adds what instructions tell where nothing is said, as of musl's functions;
+//! 4. `flatten` makes one sorted list of all functions, with what lies between them;
+//! 5. `pages` cuts that list into pages.
 //!
 //! [`Cache`] keeps tables on disk, and [`build_all`] makes those of many files at once. [`Bounds`] tells no more than where
 //! functions begin and end.
@@ -21,17 +22,20 @@ mod cache;
 mod cfi;
 mod flatten;
 mod format;
+mod heights;
 mod pages;
 mod parallel;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod unsaid;
 mod x86_64;
 
 use std::{error, fmt, ops::Range};
 
 use polletto_common::unwind::{PAGE_BYTES, Page, Row, Rule};
 
+use self::unsaid::Unsaid;
 use crate::target::image::{Architecture, Image, ImageError, Source};
 
 pub use bounds::Bounds;
@@ -91,21 +95,27 @@ pub enum Error {
 impl Table {
     /// Makes the table of a file.
     pub fn build(image: &Image, source: &(impl Source + ?Sized)) -> Result<Table, Error> {
-        Table::from_eh_frame(image, &image.read_eh_frame(source)?)
+        let eh_frame = image.read_eh_frame(source)?;
+        Table::from_parts(image, &eh_frame, &Unsaid::read(image, source, &eh_frame)?)
     }
 
-    /// Makes the table of a file whose `.eh_frame` is read already.
+    /// Makes the table of what a file's `.eh_frame` says, which is read already.
     pub fn from_eh_frame(image: &Image, eh_frame: &[u8]) -> Result<Table, Error> {
+        Table::from_parts(image, eh_frame, &Unsaid::default())
+    }
+
+    fn from_parts(image: &Image, eh_frame: &[u8], unsaid: &Unsaid) -> Result<Table, Error> {
         match image.architecture {
-            Architecture::X86_64 => Table::of::<x86_64::X86_64>(image, eh_frame),
-            Architecture::Aarch64 => Table::of::<aarch64::Aarch64>(image, eh_frame),
+            Architecture::X86_64 => Table::of::<x86_64::X86_64>(image, eh_frame, unsaid),
+            Architecture::Aarch64 => Table::of::<aarch64::Aarch64>(image, eh_frame, unsaid),
         }
     }
 
-    fn of<C: rule::Cpu>(image: &Image, eh_frame: &[u8]) -> Result<Table, Error> {
+    fn of<C: rule::Cpu>(image: &Image, eh_frame: &[u8], unsaid: &Unsaid) -> Result<Table, Error> {
         let code = cfi::Code::of(image)?;
         let (mut rules, mut omissions) = (rule::Rules::default(), Omissions::default());
-        let functions = cfi::functions::<C>(image, eh_frame, &code, &mut rules, &mut omissions)?;
+        let mut functions = cfi::functions::<C>(image, eh_frame, &code, &mut rules, &mut omissions)?;
+        unsaid.add_to(&mut functions, &code, &mut rules);
         let linkage_rule = rules.index(C::linkage_rule());
         let linkage_tables = image.linkage_tables.iter().filter_map(|table| code.clip(table));
         let flat = flatten::flatten(functions, linkage_tables.collect(), linkage_rule);

@@ -29,3 +29,18 @@ impl Dynamic {
         self.0.iter().find(|&&(found, _)| found == tag).map(|&(_, value)| value)
     }
 }
+
+/// Whether a file is a program, and no library: it has fixed addresses, asks for a loader, or says so.
+pub(super) fn is_program(source: &(impl Source + ?Sized)) -> Result<bool, ImageError> {
+    let flags = elf::DynamicFlags1(Dynamic::read(source)?.value(elf::DT_FLAGS_1).unwrap_or_default());
+    Ok(headers::kind(source)? == elf::ET_EXEC || flags.0 & elf::DF_1_PIE.0 != 0 || asks_for_loader(source)?)
+}
+
+/// Whether a file is a program that brings everything with it, its C library too.
+pub fn is_static(source: &(impl Source + ?Sized)) -> Result<bool, ImageError> {
+    Ok(is_program(source)? && !asks_for_loader(source)?)
+}
+
+fn asks_for_loader(source: &(impl Source + ?Sized)) -> Result<bool, ImageError> {
+    Ok(headers::program(source, elf::PT_INTERP)?.is_some())
+}

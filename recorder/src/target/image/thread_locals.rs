@@ -8,7 +8,7 @@ use object::{
     pod,
 };
 
-use super::{Architecture, Image, ImageError, Source, dynamic::Dynamic, headers, read_up_to};
+use super::{Architecture, Image, ImageError, Source, dynamic::is_program, headers, read_up_to};
 
 /// Bytes of a symbol table that are read: several times what the largest programs have.
 const MAX_SYMBOLS: u64 = 1 << 30;
@@ -29,14 +29,6 @@ const MAX_NAME: u64 = 1024;
 pub fn thread_locals(image: &Image, source: &(impl Source + ?Sized)) -> Result<Option<Range<i64>>, ImageError> {
     let Some(segment) = headers::program(source, elf::PT_TLS)? else { return Ok(None) };
     Ok(if is_program(source)? { place(image.architecture, &segment) } else { None })
-}
-
-/// Whether a file is a program, and no library: it has fixed addresses, asks for a loader, or says so.
-fn is_program(source: &(impl Source + ?Sized)) -> Result<bool, ImageError> {
-    let flags = elf::DynamicFlags1(Dynamic::read(source)?.value(elf::DT_FLAGS_1).unwrap_or_default());
-    Ok(headers::kind(source)? == elf::ET_EXEC
-        || flags.0 & elf::DF_1_PIE.0 != 0
-        || headers::program(source, elf::PT_INTERP)?.is_some())
 }
 
 /// Threads find their variables by what the ABI says and linkers, loaders and compilers keep to.

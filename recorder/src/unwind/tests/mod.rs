@@ -2,6 +2,7 @@
 
 mod agreement;
 mod cached;
+mod heights;
 mod hostile;
 mod reference;
 mod rules;
