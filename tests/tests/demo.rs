@@ -5,14 +5,17 @@
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use polletto_tests::{
+    check::trace_processor,
     faults::Fault,
     program,
     recorder::{Outcome, Record},
+    report::json,
     served::Server,
     trace::{Event, Nanoseconds, Slice, Trace, Value as Argument, text},
     turn::Turn,
     workload::boottime,
 };
+use serde_json::Value;
 
 /// Where the server's files lie: on a disk.
 const DIRECTORY: &str = env!("CARGO_TARGET_TMPDIR");
@@ -122,6 +125,45 @@ fn each_fault_of_a_stripped_server_is_found_with_its_kind_and_its_future() {
     let faults = Fault::all();
     let (outcome, asked) = recorded(&stripped, &faults);
     assert_kinds_and_futures(&outcome, &asked, &faults, true);
+    if trace_processor().is_some() {
+        assert_told_alike(&outcome);
+    }
+}
+
+/// Kind, cause, what was slept for, and future, of which there is one place where no function is the program's own.
+type Alike = [Option<String>; 4];
+
+/// How many there are, and the function in which they were mostly.
+type There<'t> = (u64, Option<&'t str>);
+
+/// The summary and a report tell what a stripped server does by the same places, but for what switches that were not reported
+/// may have made of one or two.
+fn assert_told_alike(outcome: &Outcome) {
+    fn by_place<'t>(places: &'t Value, function: impl Fn(&'t Value) -> &'t Value) -> BTreeMap<Alike, There<'t>> {
+        let mut told = BTreeMap::new();
+        for place in places.as_array().expect("a list") {
+            let alike = ["kind", "cause", "waited_for", "future"].map(|name| place[name].as_str().map(str::to_owned));
+            let there = (place["count"].as_u64().expect("a count"), function(place).as_str());
+            assert!(told.insert(alike, there).is_none(), "told twice: {place:#}");
+        }
+        told
+    }
+    let (summary, report) = (outcome.summary(), json(&outcome.output, &["--json"]));
+    let told = by_place(&summary["findings"]["places"], |place| &place["innermost"]["function"]);
+    let asked = by_place(&report["groups"], |group| &group["function"]);
+    let unreported = summary["switches_not_reported"].as_u64().expect("a count");
+    told.iter().for_each(|(alike, there)| println!("{alike:?}: {there:?} and {:?}", asked.get(alike)));
+    for (alike, &(count, function)) in told.iter().chain(&asked) {
+        let kind = alike[0].as_deref();
+        // Which polls kept those that starved is not known to the summary in the same way.
+        if count <= unreported + MOST_OTHERS || kind == Some("starved task") {
+            continue;
+        }
+        let both = [&told, &asked].map(|of| of.get(alike));
+        let [Some(one), Some(other)] = both else { panic!("{alike:?}: {both:?}") };
+        assert!(one.0.abs_diff(other.0) <= unreported, "{alike:?}: {both:?}");
+        assert!(one.1 == other.1 && function.is_none_or(|name| !name.contains('/')), "{alike:?}: {both:?}");
+    }
 }
 
 /// Whether others had the CPUs while a finding lasted.

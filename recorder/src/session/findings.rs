@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use self::of_crates::{At, Heaviest, OfCrates};
 use crate::{
-    symbols::{Answer, Categories, FrameKind, Function, dependency_of},
+    symbols::{Answer, Categories, Evidence, FrameKind, Function, dependency_of},
     timeline::{Code, Counted, Fault, Finding, Group, RuntimeFinding, Seen, Timeline, path_of},
 };
 
@@ -26,8 +26,8 @@ pub struct FindingSummary {
     pub threshold: Duration,
     /// How many of each kind there are.
     pub counts: Vec<(Fault, Counted)>,
-    /// Those that are alike, by the function that they are in once that has a name: first what tells of the program, of
-    /// each cause the group that took most first.
+    /// Those that are alike, by the function of the program's own that they are in once that has a name: first what tells of the
+    /// program, of each cause the group that took most first.
     pub places: Vec<Place>,
     /// What is wrong with runtimes as a whole, what lasted longest first.
     pub runtimes: Vec<RuntimeFinding>,
@@ -52,11 +52,10 @@ pub struct LeftOut {
 pub struct Place {
     /// How many, and the longest.
     pub group: Group,
-    /// The function that its thread was in, if that has a name. Where nothing is the program's own, but something of a
-    /// crate, the function of this in which most of the time went by.
+    /// Where nothing is the program's own: the function in which most of the time went by. If something is of a crate, one of
+    /// this; else the one that its thread was in, without its line, if that has a name.
     pub innermost: Option<Function>,
-    /// The first of its callers, or itself, that is the program's own. Of this, or else of the innermost, the line is the one in
-    /// which most of the time went by.
+    /// The first of its callers, or itself, that is the program's own, with the line in which most of the time went by.
     pub own: Option<Function>,
     /// Where nothing is the program's own: the crate in which most of the time went by.
     pub krate: Option<String>,
@@ -69,6 +68,9 @@ pub struct Place {
     pub held_in: Option<Function>,
     /// How long they lasted whose callstacks are about something, by that; None is nothing that is known.
     about: BTreeMap<Option<Arc<str>>, u64>,
+    /// Where nothing is of a crate either: how long they lasted whose threads were in a function, by its name; None is code
+    /// without one.
+    within: BTreeMap<Option<String>, u64>,
     of_crates: OfCrates,
     /// The code that its callstack leads through, the innermost first.
     frames: Frames,
@@ -93,29 +95,25 @@ impl Place {
         self.frames.iter().chain(of_others).chain(&self.held_with)
     }
 
-    /// The function that it is told by.
-    fn function(&mut self) -> Option<&mut Function> {
-        self.own.as_mut().or(self.innermost.as_mut())
-    }
-
     /// What it is told by, which those have in common that are alike.
     fn at(&self) -> At {
-        let of_function = |function: &Function| At::Function(function.name.clone(), function.file.clone());
         match (&self.own, &self.krate, self.category()) {
+            (Some(function), ..) => At::Function(function.name.clone(), function.file.clone()),
             (None, Some(_), Some(category)) => At::Category(category.to_owned()),
             (None, Some(krate), None) => At::Crate(krate.clone()),
-            (Some(function), ..) => of_function(function),
-            (None, None, _) => self.innermost.as_ref().map_or(At::Unknown, of_function),
+            (None, None, _) => At::Future,
         }
     }
 
     fn take_heaviest(&mut self) {
-        if let Some(Heaviest { krate, function, lines }) = self.of_crates.heaviest() {
+        if let Some(own) = &mut self.own {
+            let heaviest = self.lines.iter().max_by_key(|(_, ns)| **ns);
+            own.line = heaviest.map_or(own.line, |(line, _)| Some(*line));
+        } else if let Some(Heaviest { krate, function, lines }) = self.of_crates.heaviest() {
             (self.krate, self.innermost, self.lines) = (Some(krate), Some(function), lines);
-        }
-        let heaviest = self.lines.iter().max_by_key(|(_, ns)| **ns).map(|(line, _)| *line);
-        if let Some((function, line)) = self.function().zip(heaviest) {
-            function.line = Some(line);
+        } else {
+            let heaviest = self.within.iter().max_by_key(|(_, ns)| **ns).and_then(|(name, _)| name.clone());
+            self.innermost = heaviest.map(|name| Function { name, ..Function::default() });
         }
     }
 
@@ -131,6 +129,9 @@ impl Place {
         }
         for (category, ns) in other.about {
             *self.about.entry(category).or_default() += ns;
+        }
+        for (function, ns) in other.within {
+            *self.within.entry(function).or_default() += ns;
         }
         self.of_crates.add(other.of_crates);
     }
@@ -160,6 +161,7 @@ impl FindingSummary {
                 lines: BTreeMap::new(),
                 slept_there_ns: group.longest.slept_there_ns(),
                 about: BTreeMap::new(),
+                within: BTreeMap::new(),
                 frames: callstack.map(frames).unwrap_or_default(),
                 slept_with: others.map(|&(callstack, slept_ns)| (frames(callstack), slept_ns)).collect(),
                 held_in: None,
@@ -175,8 +177,9 @@ impl FindingSummary {
         FindingSummary { threshold, counts, places, runtimes, left_out }
     }
 
-    /// Puts those together that are alike for all that is known, once no more names will be. What has none is told by its future
-    /// alone, however many callstacks it has.
+    /// Puts those together that are alike for all that is known, once no more names will be. Where nothing is known to be the
+    /// program's own or a crate's, as in a stripped program, they are told by their future alone, however many callstacks they
+    /// have: a function of the C library is no place in the program.
     pub fn put_together(&mut self) {
         let mut together = FxHashMap::<_, Place>::default();
         for place in std::mem::take(&mut self.places) {
@@ -198,9 +201,10 @@ impl FindingSummary {
     }
 }
 
-/// The first of these that is the program's own.
+/// The first of these that is the program's own, or else that may be, as far as its name tells.
 fn own(functions: &[Function]) -> Option<&Function> {
-    functions.iter().find(|function| function.told().kind == FrameKind::User)
+    let of_user = || functions.iter().filter(|function| function.told().kind == FrameKind::User);
+    of_user().find(|function| function.told().evidence > Evidence::Guess).or_else(|| of_user().next())
 }
 
 /// Keeps the names of what was found, while all of a recording's go by.
@@ -236,24 +240,28 @@ impl<'f> Locator<'f> {
         let named = |frames: &[(Code, u64)]| -> Vec<Function> {
             frames.iter().flat_map(functions_at).flatten().cloned().collect()
         };
+        // If the first has no name, another is not it.
+        let innermost = |frames: &[(Code, u64)]| -> Option<Function> {
+            let Function { name, .. } = frames.first().and_then(functions_at)?.first()?;
+            Some(Function { name: name.clone(), ..Function::default() })
+        };
         for place in &mut self.findings.places {
-            // If the first has no name, another is not it.
-            place.innermost = place.frames.first().and_then(functions_at).and_then(<[Function]>::first).cloned();
             let callers = named(&place.frames);
             place.own = own(&callers).cloned();
-            let of_holder = named(&place.held_with);
-            place.held_in = own(&of_holder).or(of_holder.first()).cloned();
+            place.held_in = own(&named(&place.held_with)).cloned().or_else(|| innermost(&place.held_with));
             let is_same = |other: &Function| place.own.as_ref().is_some_and(|own| own.name == other.name);
             let there = |(frames, _): &&(Frames, u64)| own(&named(frames)).is_some_and(is_same);
             let slept_ns: u64 = place.slept_with.iter().filter(there).map(|(_, slept_ns)| slept_ns).sum();
             place.slept_there_ns = place.slept_there_ns.map(|own_ns| own_ns + slept_ns);
             let category = self.categories.of_callstack(&callers).map(|category| self.categories.name(category).into());
             let ns = place.group.total_ns;
-            let line = place.function().and_then(|function| function.line);
-            place.lines = line.map(|line| (line, ns)).into_iter().collect();
             place.about = BTreeMap::from([(category, ns)]);
-            if let Some(of) = dependency_of(&callers).filter(|_| place.own.is_none()) {
+            if let Some(own) = &place.own {
+                place.lines = own.line.map(|line| (line, ns)).into_iter().collect();
+            } else if let Some(of) = dependency_of(&callers) {
                 (place.krate, place.of_crates) = (Some(of.krate.clone()), OfCrates::one(of, ns));
+            } else {
+                place.within = BTreeMap::from([(innermost(&place.frames).map(|function| function.name), ns)]);
             }
         }
         self.findings.put_together();

@@ -308,7 +308,8 @@ impl Callstacks {
         later.0.into_iter().for_each(|(callstack, wait, weight_ns)| self.push(callstack, wait, weight_ns));
     }
 
-    /// The one that weighs most of those that ran, or of those that slept for what was slept for most.
+    /// The one that weighs most of those that ran, or of those that slept for what was slept for most. Of several, the one that
+    /// came last: polls begin with what prepares the rest, as with memory. `tools/sql/polletto/faults.sql` tells it alike.
     pub fn heaviest(&self, slept: bool) -> Option<(u64, Option<Wait>)> {
         let of_kind = self.0.iter().filter(|(_, wait, _)| wait.is_some() == slept);
         let all_ns =
@@ -412,6 +413,8 @@ mod tests {
         assert_eq!(callstacks.heaviest(false), Some((2, None)));
         assert_eq!(callstacks.heaviest(true), Some((3, Some(Wait::File))));
         assert_eq!(Callstacks::default().heaviest(true), None);
+        callstacks.push(4, None, 11);
+        assert_eq!(callstacks.heaviest(false), Some((4, None)), "the last of two that weigh as much");
     }
 
     #[test]

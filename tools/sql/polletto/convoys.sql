@@ -310,9 +310,10 @@ CREATE PERFETTO TABLE polletto_convoys(
   -- asleep. NULL if it was not found then.
   held_callsite_id JOINID(stack_profile_callsite.id),
   -- The innermost function of the program's own code in that, else of all code
-  -- outside the kernel.
+  -- outside the kernel, if it has a name.
   held_in STRING,
-  -- The file and line that was reached there, as `file:line`.
+  -- The file and line that was reached there, as `file:line`, if it is the
+  -- program's own.
   held_source STRING,
   -- How long the longest of those sleeps was that were in a poll. What follows
   -- is about that one.
@@ -363,12 +364,16 @@ SELECT
   poll_of_holder.task_id AS held_by_task_id,
   poll_of_holder.future AS held_by_future,
   holding.callsite_id AS held_callsite_id,
-  coalesce(held_at.own_function, held_at.function) AS held_in,
-  iif(
-    held_at.own_function IS NOT NULL,
-    held_at.own_source,
-    held_at.source_file || ':' || held_at.line_number
-  ) AS held_source,
+  coalesce(
+    held_at.own_function,
+    -- Code without a name is called `FILE+0xADDRESS`, or for instance `[anon]`.
+    iif(
+      held_at.function GLOB '*+0x*' OR held_at.function GLOB '[[]*',
+      NULL,
+      held_at.function
+    )
+  ) AS held_in,
+  held_at.own_source AS held_source,
   longest.dur AS longest_ns,
   longest.blocking_id,
   blocking.poll_id,

@@ -31,10 +31,11 @@ SELECT
   coalesce(told.wait, callsite.waited_for) AS wait,
   -- Where the program itself was, or which crate if nothing is its own.
   -- Samples seldom have the same callstack twice, but often the same of these.
-  coalesce(callsite.own_function, callsite.crate, callsite.function, '')
+  -- Where neither is known, what all programs call tells nothing.
+  coalesce(callsite.own_function, callsite.crate, '#' || seen.callsite_id)
     AS place,
-  -- Of sleeps: where it is not known, what all programs call tells nothing.
   coalesce(callsite.own_function, '#' || seen.callsite_id) AS slept_place,
+  min(seen.ts) AS ts,
   sum(seen.cpu_ns) AS cpu_ns,
   sum(seen.off_cpu_ns) AS off_cpu_ns
 FROM _polletto_samples_in_polls AS seen
@@ -42,7 +43,9 @@ JOIN polletto_callsites AS callsite USING (callsite_id)
 LEFT JOIN _polletto_told_callsites AS told USING (callsite_id)
 GROUP BY seen.poll_id, seen.callsite_id;
 
--- Of each poll the callstack that ran most.
+-- Of each poll the callstack that ran most. Samples mostly stand for as much: of
+-- several the one that came last, as the recorder tells it, since polls begin
+-- with what prepares the rest.
 CREATE PERFETTO TABLE _polletto_ran_most AS
 WITH
   summed AS (
@@ -58,7 +61,7 @@ WITH
       callsite_id,
       row_number() OVER (
         PARTITION BY poll_id
-        ORDER BY place_ns DESC, cpu_ns DESC, callsite_id
+        ORDER BY place_ns DESC, cpu_ns DESC, ts DESC, callsite_id
       ) AS rank
     FROM summed
   )

@@ -33,6 +33,7 @@ CREATE PERFETTO INDEX _polletto_samples_by_id ON _polletto_samples(id);
 CREATE PERFETTO TABLE _polletto_samples_in_polls AS
 SELECT
   overlap.id_0 AS poll_id,
+  sample.ts,
   sample.callsite_id,
   sample.cpu_ns,
   sample.off_cpu_ns
@@ -54,6 +55,7 @@ UNION ALL
 -- is drawn in the poll as well.
 SELECT
   poll.id AS poll_id,
+  slice.ts,
   callstack.callsite_id,
   0 AS cpu_ns,
   min(arguments.sleep_ns, slice.dur) AS off_cpu_ns

@@ -156,7 +156,7 @@ impl Found {
             slept_there_ns: (kind == "slept in poll").then(|| dur - 1_000_000),
             category: (kind == "long poll").then(|| "crypto".to_owned()),
             function: Some("burn".to_owned()),
-            own_function: None,
+            own_function: own_source.map(|_| "burn".to_owned()),
             own_source: own_source.map(str::to_owned),
             krate: None,
             crate_function: None,

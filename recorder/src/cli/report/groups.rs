@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    super::summary::{AtLeast, InBrackets, MostlyIn, OtherLines, SleptThere},
+    super::summary::{AtLeast, InBrackets, MostlyIn, OtherLines, SleptThere, WrittenAt},
     found::{Found, file_of},
 };
 use crate::{symbols::told_place, timeline::Cause};
@@ -38,7 +38,8 @@ pub struct Group<'f> {
     /// Where nothing is the program's own: the crate in which most of the time went by.
     #[serde(rename = "crate")]
     krate: Option<&'f str>,
-    /// In the program's own code if that is known, else in that crate, else wherever the thread was.
+    /// In the program's own code if that is known, else in that crate, else the one that the thread was in, where that has a
+    /// name: the one in which most of the time went by.
     function: Option<&'f str>,
     /// The line of the function, as `file:line`, in which most of the time went by.
     source: Option<&'f str>,
@@ -46,6 +47,9 @@ pub struct Group<'f> {
     lines: BTreeMap<&'f str, u64>,
     #[serde(skip)]
     of_crates: BTreeMap<InCrate<'f>, u64>,
+    /// Where nothing is of a crate either: how long they lasted whose threads were in a function; None is code without a name.
+    #[serde(skip)]
+    within: BTreeMap<Option<&'f str>, u64>,
     #[serde(flatten)]
     alike: Alike<'f>,
 }
@@ -68,19 +72,21 @@ pub struct Alike<'f> {
 /// Where findings are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum At<'f> {
-    /// In the program's own code if that is known, else wherever the thread was.
-    Function(Option<&'f str>),
+    /// In the program's own code.
+    Function(&'f str),
     /// In a crate, and in no code of the program's own: what that is about, or else the crate. Functions of libraries are many,
     /// and inlined into each other.
     About(&'f str),
+    /// In nothing that is known of either, as in a stripped program: a function of the C library is no place in the program.
+    Future,
 }
 
 impl<'f> At<'f> {
     fn of(found: &'f Found) -> At<'f> {
         match (found.own_function.as_deref(), found.about()) {
-            (Some(own), _) => At::Function(Some(own)),
+            (Some(own), _) => At::Function(own),
             (None, Some(about)) => At::About(about),
-            (None, None) => At::Function(found.function.as_deref().map(without_address)),
+            (None, None) => At::Future,
         }
     }
 }
@@ -93,9 +99,9 @@ struct InCrate<'f> {
     source: Option<&'f str>,
 }
 
-/// A program without names has `FILE+0xADDRESS` for each of its functions, which are many where a name is one.
-fn without_address(function: &str) -> &str {
-    function.split_once("+0x").map_or(function, |(file, _)| file)
+/// Code without a name is called `FILE+0xADDRESS` or, where it is of no file, for instance `[anon]`.
+fn is_name(function: &str) -> bool {
+    !function.contains("+0x") && !function.starts_with('[')
 }
 
 /// Puts those together that are alike.
@@ -126,6 +132,7 @@ pub fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             source: None,
             lines: BTreeMap::new(),
             of_crates: BTreeMap::new(),
+            within: BTreeMap::new(),
             alike,
         });
         group.count += 1;
@@ -137,22 +144,29 @@ pub fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             group.convoy = found.convoy();
             group.meanwhile = found.meanwhile();
         }
-        if let Some(in_crate) = found.krate.as_deref().filter(|_| found.own_function.is_none()).map(|krate| InCrate {
-            krate,
-            function: found.crate_function.as_deref(),
-            source: found.crate_source.as_deref(),
-        }) {
-            *group.of_crates.entry(in_crate).or_default() += found.dur;
-        } else if let Some(source) = found.own_source.as_deref() {
-            *group.lines.entry(source).or_default() += found.dur;
+        match (&found.own_function, &found.krate) {
+            (Some(_), _) => {
+                if let Some(source) = found.own_source.as_deref() {
+                    *group.lines.entry(source).or_default() += found.dur;
+                }
+            }
+            (None, Some(krate)) => {
+                let (function, source) = (found.crate_function.as_deref(), found.crate_source.as_deref());
+                *group.of_crates.entry(InCrate { krate, function, source }).or_default() += found.dur;
+            }
+            (None, None) => {
+                let named = found.function.as_deref().filter(|function| is_name(function));
+                *group.within.entry(named).or_default() += found.dur;
+            }
         }
         *group.about.entry(found.category.as_deref()).or_default() += found.dur;
     }
     for group in groups.values_mut() {
         group.category = heaviest(group.about.iter().map(|(category, ns)| (*category, *ns))).flatten();
         match group.alike.at {
-            At::Function(function) => group.function = function,
+            At::Function(function) => group.function = Some(function),
             At::About(_) => group.take_heaviest_crate(),
+            At::Future => group.function = heaviest(group.within.iter().map(|(name, ns)| (*name, *ns))).flatten(),
         }
         group.source = heaviest(group.lines.iter().map(|(source, ns)| (*source, *ns)));
     }
@@ -198,7 +212,8 @@ impl fmt::Display for Group<'_> {
         write!(out, "{count:>7} {:>12} {:>12}  {}", milliseconds(*longest_ns), milliseconds(*total_ns), alike.kind)?;
         writeln!(out, "{}: {}", InBrackets([alike.waited_for, *category]), alike.future)?;
         let mostly_in = MostlyIn(self.krate);
-        match (function, source) {
+        let told = function.filter(|_| alike.at != At::Future);
+        match (told, source) {
             (Some(function), Some(source)) => {
                 let others = OtherLines(self.lines.len().saturating_sub(1));
                 writeln!(out, "{:35}in {mostly_in}{function} at {}{others}", "", told_place(source))?;
@@ -206,9 +221,12 @@ impl fmt::Display for Group<'_> {
             (Some(function), None) => writeln!(out, "{:35}in {mostly_in}{function}", "")?,
             (None, _) => {}
         }
-        // Where nothing else is known of a future, this is its name.
-        if let (None, Some(place)) = (source, self.written_at.filter(|at| *at != alike.future)) {
-            writeln!(out, "{:35}written at {}", "", told_place(place))?;
+        let has_line = source.is_some() && self.krate.is_none();
+        if let Some(told) = WrittenAt::of(self.written_at.filter(|_| !has_line), alike.future) {
+            writeln!(out, "{:35}{told}", "")?;
+        }
+        if let (None, Some(function)) = (told, function) {
+            writeln!(out, "{:35}mostly in {function}", "")?;
         }
         if let Some(told) = self.extent.and_then(AtLeast::of) {
             writeln!(out, "{:35}{told}", "")?;
@@ -220,12 +238,19 @@ impl fmt::Display for Group<'_> {
             writeln!(out, "{:35}meanwhile {meanwhile}", "")?;
         }
         if let Some(convoy) = convoy {
-            // The last that it says is where the lock was held.
-            let told = convoy.rsplit_once(" at ").map(|(held, place)| format!("{held} at {}", told_place(place)));
-            writeln!(out, "{:35}{}", "", told.as_deref().unwrap_or(convoy))?;
+            writeln!(out, "{:35}{}", "", told_convoy(convoy))?;
         }
         Ok(())
     }
+}
+
+/// The last that it says is where the lock was held, if that is known: `…, in FUNCTION at FILE:LINE`.
+fn told_convoy(convoy: &str) -> String {
+    let told = convoy.rsplit_once(", in ").and_then(|(before, held)| {
+        let (function, place) = held.rsplit_once(" at ")?;
+        Some(format!("{before}, in {function} at {}", told_place(place)))
+    });
+    told.unwrap_or_else(|| convoy.to_owned())
 }
 
 #[cfg(test)]
@@ -237,12 +262,51 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_of_one_place_where_there_are_no_names() {
-        let at = |address| Found { function: Some(format!("/bin/app+0x{address}")), ..found("long poll", 7, None) };
-        let all = [at("115d6c"), at("115d9b")];
-        let findings: Vec<&Found> = all.iter().collect();
-        assert_eq!(grouped(&findings).len(), 1);
-        assert_eq!(grouped(&findings)[0].function, Some("/bin/app"));
+    fn where_no_function_is_the_program_s_own_they_are_one_place_by_their_future() {
+        let at = |function: &str, dur| Found { function: Some(function.to_owned()), ..found("long poll", dur, None) };
+        let address = |dur| at("/bin/app+0x115d6c", dur);
+        for (all, expected) in [
+            ([address(9), at("/bin/app+0x115d9b", 8), at("memcpy", 7), at("[anon]", 1)], None),
+            ([address(9), at("memcpy", 20), at("clock_gettime", 15), at("clock_gettime", 8)], Some("clock_gettime")),
+        ] {
+            let groups = grouped(&all.iter().collect::<Vec<_>>());
+            let [group] = &groups[..] else { panic!("one place: {groups:#?}") };
+            assert_eq!(group.function, expected);
+            let told: Vec<String> = group.to_string().lines().skip(1).map(|line| line.trim().to_owned()).collect();
+            let mostly_in = expected.map(|function| format!("mostly in {function}"));
+            assert_eq!(
+                told,
+                [Some("written at f.rs:7".to_owned()), mostly_in].into_iter().flatten().collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn a_future_that_is_called_by_its_place_has_it_told_once() {
+        for (folder, place) in [
+            ("/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/", "axum-0.8.9/src/serve/mod.rs:389"),
+            ("", "server/src/main.rs:31"),
+        ] {
+            let whole = Some(format!("{folder}{place}"));
+            let stripped = Found { future: place.to_owned(), written_at: whole, ..found("long poll", 7, None) };
+            let told = grouped(&[&stripped])[0].to_string();
+            assert_eq!(told.matches(".rs:").count(), 1, "{told}");
+        }
+    }
+
+    #[test]
+    fn of_where_a_lock_was_held_the_path_is_told_from_its_package_on() {
+        let held = "3 threads at once, worker 7 held it for up to 12.3 ms, polling server/src/main.rs:31 #17";
+        for (convoy, expected) in [
+            (
+                format!("{held}, in app::part at /home/user/app/src/part.rs:33"),
+                format!("{held}, in app::part at src/part.rs:33"),
+            ),
+            (format!("{held}, in clock_nanosleep"), format!("{held}, in clock_nanosleep")),
+            (held.to_owned(), held.to_owned()),
+        ] {
+            assert_eq!(told_convoy(&convoy), expected);
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use self::{
 use crate::{
     cli::counts::{Bytes, several},
     session::{Ending, Outcome},
+    symbols::told_place,
     timeline::Extent,
 };
 
@@ -226,6 +227,23 @@ impl fmt::Display for MostlyIn<'_> {
             Some(krate) => write!(out, "no code of the program's own; mostly in {krate}: "),
             None => Ok(()),
         }
+    }
+}
+
+/// `written at src/main.rs:42`
+pub struct WrittenAt(String);
+
+impl WrittenAt {
+    /// None where that is not known, or is the future's name already since nothing else is known of it.
+    pub fn of(place: Option<&str>, future: &str) -> Option<WrittenAt> {
+        let place = place.filter(|place| *place != future)?;
+        Some(told_place(place)).filter(|told| told != future).map(WrittenAt)
+    }
+}
+
+impl fmt::Display for WrittenAt {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "written at {}", self.0)
     }
 }
 

@@ -4,11 +4,11 @@ use std::{cmp::Reverse, fmt};
 
 use serde::{Serialize, Serializer};
 
-use super::{AtLeast, InBrackets, MostlyIn, OtherLines, SleptThere};
+use super::{AtLeast, InBrackets, MostlyIn, OtherLines, SleptThere, WrittenAt};
 use crate::{
     cli::counts::several,
     session,
-    symbols::{Function, told_file, told_place},
+    symbols::{Function, told_file},
     timeline::{Cause, ConvoyHeld, Keeper, Meanwhile},
 };
 
@@ -30,11 +30,12 @@ pub struct Alike {
     /// Where nothing on the callstack is the program's own: the crate in which most of the time went by.
     #[serde(rename = "crate")]
     krate: Option<String>,
-    /// What the thread was in, and the first function in the program's own code. Where there is none, but a crate, the
-    /// first is the function of this in which most of the time went by.
+    /// Where nothing on the callstack is the program's own: the function in which most of the time went by, of the crate if there
+    /// is one, else the one that the thread was in, if that has a name.
     innermost: Option<Place>,
+    /// The first function in the program's own code.
     own: Option<Place>,
-    /// The lines of that, or else of the innermost, that were reached, those first in which most of the time went by.
+    /// The lines of that, or else of the crate's, that were reached, those first in which most of the time went by.
     lines: Vec<Line>,
     /// The longest of them.
     longest: Longest,
@@ -262,15 +263,17 @@ impl fmt::Display for Alike {
         write!(out, "{times:>7} up to {:.1} ms: {}", self.longest.duration_ns as f64 / 1e6, self.kind)?;
         write!(out, "{}", InBrackets([self.waited_for, self.category.as_deref()]))?;
         write!(out, ", {}", self.name)?;
-        let place = self.own.as_ref().or(self.innermost.as_ref());
-        if let Some(place) = place {
+        let in_crate = self.innermost.as_ref().filter(|_| self.krate.is_some());
+        if let Some(place) = self.own.as_ref().or(in_crate) {
             let mostly_in = MostlyIn(self.krate.as_deref());
             write!(out, ", in {mostly_in}{place}{}", OtherLines(self.lines.len().saturating_sub(1)))?;
         }
         let has_line = self.own.as_ref().is_some_and(|own| own.line.is_some());
-        // Where nothing else is known of a future, this is its name.
-        if let Some(place) = self.written_at.as_ref().filter(|place| !has_line && **place != self.name) {
-            write!(out, ", written at {}", told_place(place))?;
+        if let Some(told) = WrittenAt::of(self.written_at.as_deref().filter(|_| !has_line), &self.name) {
+            write!(out, ", {told}")?;
+        }
+        if let (None, None, Some(function)) = (&self.own, &self.krate, &self.innermost) {
+            write!(out, ", mostly in {}", function.function)?;
         }
         let Longest { duration_ns, extent, slept_there_ns, meanwhile, convoy, .. } = &self.longest;
         if let Some(told) = AtLeast::of(extent) {
@@ -315,6 +318,24 @@ mod tests {
         let expected =
             ", in no code of the program's own; mostly in flate2: flate2::run at src/mem.rs:7 (and 1 other line); ";
         assert!(of_crate.to_string().contains(expected), "{of_crate}");
+    }
+
+    #[test]
+    fn where_no_function_is_the_program_s_own_it_is_told_by_where_the_future_is_written() {
+        let innermost = || Some(Place { function: "memcpy".to_owned(), file: None, line: None });
+        let written_at = Some(
+            "/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/axum-0.8.9/src/serve/mod.rs:389".to_owned(),
+        );
+        let place = "axum-0.8.9/src/serve/mod.rs:389";
+        for (name, innermost, expected) in [
+            ("f", innermost(), format!("long poll, f, written at {place}, mostly in memcpy; ")),
+            (place, innermost(), format!("long poll, {place}, mostly in memcpy; ")),
+            (place, None, format!("long poll, {place}; ")),
+        ] {
+            let (name, written_at) = (name.to_owned(), written_at.clone());
+            let stripped = Alike { name, innermost, written_at, ..Alike::example(Cause::Program) };
+            assert!(stripped.to_string().contains(&expected), "{stripped}");
+        }
     }
 
     #[test]

@@ -66,12 +66,12 @@ impl OfCrates {
 /// What places are told by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum At {
-    /// A function, by name and file.
+    /// A function of the program's own, by name and file.
     Function(String, Option<String>),
     /// None of the program's own: what it is about.
     Category(String),
     /// The same, of which that is not known.
     Crate(String),
-    /// Nothing has a name.
-    Unknown,
+    /// Nothing that is known of either: the future alone.
+    Future,
 }

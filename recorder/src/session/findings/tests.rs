@@ -38,6 +38,7 @@ fn place(future: &Arc<Future>, slept_with: &[(u64, u64)]) -> Place {
         of_crates: OfCrates::default(),
         lines: BTreeMap::new(),
         about: BTreeMap::new(),
+        within: BTreeMap::new(),
         frames: frames(slept_with[0].0),
         slept_with: others.collect(),
         held_in: None,
@@ -145,6 +146,39 @@ fn what_is_in_no_code_of_the_program_s_own_is_told_by_what_it_is_about_or_by_its
             (2, None, "colours", "colours::mix", Some(40)),
         ]
     );
+}
+
+#[test]
+fn what_is_in_functions_of_the_c_library_alone_is_one_place_for_each_future() {
+    let of_c = |address, name: &str| {
+        let file = Some("./string/memcpy.c".to_owned());
+        let function = Function { name: name.to_owned(), file, line: Some(48), ..Function::default() };
+        Symbols { address, functions: vec![function] }
+    };
+    let symbols = || vec![of_c(1, "memcpy"), of_c(2, "clock_gettime"), of_c(3, "clock_gettime")];
+    let one = future();
+    for (weights, expected) in [([30, 25, 10, 20], Some("clock_gettime")), ([30, 5, 10, 40], None)] {
+        let places = weights.iter().zip(1..).map(|(&ns, address)| place(&one, &[(address, ns)])).collect();
+        let [place] = &located_by(places, symbols())[..] else { panic!("one place") };
+        let told = place.innermost.as_ref().map(|function| (&*function.name, function.line));
+        assert_eq!((place.group.count, told, place.own.is_some()), (4, expected.map(|name| (name, None)), false));
+        assert!(place.lines.is_empty(), "{:?}", place.lines);
+    }
+}
+
+#[test]
+fn what_is_known_to_be_the_program_s_own_comes_before_what_may_be() {
+    let function = |name: &str, file: Option<&str>| Function {
+        name: name.to_owned(),
+        file: file.map(str::to_owned),
+        line: file.map(|_| 7),
+        ..Function::default()
+    };
+    let functions = vec![function("colours::mix", None), function("app::work", Some("/home/user/app/src/main.rs"))];
+    for (functions, expected) in [(functions.clone(), "app::work"), (functions[..1].to_vec(), "colours::mix")] {
+        let places = located_by(vec![place(&future(), &[(1, 30)])], vec![Symbols { address: 1, functions }]);
+        assert_eq!(places[0].own.as_ref().map(|own| &*own.name), Some(expected));
+    }
 }
 
 #[test]
