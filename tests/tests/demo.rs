@@ -2,7 +2,11 @@
 //!
 //! These scenarios need root and a kernel that takes BPF programs. They fail where it does not.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use polletto_tests::{
     check::trace_processor,
@@ -115,15 +119,20 @@ fn each_fault_is_found_with_its_kind_its_future_and_its_line() {
     }
 }
 
+/// The server without its names.
+fn stripped(directory: &Path) -> PathBuf {
+    let stripped = directory.join("demo-server");
+    let status = Command::new("objcopy").arg("--strip-all").arg(program!("demo-server")).arg(&stripped).status();
+    assert!(status.is_ok_and(|status| status.success()), "objcopy fails");
+    stripped
+}
+
 #[test]
 fn each_fault_of_a_stripped_server_is_found_with_its_kind_and_its_future() {
     let _turn = Turn::alone();
     let directory = tempfile::tempdir().expect("a directory for the program");
-    let stripped = directory.path().join("demo-server");
-    let status = Command::new("objcopy").arg("--strip-all").arg(program!("demo-server")).arg(&stripped).status();
-    assert!(status.is_ok_and(|status| status.success()), "objcopy fails");
     let faults = Fault::all();
-    let (outcome, asked) = recorded(&stripped, &faults);
+    let (outcome, asked) = recorded(&stripped(directory.path()), &faults);
     assert_kinds_and_futures(&outcome, &asked, &faults, true);
     if trace_processor().is_some() {
         assert_told_alike(&outcome);
@@ -163,6 +172,35 @@ fn assert_told_alike(outcome: &Outcome) {
         let [Some(one), Some(other)] = both else { panic!("{alike:?}: {both:?}") };
         assert!(one.0.abs_diff(other.0) <= unreported, "{alike:?}: {both:?}");
         assert!(one.1 == other.1 && function.is_none_or(|name| !name.contains('/')), "{alike:?}: {both:?}");
+    }
+}
+
+/// What a stripped server calls by its line is what the server has there.
+#[test]
+fn a_stripped_server_is_compared_with_itself_by_the_lines_of_its_futures() {
+    let _turn = Turn::alone();
+    if trace_processor().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory for the program");
+    let faults: Vec<Fault> = Fault::all().into_iter().filter(|fault| fault.endpoint == "mutex").collect();
+    let [(named, _), (stripped, _)] =
+        [program!("demo-server"), &stripped(directory.path())].map(|of| recorded(of, &faults));
+    for (before, after) in [(&named, &stripped), (&stripped, &named)] {
+        let told = json(&after.output, &["--json", "--compare", before.output.to_str().expect("a path")]);
+        assert_eq!(told["told_by"], "line", "{told:#}");
+        let places = told["places"].as_array().expect("a list");
+        for fault in &faults {
+            let is_it = |place: &&Value| {
+                place["kind"] == fault.kind.as_str()
+                    && place["waited_for"].as_str() == fault.waited_for.as_deref()
+                    && place["future"].as_str().is_some_and(|future| fault.is_future(future, false))
+            };
+            let [place] = places.iter().filter(is_it).collect::<Vec<_>>()[..] else { panic!("{fault:?}: {places:#?}") };
+            let line = place["written_at"].as_str().expect("that is what they are told by");
+            assert!(fault.is_future(line, true), "{place:#}");
+            assert!(place["before"].is_object() && place["after"].is_object(), "{place:#}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod chance;
 mod common;
+mod futures;
 mod means;
 mod place;
 mod telling;
@@ -25,8 +26,9 @@ use serde::{Deserialize, Serialize};
 use self::{
     chance::{Sum, verdict},
     common::{ComparedPolls, ToldBy, Which},
+    futures::{Called, SameFutures},
     means::{Lacking, Means, lacking},
-    place::{Place, in_every_build},
+    place::Place,
 };
 use super::{
     asking::Processor,
@@ -54,6 +56,9 @@ struct Polls {
     future: String,
     #[serde(skip_serializing)]
     name: String,
+    /// Where it is written, if that is one line: `file:line`.
+    #[serde(default, skip_serializing)]
+    written_at: Option<String>,
     polls: u64,
     total_ns: u64,
     p50_ns: u64,
@@ -137,6 +142,7 @@ fn query(least_ns: u64) -> String {
          told AS (SELECT * FROM polletto_polls \
          WHERE extent = 'exact' OR NOT EXISTS (SELECT 1 FROM probed)), \
          futures AS (SELECT json_object('future', future, 'name', max(name), 'polls', count(), \
+         'written_at', iif(min(written_at) = max(written_at) AND count(written_at) = count(), max(written_at), NULL), \
          'total_ns', sum(dur), 'p50_ns', CAST(percentile(dur, 50) AS INTEGER), \
          'p99_ns', CAST(percentile(dur, 99) AS INTEGER), 'longest_ns', max(dur)) AS object \
          FROM told GROUP BY future), \
@@ -203,10 +209,13 @@ struct Change {
     lacking: Option<Lacking>,
     #[serde(flatten)]
     place: Place,
-    /// The future's name in the trace where it was seen last, whole and short. None if places are told by their kind.
+    /// The future's name in the trace where it was seen last, of those that have one, whole and short. None if the place is told by
+    /// its kind.
     future: Option<String>,
     #[serde(skip)]
     name: Option<String>,
+    /// Where it is written, `file:line`, if that tells that it is the same in both: one of them has no name for it.
+    written_at: Option<String>,
     /// What the callstacks are about that most of the time went to.
     category: Option<String>,
     /// Where nothing is the program's own: the crate in which most of the time went by.
@@ -251,10 +260,11 @@ impl Comparison {
         let means = recordings.map(|recording| &recording.means);
         let spans = recordings.map(|recording| recording.span);
         let [before_seconds, after_seconds] = spans.map(Span::seconds);
-        let (told_by, told_less) = ToldBy::of(recordings);
-        let places = places(recordings, threshold_ns, told_by);
+        let same = SameFutures::of(recordings);
+        let (told_by, told_less) = ToldBy::of(recordings, &same);
+        let places = places(recordings, threshold_ns, told_by, &same);
         // What nearly reaches the threshold is only there to tell by.
-        let least = self::places(recordings, least_ns(threshold_ns), told_by);
+        let least = self::places(recordings, least_ns(threshold_ns), told_by, &same);
         let mut changes: Vec<Change> = places
             .into_iter()
             .map(|(place, [before, after])| {
@@ -263,7 +273,12 @@ impl Comparison {
                 let agrees = told == verdict([&of_all[0], &of_all[1]], spans);
                 let lacking = lacking(&place.kind, means);
                 let is_in_crate = matches!(told_by, ToldBy::Function | ToldBy::Name) && place.function.is_none();
-                let last = after.longest().or(before.longest()).filter(|_| told_by != ToldBy::Kind);
+                let longest = [(1, after.longest()), (0, before.longest())];
+                let seen = || longest.into_iter().filter_map(|(at, found)| Some((at, found?)));
+                let last = seen().find(|(_, found)| Called::from(*found).is_named()).or_else(|| seen().next());
+                let last = last.filter(|_| !place.future.is_empty());
+                let written_at = last.and_then(|(at, found)| same.line(at, found.into()));
+                let last = last.map(|(_, found)| found);
                 Change {
                     verdict: match lacking {
                         Some(_) => Verdict::NotObserved,
@@ -274,6 +289,7 @@ impl Comparison {
                     lacking,
                     name: last.map(|found| found.name.as_ref().unwrap_or(&found.future).clone()),
                     future: last.map(|found| found.future.clone()),
+                    written_at: written_at.map(str::to_owned),
                     place,
                     category: after.category().or_else(|| before.category()),
                     krate: after.krate().or_else(|| before.krate()).filter(|_| is_in_crate),
@@ -297,7 +313,7 @@ impl Comparison {
             told_by,
             told_less,
             places: changes,
-            futures: futures(recordings),
+            futures: polls_of_futures(recordings, &same),
         }
     }
 
@@ -320,22 +336,27 @@ impl Change {
     }
 }
 
-fn places(recordings: Pair<&Recording>, least_ns: u64, by: ToldBy) -> BTreeMap<Place, Pair<Sum>> {
+fn places(
+    recordings: Pair<&Recording>,
+    least_ns: u64,
+    by: ToldBy,
+    same: &SameFutures<'_>,
+) -> BTreeMap<Place, Pair<Sum>> {
     let mut places = BTreeMap::<Place, Pair<Sum>>::new();
     for (at, recording) in recordings.into_iter().enumerate() {
         for found in recording.found.iter().filter(|found| found.kept_ns() >= least_ns && recording.is_compared(found))
         {
-            places.entry(Place::of(found, by)).or_default()[at].add(found);
+            places.entry(Place::of(found, by, by.future(same, at, found))).or_default()[at].add(found);
         }
     }
     places
 }
 
-fn futures(recordings: Pair<&Recording>) -> Vec<PollsOfFuture> {
+fn polls_of_futures(recordings: Pair<&Recording>, same: &SameFutures<'_>) -> Vec<PollsOfFuture> {
     let mut futures = BTreeMap::<String, Pair<Option<Polls>>>::new();
     for (at, recording) in recordings.into_iter().enumerate() {
         for polls in &recording.futures {
-            let known = &mut futures.entry(in_every_build(&polls.future)).or_default()[at];
+            let known = &mut futures.entry(same.key_of_one(at, polls.into())).or_default()[at];
             // Of several that only differ in a number, the one that takes most.
             if known.as_ref().is_none_or(|known| known.total_ns < polls.total_ns) {
                 *known = Some(polls.clone());
@@ -344,7 +365,8 @@ fn futures(recordings: Pair<&Recording>) -> Vec<PollsOfFuture> {
     }
     let seconds = recordings.map(|recording| recording.span.seconds());
     let name = |pair: &Pair<Option<Polls>>| {
-        let last = pair[1].as_ref().or(pair[0].as_ref());
+        let seen = || [&pair[1], &pair[0]].into_iter().flatten();
+        let last = seen().find(|polls| Called::from(*polls).is_named()).or_else(|| seen().next());
         last.map(|polls| (polls.future.clone(), polls.name.clone())).unwrap_or_default()
     };
     let mut futures: Vec<PollsOfFuture> = futures

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, fmt};
 use serde::{Serialize, Serializer};
 
 use super::{
-    Pair, Recording,
+    Found, Pair, Recording,
+    futures::SameFutures,
     means::{Lacking, Mean, Means, first_lacking},
-    place::in_every_build,
 };
 
 /// Which polls are compared.
@@ -59,6 +59,9 @@ pub enum ToldBy {
     Name,
     /// One of the traces has no functions of the program's own, as of a stripped program.
     Future,
+    /// Nor does one have names for some of the futures, which are told by the line where they are written; those that are not the
+    /// same in both, by their kind.
+    Line,
     /// Nor does one have the names that the other has for futures.
     Kind,
 }
@@ -95,18 +98,30 @@ impl fmt::Display for Which {
 
 impl ToldBy {
     /// And which traces do not know more.
-    pub fn of(recordings: Pair<&Recording>) -> (ToldBy, Option<Which>) {
+    pub fn of(recordings: Pair<&Recording>, same: &SameFutures<'_>) -> (ToldBy, Option<Which>) {
         let without_functions = Which::unless(recordings.map(Recording::has_functions));
         if without_functions.is_none() {
             let without_lines = Which::unless(recordings.map(Recording::has_lines));
             return (if without_lines.is_none() { ToldBy::Function } else { ToldBy::Name }, without_lines);
         }
-        let [before, after] = recordings.map(|recording| {
-            recording.found.iter().map(|found| in_every_build(&found.future)).collect::<BTreeSet<String>>()
+        if same.are_by_line() {
+            return (ToldBy::Line, without_functions);
+        }
+        let [before, after] = [0, 1].map(|at| {
+            recordings[at].found.iter().map(|found| same.key(at, found.into())).collect::<BTreeSet<String>>()
         });
         // Where nothing was found, nothing has another name.
         let has_other_names = !before.is_empty() && !after.is_empty() && before.is_disjoint(&after);
         (if has_other_names { ToldBy::Kind } else { ToldBy::Future }, without_functions)
+    }
+
+    /// What a finding's future is told by; nothing where its kind is all.
+    pub fn future(self, same: &SameFutures<'_>, at: usize, found: &Found) -> String {
+        match self {
+            ToldBy::Function | ToldBy::Name | ToldBy::Future => same.key(at, found.into()),
+            ToldBy::Line => same.key_in_both(at, found.into()).unwrap_or_default(),
+            ToldBy::Kind => String::new(),
+        }
     }
 
     /// How places are told if not by all that there may be to know, and why, in words.
@@ -117,6 +132,10 @@ impl ToldBy {
             ToldBy::Function => None,
             ToldBy::Name => Some(format!("{which}, lines are not known: places are told without their files")),
             ToldBy::Future => Some(format!("{nameless}: places are told by kind and future alone")),
+            ToldBy::Line => Some(format!(
+                "{nameless}: places are told by kind and future, by the line where that is written if one of the two has no name \
+                 for it, and by kind alone if it is not known in both"
+            )),
             ToldBy::Kind => {
                 Some(format!("{nameless}, and no future has the same name in both: places are told by kind alone"))
             }

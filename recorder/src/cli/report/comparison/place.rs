@@ -29,17 +29,18 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn of(found: &Found, by: ToldBy) -> Place {
+    /// Of a future that is called that in both; by its kind alone if that is nothing.
+    pub fn of(found: &Found, by: ToldBy, future: String) -> Place {
         let kind = Place {
             kind: found.kind.clone(),
             cause: found.cause(),
             waited_for: found.waited_for().map(str::to_owned),
-            future: if by == ToldBy::Kind { String::new() } else { in_every_build(&found.future) },
+            future,
             function: None,
             file: None,
             about: None,
         };
-        if matches!(by, ToldBy::Future | ToldBy::Kind) {
+        if matches!(by, ToldBy::Future | ToldBy::Line | ToldBy::Kind) {
             return kind;
         }
         let file = found.own_source.as_deref().map(|source| {

@@ -6,7 +6,7 @@ use super::{Change, ComparedPolls, Comparison, Lacking, Polls, PollsOfFuture, Si
 use crate::{
     cli::{
         counts::{Count, several},
-        summary::{InBrackets, OF_MACHINE},
+        summary::{InBrackets, OF_MACHINE, WrittenAt},
     },
     symbols::told_place,
     timeline::Cause,
@@ -98,6 +98,9 @@ impl fmt::Display for Change {
         write!(out, "{about}")?;
         if let Some(name) = &self.name {
             write!(out, ", {name}")?;
+        }
+        if let Some(told) = self.name.as_ref().and_then(|name| WrittenAt::of(self.written_at.as_deref(), name)) {
+            write!(out, ", {told}")?;
         }
         let source = self.after.as_ref().or(self.before.as_ref()).and_then(|side| side.source.as_deref());
         match (&self.place.function, source) {

@@ -106,7 +106,7 @@ fn a_place_is_the_same_wherever_its_line_and_its_sources_are() {
         ("app::r#type::max8", "app::r#type::max8"),
         ("ü:", "ü:"),
     ] {
-        assert_eq!(in_every_build(name), expected);
+        assert_eq!(place::in_every_build(name), expected);
     }
 }
 
@@ -154,7 +154,7 @@ fn what_one_trace_could_not_have_told_is_neither_new_nor_gone() {
 fn which_polls_are_compared_is_said() {
     let polls = |future: &str| {
         let (future, name) = (future.to_owned(), future.to_owned());
-        vec![Polls { future, name, polls: 90, total_ns: 9, p50_ns: 9, p99_ns: 9, longest_ns: 9 }]
+        vec![Polls { future, name, written_at: None, polls: 90, total_ns: 9, p50_ns: 9, p99_ns: 9, longest_ns: 9 }]
     };
     let of = |polls_found, has_probes, future| {
         let mut recording = Recording { futures: polls(future), ..recording(10, []) };
@@ -270,6 +270,68 @@ fn where_one_trace_has_no_functions_places_are_told_by_kind_and_future() {
     assert_eq!(Comparison::new(&nothing, &after, THRESHOLD).told_by, ToldBy::Future);
     let expected = "stripped program, and no future has the same name in both: places are told by kind alone\n";
     assert!(told.contains(expected), "{told}");
+}
+
+/// Findings of a future of which no functions are known.
+fn nameless(future: &str, written_at: Option<&str>, count: usize) -> Vec<Found> {
+    let of_future = |of| Found {
+        future: future.to_owned(),
+        written_at: written_at.map(str::to_owned),
+        own_function: None,
+        own_source: None,
+        ..of
+    };
+    found("long poll", "", "", count, 10.0).into_iter().map(of_future).collect()
+}
+
+#[test]
+fn where_one_trace_has_lines_for_names_futures_are_told_by_these() {
+    let of = |future: &str, line: &str, count| {
+        let all = found("long poll", "burn", "src/a.rs:1", count, 10.0);
+        let written_at = || Some(line.to_owned());
+        all.into_iter().map(|of| Found { future: future.to_owned(), written_at: written_at(), ..of }).collect()
+    };
+    let named = |first, second| {
+        let third = nameless("app::h | app::i", None, 30);
+        recording(
+            10,
+            [of("app::f", "/home/a/src/main.rs:7", first), of("app::g", "/home/a/src/main.rs:9", second), third],
+        )
+    };
+    let stripped = |first, second| {
+        let line = |line, count| nameless(line, Some(line), count);
+        let third = nameless("src/main.rs:20 | src/main.rs:30", None, 31);
+        recording(10, [line("src/main.rs:7", first), line("src/main.rs:9", second), third])
+    };
+    for (before, after, which) in
+        [(named(20, 90), stripped(90, 20), "after"), (stripped(20, 90), named(90, 20), "before")]
+    {
+        let comparison = Comparison::new(&before, &after, THRESHOLD);
+        let futures: Vec<_> = comparison.places.iter().map(|of| (of.verdict, of.future.as_deref())).collect();
+        assert_eq!(
+            futures,
+            [(Verdict::Worse, Some("app::f")), (Verdict::Better, Some("app::g")), (Verdict::Same, None)]
+        );
+        let told = comparison.to_string();
+        let expected =
+            format!("\n{which}, no functions of the program's own are known, as of a stripped program: places are");
+        assert!(told.contains(&expected) && told.contains("by the line where that is written"), "{told}");
+        assert!(told.contains("long poll, app::f, written at src/main.rs:7\n      20 → 90 ×"), "{told}");
+        assert!(!told.contains("new") && !told.contains("gone"), "{told}");
+        assert_eq!(serde_json::to_value(&comparison).expect("JSON")["told_by"], "line");
+    }
+    let polls = |future: &str, line: &str, total_ns| {
+        let (future, name, written_at) = (future.to_owned(), future.to_owned(), Some(line.to_owned()));
+        Polls { future, name, written_at, polls: 90, total_ns, p50_ns: 9, p99_ns: 9, longest_ns: 9 }
+    };
+    let before = Recording { futures: vec![polls("app::f", "/home/a/src/main.rs:7", 9)], ..recording(10, []) };
+    let after = Recording { futures: vec![polls("src/main.rs:7", "src/main.rs:7", 9)], ..recording(10, []) };
+    let told = Comparison::new(&before, &after, THRESHOLD).to_string();
+    assert!(told.lines().any(|line| line.contains("9.0 → 9.0") && line.ends_with("  app::f")), "{told}");
+    let types = vec![polls("app::f<A>", "src/main.rs:7", 9), polls("app::f<B>", "src/main.rs:7", 9)];
+    let before = Recording { futures: types, ..recording(10, []) };
+    let told = Comparison::new(&before, &after, THRESHOLD).to_string();
+    assert!(told.contains("all polls: not compared"), "polls of one type are not those of both: {told}");
 }
 
 #[test]
