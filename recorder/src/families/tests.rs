@@ -22,6 +22,11 @@ fn futures_are_written_without_what_only_compilers_know() {
             "tokio::runtime::blocking::task::BlockingTask<app::run::{closure}>",
             "run::{closure}",
         ),
+        (
+            "tokio::runtime::blocking::task::BlockingTask<fn() -> u64>",
+            "tokio::runtime::blocking::task::BlockingTask<fn() -> u64>",
+            "fn() -> u64",
+        ),
         ("blocking::unblock<app::run::{{closure}}>", "blocking::unblock<app::run::{closure}>", "run::{closure}"),
         (
             "core::pin::Pin<alloc::boxed::Box<(dyn core::future::future::Future<Output=u8> + core::marker::Send), A>>",

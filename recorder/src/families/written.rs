@@ -106,7 +106,8 @@ fn write_braced(out: &mut String, braced: &str) {
     out.push('}');
 }
 
-/// What fits on a slice: of what is inside of boxes and the like. A future around a block is named with that.
+/// What fits on a slice: of what is inside of boxes and the like. A future around a block is named with that. Of a function that
+/// may block, debug information tells no more than what it takes and returns.
 pub fn short(of_type: &str) -> String {
     short_within(of_type, LEVELS)
 }
@@ -120,6 +121,9 @@ fn short_within(of_type: &str, levels: usize) -> String {
     }
     if inner.starts_with("dyn ") || inner.starts_with("(dyn ") {
         return "dyn Future".to_owned();
+    }
+    if inner.starts_with("fn(") {
+        return inner.to_owned();
     }
     // What blocks may be a closure.
     let name = short_path(&if inside_of_blocking(of_type) == of_type { full(inner) } else { readable(inner) });

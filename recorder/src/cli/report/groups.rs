@@ -50,6 +50,9 @@ pub struct Group<'f> {
     /// Where nothing is of a crate either: how long they lasted whose threads were in a function; None is code without a name.
     #[serde(skip)]
     within: BTreeMap<Option<&'f str>, u64>,
+    /// The future, short, as the summary and slices have it.
+    #[serde(skip)]
+    name: &'f str,
     #[serde(flatten)]
     alike: Alike<'f>,
 }
@@ -133,6 +136,7 @@ pub fn grouped<'f>(found: &[&'f Found]) -> Vec<Group<'f>> {
             lines: BTreeMap::new(),
             of_crates: BTreeMap::new(),
             within: BTreeMap::new(),
+            name: found.name.as_deref().unwrap_or(&found.future),
             alike,
         });
         group.count += 1;
@@ -210,7 +214,7 @@ impl fmt::Display for Group<'_> {
         let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
         let Group { count, longest_ns, slept_there_ns, total_ns, category, convoy, function, source, alike, .. } = self;
         write!(out, "{count:>7} {:>12} {:>12}  {}", milliseconds(*longest_ns), milliseconds(*total_ns), alike.kind)?;
-        writeln!(out, "{}: {}", InBrackets([alike.waited_for, *category]), alike.future)?;
+        writeln!(out, "{}: {}", InBrackets([alike.waited_for, *category]), self.name)?;
         let mostly_in = MostlyIn(self.krate);
         let told = function.filter(|_| alike.at != At::Future);
         match (told, source) {
@@ -222,7 +226,7 @@ impl fmt::Display for Group<'_> {
             (None, _) => {}
         }
         let has_line = source.is_some() && self.krate.is_none();
-        if let Some(told) = WrittenAt::of(self.written_at.filter(|_| !has_line), alike.future) {
+        if let Some(told) = WrittenAt::of(self.written_at.filter(|_| !has_line), self.name) {
             writeln!(out, "{:35}{told}", "")?;
         }
         if let (None, Some(function)) = (told, function) {
@@ -279,6 +283,16 @@ mod tests {
                 [Some("written at f.rs:7".to_owned()), mostly_in].into_iter().flatten().collect::<Vec<_>>()
             );
         }
+    }
+
+    #[test]
+    fn a_future_is_called_as_in_the_summary_and_whole_with_json() {
+        let (whole, short) = ("app::serve<app::Routes>::{async#0}".to_owned(), "serve::{async}".to_owned());
+        let named = Found { future: whole.clone(), name: Some(short), ..found("long poll", 7_000_000, Some("f.rs:1")) };
+        let groups = grouped(&[&named]);
+        let told = groups[0].to_string();
+        assert!(told.contains(" long poll (crypto): serve::{async}\n"), "{told}");
+        assert_eq!(serde_json::to_value(&groups[0]).expect("JSON")["future"], whole);
     }
 
     #[test]
