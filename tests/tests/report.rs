@@ -55,6 +55,7 @@ fn a_report_has_what_the_summary_counted_and_can_be_asked_again() {
         assert!(difference <= unreported, "{kind}: {counted}, {told:#}");
     }
     machine_comes_last(&summary, &told);
+    whose_worker_it_was_is_told(&summary, &told);
     let more = json(&outcome.output, &["--json", "--threshold", "1"]);
     let all = |report: &Value| report["findings"].as_array().map_or(0, Vec::len);
     assert!(all(&more) > all(&told), "{} and {}", all(&more), all(&told));
@@ -131,6 +132,16 @@ fn machine_comes_last(summary: &Value, report: &Value) {
             "starved task" => assert!(of_machine <= all, "{counted}"),
             _ => assert_eq!(of_machine, 0, "{counted}"),
         }
+    }
+}
+
+/// Of the two runtimes that the program has, which one's polls kept a task from its own.
+fn whose_worker_it_was_is_told(summary: &Value, report: &Value) {
+    let places = summary["findings"]["places"].as_array().expect("a list").iter();
+    let findings = report["findings"].as_array().expect("a list").iter().filter(|of| of["kind"] == "starved task");
+    let all = places.map(|place| &place["longest"]["meanwhile"]).chain(findings.map(|found| &found["detail"]));
+    for meanwhile in all.filter_map(Value::as_str).filter(|told| told.contains(" polled ")) {
+        assert!(meanwhile.contains(" ms (Tokio workers") && meanwhile.ends_with(')'), "{meanwhile}");
     }
 }
 

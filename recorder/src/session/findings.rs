@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 use self::of_crates::{At, Heaviest, OfCrates};
 use crate::{
     symbols::{Answer, Categories, Evidence, FrameKind, Function, dependency_of},
-    timeline::{Code, Counted, Fault, Finding, Group, RuntimeFinding, Seen, Timeline, path_of},
+    timeline::{Code, Counted, Fault, Finding, Group, Meanwhile, RuntimeFinding, Seen, Timeline, path_of},
 };
 
 /// What was found in a recording.
@@ -152,8 +152,14 @@ impl FindingSummary {
         let place = |group: &Group| {
             let Finding { callstack, slept_with, .. } = &group.longest;
             let others = slept_with.iter().filter(|(other, _)| Some(*other) != *callstack);
+            let mut own = group.clone();
+            if let Some(Meanwhile::Polled(keeper)) = &mut own.longest.meanwhile
+                && !timeline.has_several_runtimes(keeper.poller.tgid())
+            {
+                keeper.runtime = None;
+            }
             Place {
-                group: group.clone(),
+                group: own,
                 innermost: None,
                 own: None,
                 krate: None,

@@ -151,6 +151,8 @@ impl fmt::Display for Meanwhile {
 pub struct Keeper {
     /// The worker.
     pub poller: Poller,
+    /// The group of its runtime's tracks, if that is known.
+    pub runtime: Option<String>,
     /// What it polled.
     pub future: Arc<Future>,
     /// For how long, nanoseconds.
@@ -162,7 +164,8 @@ pub struct Keeper {
 /// As `polletto_findings` has it.
 impl fmt::Display for Keeper {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} polled {} for {:.1} ms", self.poller.name(), self.future.name, self.lasted_ns as f64 / 1e6)
+        write!(out, "{} polled {} for {:.1} ms", self.poller.name(), self.future.name, self.lasted_ns as f64 / 1e6)?;
+        self.runtime.as_ref().map_or(Ok(()), |runtime| write!(out, " ({runtime})"))
     }
 }
 
@@ -349,7 +352,7 @@ mod tests {
     fn a_task_starves_by_the_machine_if_its_worker_or_the_poll_that_kept_it_had_no_cpu() {
         let polled = |preempted_ns| {
             let (poller, future) = (Poller::Thread { tgid: Tgid(1), tid: Tid(1) }, Arc::new(Future::example("f")));
-            Meanwhile::Polled(Keeper { poller, future, lasted_ns: 9, preempted_ns })
+            Meanwhile::Polled(Keeper { poller, runtime: None, future, lasted_ns: 9, preempted_ns })
         };
         for (meanwhile, expected) in [
             (polled(0), Cause::Program),

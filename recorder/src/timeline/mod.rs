@@ -143,6 +143,11 @@ impl Timeline {
         self.samples.runtime_findings().found()
     }
 
+    /// Whether it is to be said of which runtime a worker of this process is.
+    pub fn has_several_runtimes(&self, tgid: Tgid) -> bool {
+        self.samples.has_several_runtimes(tgid)
+    }
+
     /// The program's code that callstacks of findings lead through, the innermost first, with the addresses as the files'
     /// own symbols have them.
     pub fn code_of(&self, callstacks: &FxHashSet<u64>) -> FxHashMap<u64, Vec<(Code, u64)>> {

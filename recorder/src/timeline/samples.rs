@@ -383,6 +383,11 @@ impl Samples {
         }
     }
 
+    /// See [`super::Timeline::has_several_runtimes`].
+    pub fn has_several_runtimes(&self, tgid: Tgid) -> bool {
+        self.polls.has_several_runtimes(tgid)
+    }
+
     /// What is wrong with runtimes.
     pub fn runtime_findings(&self) -> &RuntimeFindings {
         &self.runtimes

@@ -13,7 +13,7 @@ use polletto_protos::{
     CounterDescriptor, ProcessDescriptor, TrackDescriptor, counter_descriptor::Unit,
     track_descriptor::ChildTracksOrdering,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::runtimes::RuntimeCounter;
 use crate::{families::FamilyName, trace::PacketBuffer};
@@ -109,6 +109,8 @@ struct Process {
 pub struct TokioTracks {
     described: u64,
     processes: FxHashMap<Tgid, Process>,
+    /// Those that have had several runtimes, or have: what was found in them is told at the end.
+    of_several_runtimes: FxHashSet<Tgid>,
     tracks: FxHashMap<Poller, u64>,
     /// By group, of what is wrong with more than one of its workers: until when each is taken, and the track.
     findings: FxHashMap<u64, BTreeSet<(u64, u64)>>,
@@ -194,6 +196,11 @@ impl TokioTracks {
         track
     }
 
+    /// Whether it is to be said of which runtime a worker of this process is.
+    pub fn has_several_runtimes(&self, tgid: Tgid) -> bool {
+        self.of_several_runtimes.contains(&tgid)
+    }
+
     /// The group that a poller's track is in, if it has one.
     pub fn group_of_poller(&self, poller: Poller) -> Option<Group> {
         match poller {
@@ -245,7 +252,10 @@ impl TokioTracks {
         let name = match (runtime, runtimes.runtimes.keys().filter(|&&runtime| runtime != 0).count()) {
             (0, _) => format!("{family} threads"),
             (_, 0) => format!("{family} workers"),
-            (_, before) => format!("{family} workers, runtime {}", before + 1),
+            (_, before) => {
+                self.of_several_runtimes.insert(tgid);
+                format!("{family} workers, runtime {}", before + 1)
+            }
         };
         runtimes.runtimes.insert(runtime, Group { track: group, name: name.clone() });
         let descriptor = TrackDescriptor {

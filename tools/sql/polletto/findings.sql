@@ -35,7 +35,8 @@ RETURNS TABLE(
   -- What a sleep was for, as in `polletto_callsites`; NULL if no stack was
   -- seen. Of a preempted poll: the thread that ran most meanwhile. Of a starved
   -- task: the poll of its runtime that took most of the time, if one was longer
-  -- than the threshold, else what the thread did that polled it in the end.
+  -- than the threshold, with that runtime if the process has several, else what
+  -- the thread did that polled it in the end.
   -- Of a lock convoy: how many threads there were at once, who held the lock
   -- longest at a time, in which task's poll, and where that was then. NULL for a
   -- long poll.
@@ -131,6 +132,14 @@ WITH
           )
       )
   ),
+  -- Processes of which it is to be said whose worker one is.
+  several_runtimes AS MATERIALIZED (
+    SELECT upid
+    FROM _polletto_tracks
+    WHERE group_name GLOB '* workers' OR group_name GLOB '* workers, runtime *'
+    GROUP BY upid
+    HAVING count(DISTINCT group_name) > 1
+  ),
   -- Of the same runtime, and long themselves: else it was no single poll that
   -- starved the task.
   -- Seeks what overlaps: of all with all there are soon too many.
@@ -202,7 +211,8 @@ WITH
       'starved task' AS kind,
       coalesce(
         kept.worker || ' polled ' || kept.name || ' for '
-        || printf('%.1f ms', kept.dur / 1e6),
+        || printf('%.1f ms', kept.dur / 1e6)
+        || iif(several.upid IS NULL, '', ' (' || kept.runtime || ')'),
         did.did
       ) AS detail,
       iif(
@@ -233,6 +243,7 @@ WITH
     LEFT JOIN long AS keeping ON keeping.id = meanwhile.poll_id
     LEFT JOIN _polletto_did_meanwhile AS did
       ON did.wakeup_id = starved.wakeup_id
+    LEFT JOIN several_runtimes AS several ON several.upid = starved.upid
     UNION ALL
     SELECT
       convoy.ts,

@@ -78,13 +78,17 @@ struct Longest {
 #[derive(Debug, Serialize)]
 struct KeptBy {
     worker: String,
+    /// The group of the worker's track, if its process has several runtimes.
+    runtime: Option<String>,
     future: String,
     duration_ns: u64,
 }
 
 impl KeptBy {
     fn of(keeper: &Keeper) -> KeptBy {
-        KeptBy { worker: keeper.poller.name(), future: keeper.future.full_name.clone(), duration_ns: keeper.lasted_ns }
+        let Keeper { poller, runtime, future, lasted_ns, .. } = keeper;
+        let (worker, future) = (poller.name(), future.full_name.clone());
+        KeptBy { worker, runtime: runtime.clone(), future, duration_ns: *lasted_ns }
     }
 }
 

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::{Polls, showing::Shown};
 use crate::timeline::{
     findings::{Fault, Keeper, Meanwhile},
-    tokio_tracks::Poller,
+    tokio_tracks::{Group, Poller},
 };
 
 /// Long polls of a runtime that are remembered, the latest: who starved meanwhile is told soon after.
@@ -35,7 +35,7 @@ fn runtime(poller: Poller) -> Option<(Tgid, u64)> {
 }
 
 impl LongPolls {
-    fn push(&mut self, poller: Poller, shown: &Shown, fault: Fault) {
+    fn push(&mut self, poller: Poller, group: Option<Group>, shown: &Shown, fault: Fault) {
         let Some(runtime) = runtime(poller) else { return };
         let polls = self.0.entry(runtime).or_default();
         if polls.len() >= MAX_LONG {
@@ -45,7 +45,8 @@ impl LongPolls {
         let run_queue_ns = shown.presence.weights().run_queue_ns;
         let preempted_ns = if fault == Fault::Preempted { run_queue_ns } else { 0 };
         let future = Arc::clone(&shown.future);
-        let keeper = Keeper { poller, future, lasted_ns: until_ns - since_ns, preempted_ns };
+        let runtime = group.map(|group| group.name);
+        let keeper = Keeper { poller, runtime, future, lasted_ns: until_ns - since_ns, preempted_ns };
         polls.push_back(Long { since_ns, until_ns, keeper });
     }
 
@@ -72,6 +73,6 @@ impl Polls {
 
     /// A poll was shown that kept its worker for that long.
     pub(super) fn keeps(&mut self, poller: Poller, shown: &Shown, fault: Fault) {
-        self.long.push(poller, shown, fault);
+        self.long.push(poller, self.tracks.group_of_poller(poller), shown, fault);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use polletto_common::{id::Tid, polled::Polled};
+use polletto_common::{
+    id::{Tgid, Tid},
+    polled::Polled,
+};
 
 use super::{
     Polls, TaskKey,
@@ -71,6 +74,11 @@ pub(super) fn is_in_poll(polled: &Polled) -> bool {
 }
 
 impl Polls {
+    /// See [`TokioTracks::has_several_runtimes`].
+    pub fn has_several_runtimes(&self, tgid: Tgid) -> bool {
+        self.tracks.has_several_runtimes(tgid)
+    }
+
     /// Where polls are shown, and what else there is of runtimes.
     pub fn tracks(&mut self) -> &mut TokioTracks {
         &mut self.tracks

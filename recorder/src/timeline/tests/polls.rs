@@ -260,6 +260,7 @@ fn the_workers_of_another_runtime_are_another_group() {
         .map(|track| format!("{} in {}", track.name(), read.tracks[&track.parent_uuid()].name()))
         .collect();
     groups.sort();
+    assert!(recording.timeline.has_several_runtimes(PROCESS));
     let expected = ["thread 10 in Tokio threads", "worker 3 in Tokio workers", "worker 3 in Tokio workers, runtime 2"];
     assert_eq!(groups, expected);
 }

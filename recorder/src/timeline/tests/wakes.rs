@@ -243,5 +243,6 @@ fn of_a_starved_task_it_is_told_which_long_poll_took_most_of_the_time_meanwhile(
     let [starved] = starved[..] else { panic!("{told:?}") };
     assert_eq!((starved.numbers["duration_ns"], starved.numbers["kept_by_ns"]), (450, 240));
     let meanwhile = recording.timeline.findings().groups().find_map(|group| group.longest.meanwhile.clone()).unwrap();
-    assert_eq!(meanwhile.to_string(), "worker 3 polled handler for 0.0 ms");
+    assert_eq!(meanwhile.to_string(), "worker 3 polled handler for 0.0 ms (Tokio workers)");
+    assert!(!recording.timeline.has_several_runtimes(PROCESS), "which is not told then");
 }
