@@ -18,7 +18,7 @@ const WORD: i64 = 8;
 /// Stacks that no function makes.
 const HIGHEST: i64 = 1 << 20;
 
-/// Where functions begin, unless they are compiled to be small.
+/// Where functions begin, unless they are compiled to be small; bytes.
 const FUNCTION_ALIGNMENT: u64 = 16;
 
 /// Passes at most. Blocks that only later ones jump back to need a second.
@@ -86,17 +86,28 @@ pub(super) fn rules(bytes: &[u8], address: u64, begins: &FxHashSet<u64>) -> Vec<
     rules
 }
 
-/// What these instructions refer to: where they are, the address, and whether they jump there.
-pub(super) fn references(bytes: &[u8], address: u64) -> impl Iterator<Item = (u64, u64, bool)> {
+/// An instruction that leads to code, or takes its address.
+pub(super) struct Reference {
+    /// Where it stands.
+    pub(super) at: u64,
+    pub(super) to: u64,
+    /// It jumps there, mostly within a function.
+    pub(super) is_jump: bool,
+}
+
+/// What these instructions lead to.
+pub(super) fn references(bytes: &[u8], address: u64) -> impl Iterator<Item = Reference> {
     let mut decoder = Decoder::with_ip(64, bytes, address, DecoderOptions::NONE);
     let instructions = iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()));
     instructions.filter_map(|next| {
-        if next.is_call_near() || is_branch(&next) {
-            Some((next.ip(), next.near_branch_target(), is_branch(&next)))
+        let to = if next.is_call_near() || is_branch(&next) {
+            next.near_branch_target()
+        } else if next.mnemonic() == Mnemonic::Lea && next.is_ip_rel_memory_operand() {
+            next.ip_rel_memory_address()
         } else {
-            let takes_address = next.mnemonic() == Mnemonic::Lea && next.is_ip_rel_memory_operand();
-            takes_address.then(|| (next.ip(), next.ip_rel_memory_address(), false))
-        }
+            return None;
+        };
+        Some(Reference { at: next.ip(), to, is_jump: is_branch(&next) })
     })
 }
 
@@ -293,7 +304,8 @@ impl State {
                 self.height = self.frame.filter(|_| from == Register::RBP);
             }
             Mnemonic::Leave => {
-                self.height = self.frame.map(|frame| frame - WORD);
+                self.height = self.frame;
+                self.grow(-WORD);
                 (self.frame, self.frame_pointer) = (None, FramePointer::Unchanged);
             }
             Mnemonic::Cmp | Mnemonic::Test => {}

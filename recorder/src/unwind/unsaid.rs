@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 use super::{
     Error,
     cfi::{self, Change, Code, Function, Functions},
-    heights,
+    heights::{self, Reference},
     rule::{Rules, bare},
 };
 use crate::target::image::{Architecture, Contents, Image, Pointers, Source, is_static};
@@ -17,8 +17,8 @@ use crate::target::image::{Architecture, Contents, Image, Pointers, Source, is_s
 /// never says anything, and may do as it likes with the stack.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Bytes of all code of a file: several times what the largest programs have.
-const MAX_CODE: u64 = 256 << 20;
+/// Bytes of all code of a file, which are read at once: several times what static programs have.
+const MAX_CODE: u64 = 64 << 20;
 
 /// A piece that is shorter holds no function, but fills the space between two.
 const SHORTEST: u64 = 16;
@@ -42,7 +42,7 @@ impl Unsaid {
         let is_of_use = image.architecture == Architecture::X86_64
             && image.eh_frame.is_some()
             && total(&code) <= MAX_CODE
-            && is_static(source)?;
+            && is_static(source).unwrap_or(false);
         if !is_of_use {
             return Ok(Unsaid::default());
         }
@@ -52,7 +52,8 @@ impl Unsaid {
         if pieces.is_empty() || total(&pieces) > MAX_BYTES {
             return Ok(Unsaid::default());
         }
-        let pointers = Pointers::read(image, source, &Contents::new(image, source))?;
+        // Without them, less is known of where functions begin.
+        let pointers = Pointers::read(image, source, &Contents::new(image, source)).unwrap_or_default();
         let mut pointed_to: Vec<u64> = pointers.sorted().iter().map(|pointer| pointer.to).collect();
         pointed_to.retain(|&address| piece_of(&pieces, address).is_some());
         pointed_to.sort_unstable();
@@ -91,10 +92,9 @@ impl Unsaid {
     fn begins(&self) -> FxHashSet<u64> {
         let mut begins: FxHashSet<u64> = self.pointed_to.iter().copied().collect();
         for (start, bytes) in &self.code {
-            for (at, to, is_jump) in heights::references(bytes, *start) {
-                let is_begin = piece_of(&self.pieces, to)
-                    .is_some_and(|piece| !is_jump || piece_of(&self.pieces, at) != Some(piece));
-                if is_begin {
+            for Reference { at, to, is_jump } in heights::references(bytes, *start) {
+                let Some(piece) = piece_of(&self.pieces, to) else { continue };
+                if !is_jump || piece_of(&self.pieces, at) != Some(piece) {
                     begins.insert(to);
                 }
             }

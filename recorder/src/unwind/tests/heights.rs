@@ -28,8 +28,8 @@ fn compare(name: &str, source: &(impl Source + ?Sized)) {
     let (mut same, mut wrong, mut silent) = (0, Vec::new(), 0);
     for code in image.code_addresses() {
         let bytes = image.read_code(source, &code).unwrap();
-        let referred = heights::references(&bytes, code.start).filter(|(_, _, is_jump)| !is_jump);
-        let begins = referred.map(|(_, to, _)| to).collect();
+        let referred = heights::references(&bytes, code.start).filter(|reference| !reference.is_jump);
+        let begins = referred.map(|reference| reference.to).collect();
         let rules = heights::rules(&bytes, code.start, &begins);
         for (&(at, rule), next) in rules.iter().zip(rules.iter().skip(1)) {
             for at in [at, next.0 - 1] {
